@@ -1,0 +1,310 @@
+//! The kinds of kernel object that netlink and sysctl carry, in the order in which they are made.
+
+use std::{fmt, net::IpAddr};
+
+use russet_net::{Family, IfName, Mac, Mtu, Prefix, Vni};
+
+/// One kind of kernel object: what tells two of them apart, and what may be said of one.
+pub trait Kind: 'static {
+    type Key: Ord + Clone + fmt::Debug + fmt::Display + Send + 'static;
+    type Value: Eq + Clone + fmt::Debug + Send + 'static;
+
+    /// As an operator calls it: `next hop`.
+    const NAME: &'static str;
+}
+
+/// On or off, for what the kernel keeps as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    Off,
+    On,
+}
+
+impl Flag {
+    pub const fn is_on(self) -> bool {
+        matches!(self, Self::On)
+    }
+}
+
+impl From<bool> for Flag {
+    fn from(on: bool) -> Self {
+        if on { Self::On } else { Self::Off }
+    }
+}
+
+// ---- links
+
+/// A link of ours: made, kept up, and known again by its link group and alias.
+#[derive(Debug)]
+pub enum Link {}
+
+impl Kind for Link {
+    type Key = IfName;
+    type Value = LinkSpec;
+    const NAME: &'static str = "link";
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkSpec {
+    pub kind: LinkKind,
+    /// What the link is for; the alias is `russet:<role>`. Lower case, no blanks.
+    pub role: &'static str,
+    /// `None` leaves it to the kernel; a bridge should always have one, or it changes with its ports.
+    pub mac: Option<Mac>,
+    pub mtu: Mtu,
+    pub master: Option<IfName>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    Bridge,
+    Vxlan(VxlanSpec),
+    /// The host's end of a pod's veth. It is made with its peer by the attach lane and only kept here:
+    /// a driver cannot make it again without the pod's namespace, and says so.
+    PodVeth,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VxlanSpec {
+    pub vni: Vni,
+    /// Our VTEP's underlay address.
+    pub local: IpAddr,
+    pub underlay: IfName,
+    pub port: russet_net::Port,
+    pub learning: Flag,
+    pub gbp: Flag,
+}
+
+// ---- bridge ports
+
+/// What is particular to a link as a port of a bridge.
+#[derive(Debug)]
+pub enum Port {}
+
+impl Kind for Port {
+    type Key = IfName;
+    type Value = PortSpec;
+    const NAME: &'static str = "bridge port";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// Whether a frame may leave by the port that it came in by.
+    pub hairpin: Flag,
+}
+
+// ---- addresses
+
+/// An address on a link of ours.
+#[derive(Debug)]
+pub enum Address {}
+
+impl Kind for Address {
+    type Key = AddressKey;
+    type Value = AddressSpec;
+    const NAME: &'static str = "address";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddressKey {
+    pub link: IfName,
+    pub addr: IpAddr,
+    /// Prefix length in bits.
+    pub len: u8,
+}
+
+impl fmt::Display for AddressKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} dev {}", self.addr, self.len, self.link)
+    }
+}
+
+/// IPv6 addresses are always set without duplicate address detection: ours are unique by their lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressSpec {
+    pub scope: AddressScope,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressScope {
+    Global,
+    Link,
+}
+
+// ---- next hops
+
+/// A next-hop object, which routes share. Its number is the driver's business.
+#[derive(Debug)]
+pub enum NextHop {}
+
+impl Kind for NextHop {
+    type Key = NextHopKey;
+    type Value = NextHopSpec;
+    const NAME: &'static str = "next hop";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NextHopKey {
+    pub via: IpAddr,
+    pub link: IfName,
+}
+
+impl fmt::Display for NextHopKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "via {} dev {}", self.via, self.link)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHopSpec {
+    /// Whether the gateway is taken to be on the link although no route says so.
+    pub onlink: Flag,
+}
+
+// ---- routes
+
+/// A route of ours (protocol 82), through a next-hop object.
+#[derive(Debug)]
+pub enum Route {}
+
+impl Kind for Route {
+    type Key = RouteKey;
+    type Value = RouteSpec;
+    const NAME: &'static str = "route";
+}
+
+/// What the kernel tells one route from another by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteKey {
+    pub table: u32,
+    pub dst: Prefix,
+    /// As the kernel keeps it: an IPv6 route without one has [`ROUTE_METRIC_V6`].
+    pub metric: u32,
+}
+
+impl RouteKey {
+    /// The key of `dst` in the main table with the family's usual metric.
+    pub fn main(dst: Prefix) -> Self {
+        let metric = match dst.family() {
+            Family::V4 => ROUTE_METRIC_V4,
+            Family::V6 => ROUTE_METRIC_V6,
+        };
+        Self { table: TABLE_MAIN, dst, metric }
+    }
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.dst)?;
+        if self.table != TABLE_MAIN {
+            write!(f, " table {}", self.table)?;
+        }
+        if *self != (Self { table: self.table, ..Self::main(self.dst) }) {
+            write!(f, " metric {}", self.metric)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    pub via: NextHopKey,
+}
+
+/// `RT_TABLE_MAIN`.
+pub const TABLE_MAIN: u32 = 254;
+pub const ROUTE_METRIC_V4: u32 = 0;
+/// `IP6_RT_PRIO_USER`: what the kernel puts in the place of no metric.
+pub const ROUTE_METRIC_V6: u32 = 1_024;
+
+// ---- neighbours
+
+/// A permanent neighbour on a link of ours.
+#[derive(Debug)]
+pub enum Neighbour {}
+
+impl Kind for Neighbour {
+    type Key = NeighbourKey;
+    type Value = NeighbourSpec;
+    const NAME: &'static str = "neighbour";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NeighbourKey {
+    pub link: IfName,
+    pub ip: IpAddr,
+}
+
+impl fmt::Display for NeighbourKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} dev {}", self.ip, self.link)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourSpec {
+    pub mac: Mac,
+}
+
+// ---- forwarding database
+
+/// A `self` entry on a VXLAN link of ours: behind which VTEP a MAC is.
+#[derive(Debug)]
+pub enum Fdb {}
+
+impl Kind for Fdb {
+    type Key = FdbKey;
+    type Value = FdbSpec;
+    const NAME: &'static str = "FDB entry";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FdbKey {
+    pub link: IfName,
+    pub mac: Mac,
+}
+
+impl fmt::Display for FdbKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} dev {}", self.mac, self.link)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdbSpec {
+    /// The remote VTEP's underlay address.
+    pub dst: IpAddr,
+}
+
+// ---- sysctls
+
+/// A kernel setting that we need and do not own: it is set, and reported when somebody sets it back.
+#[derive(Debug)]
+pub enum Sysctl {}
+
+impl Kind for Sysctl {
+    type Key = SysctlKey;
+    type Value = SysctlSpec;
+    const NAME: &'static str = "sysctl";
+}
+
+/// A path below `/proc/sys`, with slashes. Keys are set in their order: what must come first has the
+/// lower rank (`accept_ra` before `forwarding`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SysctlKey {
+    pub rank: u8,
+    pub path: String,
+}
+
+impl fmt::Display for SysctlKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SysctlSpec {
+    pub value: &'static str,
+    /// Left alone where the kernel does not have it (`bridge-nf-call-iptables` without `br_netfilter`).
+    pub optional: Flag,
+}

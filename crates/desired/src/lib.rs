@@ -1,0 +1,25 @@
+//! What this node should look like, said to the kernel drivers.
+//!
+//! `core` computes it, `kernel` makes it so. It knows links by name and never by index, and it knows
+//! nothing of pods, leases, Kubernetes or Flannel. It travels as patches: key to wanted value, or to
+//! none; the newest wins. `kind` has the kinds of kernel object, `nft` the two-dimensional one, `patch`
+//! how wishes travel and what became of them.
+
+mod kind;
+mod nft;
+mod patch;
+
+pub use self::{
+    kind::{
+        Address, AddressKey, AddressScope, AddressSpec, Fdb, FdbKey, FdbSpec, Flag, Kind, Link,
+        LinkKind, LinkSpec, Neighbour, NeighbourKey, NeighbourSpec, NextHop, NextHopKey,
+        NextHopSpec, Port, PortSpec, ROUTE_METRIC_V4, ROUTE_METRIC_V6, Route, RouteKey, RouteSpec,
+        Sysctl, SysctlKey, SysctlSpec, TABLE_MAIN, VxlanSpec,
+    },
+    nft::{
+        BaseChain, Chain, ChainKey, ChainSpec, ChainType, Element, ElementKey, ElementSpec, Field,
+        ForeignAccept, ForeignAcceptSpec, Hook, Match, Rule, Set, SetKey, SetKind, SetSpec,
+        Verdict,
+    },
+    patch::{Cause, Emit, Item, Key, Patch, Patches, Table, Tables},
+};

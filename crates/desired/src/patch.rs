@@ -1,0 +1,170 @@
+//! How wishes travel from the calculation to the drivers.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    Address, Chain, Element, Fdb, ForeignAccept, Kind, Link, Neighbour, NextHop, Port, Route, Set,
+    Sysctl,
+};
+
+/// All objects of one kind.
+pub type Table<K> = BTreeMap<<K as Kind>::Key, <K as Kind>::Value>;
+
+/// Wanted values by key; `None` means that the object must not be there. The newest wins.
+pub type Patch<K> = BTreeMap<<K as Kind>::Key, Option<<K as Kind>::Value>>;
+
+/// Which fact wanted an object. It means nothing to a driver; whoever computed the wish can resolve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cause(pub u32);
+
+/// Declares, for a list of kinds, the enum of all items, the enum of all keys, and the structs that hold
+/// a table or a patch of each. The list is in the order of making; removal runs in reverse.
+macro_rules! kinds {
+    ($($kind:ident $field:ident),+ $(,)?) => {
+        /// One wanted object.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Item {
+            $($kind(<$kind as Kind>::Key, <$kind as Kind>::Value)),+
+        }
+
+        /// The key of an object of any kind.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Key {
+            $($kind(<$kind as Kind>::Key)),+
+        }
+
+        impl Item {
+            pub fn key(&self) -> Key {
+                match self { $(Self::$kind(key, _) => Key::$kind(key.clone())),+ }
+            }
+        }
+
+        impl Key {
+            /// As an operator calls it: `next hop`.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$kind(_) => $kind::NAME),+ }
+            }
+        }
+
+        impl fmt::Display for Key {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $(Self::$kind(key) => write!(f, "{} {key}", $kind::NAME)),+ }
+            }
+        }
+
+        /// Every object that should be there.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Tables {
+            $(pub $field: Table<$kind>),+
+        }
+
+        impl Tables {
+            pub fn insert(&mut self, item: Item) {
+                match item { $(Item::$kind(key, value) => { self.$field.insert(key, value); }),+ }
+            }
+
+            pub fn apply(&mut self, patches: Patches) {
+                $(for (key, wanted) in patches.$field {
+                    match wanted {
+                        Some(value) => self.$field.insert(key, value),
+                        None => self.$field.remove(&key),
+                    };
+                })+
+            }
+
+            pub fn len(&self) -> usize {
+                [$(self.$field.len()),+].iter().sum()
+            }
+
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+        }
+
+        /// A change of what should be there.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Patches {
+            $(pub $field: Patch<$kind>),+
+        }
+
+        impl Patches {
+            pub fn set(&mut self, item: Item) {
+                match item { $(Item::$kind(key, value) => { self.$field.insert(key, Some(value)); }),+ }
+            }
+
+            pub fn unset(&mut self, key: Key) {
+                match key { $(Key::$kind(key) => { self.$field.insert(key, None); }),+ }
+            }
+
+            /// Adds a newer patch on top of this one.
+            pub fn merge(&mut self, newer: Self) {
+                $(self.$field.extend(newer.$field);)+
+            }
+
+            pub fn len(&self) -> usize {
+                [$(self.$field.len()),+].iter().sum()
+            }
+
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+        }
+    };
+}
+
+kinds! {
+    Sysctl sysctls,
+    Link links,
+    Port ports,
+    Address addresses,
+    Neighbour neighbours,
+    Fdb fdb,
+    NextHop next_hops,
+    Route routes,
+    Set sets,
+    Element elements,
+    Chain chains,
+    ForeignAccept foreign_accepts,
+}
+
+/// Where a calculation puts what it wants.
+#[derive(Clone, Debug, Default)]
+pub struct Emit {
+    pub items: Vec<Item>,
+}
+
+impl Emit {
+    pub fn push(&mut self, item: Item) {
+        self.items.push(item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use russet_net::IfName;
+
+    use super::*;
+    use crate::{Flag, PortSpec};
+
+    #[test]
+    fn the_newest_wish_wins() {
+        let name: IfName = "rst0".parse().unwrap();
+        let port = |hairpin| Item::Port(name, PortSpec { hairpin });
+        let mut patches = Patches::default();
+        patches.set(port(Flag::Off));
+
+        let mut newer = Patches::default();
+        newer.set(port(Flag::On));
+        patches.merge(newer);
+
+        let mut tables = Tables::default();
+        tables.apply(patches);
+        assert_eq!(tables.ports[&name], PortSpec { hairpin: Flag::On });
+    }
+
+    #[test]
+    fn a_key_is_named_for_an_operator() {
+        let key = Key::Port("rst0".parse().unwrap());
+        assert_eq!(key.to_string(), "bridge port rst0");
+    }
+}

@@ -1,0 +1,20 @@
+//! Values that every part of Russet speaks of.
+//!
+//! Each has a private field, one checked way in and one way out, so that a value in hand is a value in
+//! range. Nothing in here knows of the kernel, of a store or of another crate of ours.
+
+mod error;
+mod ifname;
+mod mac;
+mod number;
+mod prefix;
+mod reach;
+
+pub use self::{
+    error::ParseError,
+    ifname::{IfIndex, IfName},
+    mac::Mac,
+    number::{Mtu, OutOfRange, Port, Vni},
+    prefix::{Family, Prefix},
+    reach::{At, Dst, Reach},
+};

@@ -1,0 +1,30 @@
+//! Where something is, in the words that a lease, a block, BGP and EVPN share.
+//!
+//! A distribution learns and announces [`Reach`]; a transport turns it into kernel state. Neither needs
+//! to know the other.
+
+use std::net::IpAddr;
+
+use crate::{Mac, Prefix};
+
+/// What can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dst {
+    Prefix(Prefix),
+}
+
+/// Where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// On this node.
+    Here,
+    /// Behind a node whose underlay address is `ip`; with a VXLAN transport its VTEP has `mac`.
+    Node { ip: IpAddr, mac: Option<Mac> },
+}
+
+/// One thing that can be reached, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub dst: Dst,
+    pub at: At,
+}
