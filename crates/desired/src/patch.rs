@@ -72,6 +72,43 @@ macro_rules! kinds {
                 })+
             }
 
+            /// Applies a patch, and returns the part of it that changed something.
+            #[must_use]
+            pub fn absorb(&mut self, patches: Patches) -> Patches {
+                let mut changed = Patches::default();
+                $(for (key, wanted) in patches.$field {
+                    if self.$field.get(&key) != wanted.as_ref() {
+                        match wanted.clone() {
+                            Some(value) => self.$field.insert(key.clone(), value),
+                            None => self.$field.remove(&key),
+                        };
+                        changed.$field.insert(key, wanted);
+                    }
+                })+
+                changed
+            }
+
+            /// The patch that makes `newer` of this: everything of `newer`, and `None` for what it lacks.
+            #[must_use]
+            pub fn patch_to(&self, newer: Self) -> Patches {
+                let mut patches = Patches::default();
+                $(
+                    for key in self.$field.keys().filter(|key| !newer.$field.contains_key(key)) {
+                        patches.$field.insert(key.clone(), None);
+                    }
+                    for (key, value) in newer.$field {
+                        if self.$field.get(&key) != Some(&value) {
+                            patches.$field.insert(key, Some(value));
+                        }
+                    }
+                )+
+                patches
+            }
+
+            pub fn contains(&self, key: &Key) -> bool {
+                match key { $(Key::$kind(key) => self.$field.contains_key(key)),+ }
+            }
+
             pub fn len(&self) -> usize {
                 [$(self.$field.len()),+].iter().sum()
             }
@@ -160,6 +197,25 @@ mod tests {
         let mut tables = Tables::default();
         tables.apply(patches);
         assert_eq!(tables.ports[&name], PortSpec { hairpin: Flag::On });
+    }
+
+    #[test]
+    fn only_what_changes_something_is_left_of_an_absorbed_patch() {
+        let name = |text: &str| text.parse::<IfName>().unwrap();
+        let port = |text, hairpin| Item::Port(name(text), PortSpec { hairpin });
+        let mut tables = Tables::default();
+        tables.insert(port("rst0", Flag::On));
+
+        let mut newer = Tables::default();
+        newer.insert(port("rst1", Flag::On));
+        let patch = tables.patch_to(newer.clone());
+        assert_eq!(patch.ports[&name("rst0")], None);
+
+        let mut noisy = patch.clone();
+        noisy.unset(Key::Port(name("rst2")));
+        assert_eq!(tables.absorb(noisy), patch);
+        assert_eq!(tables, newer);
+        assert!(tables.contains(&Key::Port(name("rst1"))));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::ParseError;
 
@@ -84,6 +84,14 @@ impl Prefix {
     /// The prefix that holds `addr` and nothing else.
     pub fn host(addr: IpAddr) -> Self {
         Self(addr.into())
+    }
+
+    /// Every address of a family: `0.0.0.0/0` or `::/0`.
+    pub fn all(family: Family) -> Self {
+        Self(match family {
+            Family::V4 => IpNet::V4(Ipv4Net::default()),
+            Family::V6 => IpNet::V6(Ipv6Net::default()),
+        })
     }
 
     /// The first address: the base.

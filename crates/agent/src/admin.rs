@@ -1,0 +1,75 @@
+//! The admin socket: root only, one request and one reply a connection.
+//!
+//! What a client sends is hostile until it is parsed: a frame has a bound, a connection a time, and there is
+//! a bound to how many are served at once.
+
+use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+
+use russet_api::{
+    admin::{Answer, Reply, Request},
+    frame,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+use crate::{one_line, owner::OwnerHandle};
+
+/// Makes the socket anew: whatever lies at its path is a dead agent's, since we hold the node's lock.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers until it is dropped.
+pub async fn serve(listener: UnixListener, owner: OwnerHandle) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let owner = owner.clone();
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = timeout(PATIENCE, converse(stream, &owner)).await {
+                tracing::debug!(op = "admin request", %error, "a client was not served");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn converse(mut stream: UnixStream, owner: &OwnerHandle) -> io::Result<()> {
+    let answer = if stream.peer_cred()?.uid() == 0 {
+        match read(&mut stream).await {
+            Ok(request) => owner.ask(request.ask).await,
+            Err(fault) => Answer::Error(fault),
+        }
+    } else {
+        Answer::Error("only root may ask".into())
+    };
+    let bytes = frame::encode(&Reply::new(answer)).map_err(io::Error::other)?;
+    stream.write_all(&bytes).await?;
+    stream.shutdown().await
+}
+
+async fn read(stream: &mut UnixStream) -> Result<Request, String> {
+    let mut header = [0; frame::HEADER_LEN];
+    stream.read_exact(&mut header).await.map_err(|err| format!("read the request's length: {err}"))?;
+    let len = frame::body_len(header).map_err(|err| one_line(&err))?;
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).await.map_err(|err| format!("read the request: {err}"))?;
+    frame::decode(&body).map_err(|err| one_line(&err))
+}
+
+const CONNECTIONS: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,237 @@
+//! The attach lane: one thread that owns the records and does what the plugin asks, one call at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::PathBuf,
+    sync::{Arc, mpsc::Receiver},
+    time::{Duration, Instant},
+};
+
+use russet_api::{
+    cni::{
+        Code, CniError,
+        wire::{Answer, Call, Gc, Reply, check_network},
+    },
+    frame::{self, Timed},
+};
+use russet_core::model::{PodFact, PodId};
+use russet_kernel::pod::{Lane as Kernel, LinkState};
+
+use super::{
+    ServeError, Core, Existing, Key, name, one_line,
+    reap::{Going, Reaper},
+    records::{Record, RecordError, Records},
+    spool::{Spool, key_of},
+    sync::Syncer,
+};
+use crate::disk::Disk;
+
+/// What arrives at the lane.
+#[derive(Debug)]
+pub(super) enum ToLane {
+    Job(Job),
+    /// Links are gone; their records may go.
+    Reaped(Vec<Going>),
+    Stop,
+}
+
+/// One call, and who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) call: Call,
+    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) stream: UnixStream,
+}
+
+/// The lane's state.
+pub(super) struct Lane {
+    pub(super) core: Arc<dyn Core>,
+    pub(super) kernel: Kernel,
+    pub(super) records: Records,
+    pub(super) spool: Spool,
+    pub(super) syncer: Syncer,
+    pub(super) reaper: Reaper,
+    /// Attachments whose link is marked, and the number of the marking.
+    pub(super) going: BTreeMap<Key, u64>,
+    pub(super) generation: u64,
+}
+
+/// What the lane is made of.
+pub(super) struct Parts {
+    pub(super) core: Arc<dyn Core>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) records: PathBuf,
+    pub(super) spool: PathBuf,
+    pub(super) boot: String,
+}
+
+impl Lane {
+    pub(super) fn new(parts: Parts, kernel: Kernel, syncer: Syncer, reaper: Reaper) -> Self {
+        let Parts { core, disk, records, spool, boot } = parts;
+        Self {
+            core,
+            kernel,
+            records: Records::new(Arc::clone(&disk), records, boot),
+            spool: Spool::new(disk, spool),
+            syncer,
+            reaper,
+            going: BTreeMap::new(),
+            generation: 0,
+        }
+    }
+
+    /// Finds the pods of an earlier life: reclaims what a reboot left, goes on with what was being removed,
+    /// does the DELs that wait, and tells which pods there are.
+    pub(super) fn recover(&mut self) -> Result<Vec<(PodId, PodFact)>, ServeError> {
+        let links = self.kernel.links()?;
+        let mut facts = BTreeMap::new();
+        for network in self.records.networks()? {
+            let lives = |pod: &PodId| links.contains_key(&name::host_link(&network, pod));
+            let reclaimed = self.records.reclaim(&network, lives)?;
+            if !reclaimed.is_empty() {
+                tracing::info!(network, count = reclaimed.len(), op = "reclaim pod addresses after a reboot");
+            }
+            let (_, records) = self.records.read_all(&network)?;
+            for Record { pod, addresses } in records {
+                let Some(pod) = pod else { continue };
+                let host_link = name::host_link(&network, &pod);
+                let key = Key { network: network.clone(), pod: pod.clone() };
+                match links.get(&host_link).map(|link| (link.state, link.mtu)) {
+                    Some((LinkState::InUse, Some(mtu))) => {
+                        let fact = PodFact { network: network.clone(), host_link, addresses, mtu };
+                        facts.insert(pod, fact);
+                    }
+                    Some((LinkState::Marked, _)) => self.let_go(key, addresses),
+                    // Without a link no pod uses the address, but its DEL has not come: it may be added
+                    // again, or be another plugin's.
+                    Some(_) | None => tracing::debug!(pod = %key, op = "keep a record without a link"),
+                }
+            }
+        }
+        self.drain_spool();
+        // A pod whose DEL waited is none any more.
+        facts.retain(|pod, fact| {
+            let key = Key { network: fact.network.clone(), pod: pod.clone() };
+            !self.going.contains_key(&key)
+        });
+        Ok(facts.into_iter().collect())
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn run(&mut self, inbox: &Receiver<ToLane>) {
+        while let Ok(first) = inbox.recv() {
+            let mut batch = VecDeque::from([first]);
+            batch.extend(inbox.try_iter().take(BATCH));
+            while let Some(next) = batch.pop_front() {
+                match next {
+                    ToLane::Stop => return,
+                    ToLane::Reaped(gone) => gone.into_iter().for_each(|one| self.reaped(&one)),
+                    ToLane::Job(job) if matches!(job.call, Call::Add(_)) => {
+                        let adds = adds_with(job, &mut batch);
+                        self.add_all(adds);
+                    }
+                    ToLane::Job(job) => self.serve(job),
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, Job { call, descriptors, stream }: Job) {
+        let answer = match &call {
+            Call::Del(pod) => checked(pod.check()).and_then(|()| self.del(&key_of(pod))),
+            Call::Check(check) => {
+                checked(check.pod.check()).and_then(|()| self.check(check, descriptors))
+            }
+            Call::Status => self.status(),
+            Call::Gc(gc) => self.gc(gc),
+            // Served together, by `add_all`.
+            Call::Add(_) => Err(CniError::new(Code::IO, "an ADD came the wrong way")),
+        };
+        send(&stream, answer.map(|()| Answer::Done));
+    }
+
+    fn status(&self) -> Result<(), CniError> {
+        let Err(not_ready) = self.core.pod_network() else { return Ok(()) };
+        let code = match not_ready.existing {
+            Existing::Fine => Code::NOT_AVAILABLE,
+            Existing::Limited => Code::LIMITED,
+        };
+        Err(CniError::new(code, not_ready.reason))
+    }
+
+    /// Removes every attachment of the network that is not named. One that fails stops no other.
+    fn gc(&mut self, gc: &Gc) -> Result<(), CniError> {
+        checked(check_network(&gc.network))?;
+        if !self.records.networks().map_err(|err| records_error(&err))?.contains(&gc.network) {
+            return Ok(());
+        }
+        let valid: BTreeSet<Key> = gc.valid.iter().map(key_of).collect();
+        let (_, records) = self.records.read_all(&gc.network).map_err(|err| records_error(&err))?;
+        let found = records.into_iter().filter_map(|record| record.pod);
+        let stale = found
+            .map(|pod| Key { network: gc.network.clone(), pod })
+            .filter(|key| !valid.contains(key));
+        let failed: Vec<CniError> =
+            stale.collect::<Vec<_>>().iter().filter_map(|key| self.del(key).err()).collect();
+        match failed.as_slice() {
+            [] => Ok(()),
+            [first, ..] => {
+                let msg = format!("{} attachments could not be removed; the first: {}", failed.len(), first.msg);
+                Err(CniError::new(first.code, msg).with_details(&first.details))
+            }
+        }
+    }
+}
+
+/// The ADDs that may be done together with `first`: those behind it without another call between, and none
+/// of the same pod.
+fn adds_with(first: Job, batch: &mut VecDeque<ToLane>) -> Vec<Job> {
+    let mut keys: BTreeSet<Key> = add_key(&first.call).into_iter().collect();
+    let mut adds = vec![first];
+    while let Some(ToLane::Job(next)) = batch.front() {
+        if !add_key(&next.call).is_some_and(|key| keys.insert(key)) {
+            break;
+        }
+        if let Some(ToLane::Job(job)) = batch.pop_front() {
+            adds.push(job);
+        }
+    }
+    adds
+}
+
+fn add_key(call: &Call) -> Option<Key> {
+    match call {
+        Call::Add(add) => Some(key_of(&add.pod)),
+        _ => None,
+    }
+}
+
+/// Answers whoever waits. That nobody does any more is no fault of ours: the runtime will DEL.
+pub(super) fn send(stream: &UnixStream, answer: Result<Answer, CniError>) {
+    let answer = answer.unwrap_or_else(|CniError { code, msg, details }| {
+        tracing::info!(code = code.0, reason = msg, op = "refuse CNI call");
+        Answer::Error { code: code.0, msg, details }
+    });
+    let mut stream = Timed::new(stream, Instant::now() + SEND_PATIENCE);
+    if let Err(err) = frame::write(&mut stream, &Reply::new(answer)) {
+        tracing::info!(error = one_line(&err), op = "answer CNI call");
+    }
+}
+
+pub(super) fn checked(names: Result<(), String>) -> Result<(), CniError> {
+    names.map_err(|reason| CniError::new(Code::BAD_CONFIG, reason))
+}
+
+pub(super) fn records_error(err: &RecordError) -> CniError {
+    let code = match err {
+        RecordError::Disk { .. } => Code::RECORDS,
+        RecordError::Ipam(_) => Code::NO_ADDRESS,
+    };
+    CniError::new(code, one_line(err))
+}
+
+/// How many calls are looked at together.
+const BATCH: usize = 31;
+/// An answer fits into the socket's buffer, so this is for a peer that is no plugin.
+const SEND_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,264 @@
+//! The CNI socket: who may speak, for how long, and how many at once.
+
+use std::{
+    fs,
+    io::{self, IoSliceMut},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use russet_api::{
+    cni::{
+        Code, CniError,
+        wire::{DESCRIPTORS, Request},
+    },
+    frame::{self, FrameError, HEADER_LEN, Timed},
+};
+use russet_core::model::{PodFact, PodId};
+use russet_kernel::pod::Lane as Kernel;
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt},
+};
+
+use super::{
+    Core, ServeError, ServerSettings,
+    lane::{Job, Lane, Parts, ToLane, send},
+    one_line,
+    reap::Reaper,
+    sync::Syncer,
+};
+use crate::disk::{Disk, Files};
+
+/// Serves until it is dropped; its threads are joined then.
+#[derive(Debug)]
+pub struct Server {
+    stop: Arc<OwnedFd>,
+    lane: SyncSender<ToLane>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts in the calling thread's network namespace, and tells of the pods that it found. It serves as
+    /// soon as this returns.
+    ///
+    /// # Errors
+    ///
+    /// When the records cannot be read, the kernel not asked, or the socket not made.
+    pub fn start(
+        settings: &ServerSettings,
+        core: Box<dyn Core>,
+    ) -> Result<(Self, Vec<(PodId, PodFact)>), ServeError> {
+        let boot = fs::read_to_string(BOOT_ID).map_err(ServeError::Boot)?;
+        Self::start_on(Arc::new(Files), settings, boot.trim(), Arc::from(core))
+    }
+
+    /// The same on another disk, and in another life of the kernel than the present.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_on(
+        disk: Arc<dyn Disk>,
+        settings: &ServerSettings,
+        boot: &str,
+        core: Arc<dyn Core>,
+    ) -> Result<(Self, Vec<(PodId, PodFact)>), ServeError> {
+        let thread = |name| move |source| ServeError::Thread(name, source);
+        let (to_lane, inbox) = sync_channel(QUEUE);
+        let syncer = Syncer::start(Arc::clone(&disk)).map_err(thread("cni-sync"))?;
+        let reaper = Reaper::start(Kernel::open()?, Arc::clone(&core), to_lane.clone());
+        let reaper = reaper.map_err(thread("cni-reap"))?;
+        let parts = Parts {
+            core,
+            disk,
+            records: settings.records.clone(),
+            spool: settings.spool.clone(),
+            boot: boot.to_owned(),
+        };
+        let mut lane = Lane::new(parts, Kernel::open()?, syncer, reaper);
+        let pods = lane.recover()?;
+
+        let listener = listen(&settings.socket)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let stop = Arc::new(stop.map_err(|errno| ServeError::Thread("cni-read", errno.into()))?);
+        let mut server = Self { stop, lane: to_lane, threads: Vec::new() };
+        server.spawn("cni-lane", move || lane.run(&inbox))?;
+        for _ in 0..READERS {
+            let listener = listener.try_clone().map_err(thread("cni-read"))?;
+            let reader =
+                Reader { listener, stop: Arc::clone(&server.stop), lane: server.lane.clone() };
+            server.spawn("cni-read", move || reader.run())?;
+        }
+        Ok((server, pods))
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), ServeError> {
+        let thread = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work);
+        self.threads.push(thread.map_err(|source| ServeError::Thread(name, source))?);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Readers look at the one, the lane at the other. Neither fails while their threads live.
+        let _ = rustix::io::write(self.stop.as_fd(), &1_u64.to_ne_bytes());
+        let _ = self.lane.send(ToLane::Stop);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes the socket under another name first, so that it is never there with another mode.
+fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+    let told = |op| {
+        let path: PathBuf = path.to_owned();
+        move |source| ServeError::Io { op, path, source }
+    };
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).map_err(told("make folder of"))?;
+    let draft = path.with_extension("new");
+    let _ = fs::remove_file(&draft);
+    let listener = UnixListener::bind(&draft).map_err(told("listen on"))?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).map_err(told("protect"))?;
+    fs::rename(&draft, path).map_err(told("listen on"))?;
+    listener.set_nonblocking(true).map_err(told("listen on"))?;
+    Ok(listener)
+}
+
+/// One of the threads that read requests.
+struct Reader {
+    listener: UnixListener,
+    stop: Arc<OwnedFd>,
+    lane: SyncSender<ToLane>,
+}
+
+impl Reader {
+    fn run(&self) {
+        while self.wait() == Woken::ByPeer {
+            // Another reader may have been faster.
+            let Ok((stream, _)) = self.listener.accept() else { continue };
+            let _ = stream.set_nonblocking(false);
+            match read(&stream) {
+                Ok((request, descriptors)) => {
+                    let job = Job { call: request.call, descriptors, stream };
+                    if self.lane.send(ToLane::Job(job)).is_err() {
+                        return;
+                    }
+                }
+                Err(ReadError::Silent) => {}
+                Err(ReadError::Told(err)) => send(&stream, Err(err)),
+            }
+        }
+    }
+
+    fn wait(&self) -> Woken {
+        let mut fds =
+            [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&*self.stop, PollFlags::IN)];
+        loop {
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, op = "wait for CNI calls");
+                    return Woken::ByStop;
+                }
+                Ok(_) if fds[1].revents().is_empty() => return Woken::ByPeer,
+                Ok(_) => return Woken::ByStop,
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    ByPeer,
+    ByStop,
+}
+
+/// Why there is no request.
+enum ReadError {
+    /// Nobody would read an answer.
+    Silent,
+    Told(CniError),
+}
+
+impl From<FrameError> for ReadError {
+    fn from(err: FrameError) -> Self {
+        match err {
+            FrameError::Closed | FrameError::Truncated { .. } | FrameError::Socket(_) => Self::Silent,
+            err => Self::Told(CniError::new(Code::DECODE, one_line(&err))),
+        }
+    }
+}
+
+/// Reads one request and the descriptors that come with its first octets.
+fn read(stream: &UnixStream) -> Result<(Request, Vec<OwnedFd>), ReadError> {
+    allow(stream)?;
+    let until = Instant::now() + READ_PATIENCE;
+    stream.set_read_timeout(Some(READ_PATIENCE)).map_err(FrameError::Socket)?;
+    let mut header = [0; HEADER_LEN];
+    let (got, descriptors) = receive(stream, &mut header).map_err(|err| match err.kind() {
+        io::ErrorKind::WouldBlock => FrameError::TimedOut,
+        _ => FrameError::Socket(err),
+    })?;
+    if got == 0 {
+        return Err(ReadError::Silent);
+    }
+    let mut timed = Timed::new(stream, until);
+    let rest = header.get_mut(got..).unwrap_or_default();
+    let wanted = rest.len();
+    if frame::fill(&mut timed, rest)? < wanted {
+        return Err(ReadError::Silent);
+    }
+    Ok((frame::read_body(&mut timed, header)?, descriptors))
+}
+
+/// Whoever may connect could remove anybody's network; so only root, or who runs as we do, may.
+fn allow(stream: &UnixStream) -> Result<(), ReadError> {
+    let peer = sockopt::socket_peercred(stream).map_err(|_| ReadError::Silent)?;
+    if peer.uid.is_root() || peer.uid == rustix::process::geteuid() {
+        return Ok(());
+    }
+    let msg = format!("user {} may not ask for networks; only root may", peer.uid.as_raw());
+    Err(ReadError::Told(CniError::new(Code::IO, msg)))
+}
+
+fn receive(stream: &UnixStream, buf: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(stream, &mut [IoSliceMut::new(buf)], &mut control, flags)?;
+    let descriptors = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => fds.collect(),
+        _ => Vec::new(),
+    });
+    Ok((received.bytes, descriptors.collect()))
+}
+
+/// What the kernel calls its present life.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// How many requests are read at once; more wait in the kernel.
+const READERS: usize = 4;
+/// How many may wait for the lane.
+const QUEUE: usize = 64;
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// In octets; the threads hold little, and a node's agent is to be small.
+const STACK: usize = 512 << 10;

@@ -1,0 +1,175 @@
+//! What the agent is told: a TOML file, then environment and flags on top, read whole and checked whole.
+//!
+//! `raw` has the form that is read; here it becomes the checked [`Config`], or every fault of it at once.
+//! Nothing is opened, bound or touched before that.
+
+mod raw;
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use russet_core::model::{Preset, Settings};
+use russet_net::IfName;
+
+pub use self::raw::{Overrides, RawConfig};
+
+/// The agent's checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub settings: Settings,
+    pub store: russet_store::ClientConfig,
+    /// As the operator wrote them, for `status`.
+    pub endpoints: Vec<String>,
+    /// The store's folder, without a slash at the end: `/coreos.com/network`.
+    pub prefix: String,
+    pub uplink: Uplink,
+    pub renew_margin: Duration,
+    pub paths: Paths,
+    /// Where `/healthz`, `/readyz` and `/metrics` answer; `None` is off.
+    pub http: Option<SocketAddr>,
+}
+
+/// Which link and addresses the node speaks to its peers by. What is `None` is found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uplink {
+    /// Else the link of the default route.
+    pub interface: Option<IfName>,
+    pub public_ip: Option<Ipv4Addr>,
+    pub public_ipv6: Option<Ipv6Addr>,
+}
+
+/// Files and folders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Sockets and the node's lock; gone after a reboot.
+    pub run: PathBuf,
+    /// Checkpoint and spool; kept across reboots.
+    pub state: PathBuf,
+    pub subnet_file: PathBuf,
+    /// host-local's folder, one folder a network below it.
+    pub pods: PathBuf,
+}
+
+impl Paths {
+    pub fn admin_socket(&self) -> PathBuf {
+        self.run.join("admin.sock")
+    }
+
+    pub fn cni_socket(&self) -> PathBuf {
+        self.run.join("cni.sock")
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.run.join("agent.lock")
+    }
+
+    pub fn checkpoint(&self) -> PathBuf {
+        self.state.join("checkpoint.json")
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.state.join("cni-spool")
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigFaults(pub Vec<String>);
+
+impl fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "configuration is refused")?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))
+    }
+}
+
+impl Config {
+    /// Reads the file, if there is one, puts the overrides on top, and checks the whole.
+    ///
+    /// # Errors
+    ///
+    /// With every fault, each with its place.
+    pub fn load(file: Option<&Path>, over: Overrides) -> Result<Self, ConfigFaults> {
+        let mut raw = match file {
+            Some(path) => read(path).map_err(|fault| ConfigFaults(vec![fault]))?,
+            None => RawConfig::default(),
+        };
+        raw.put(over);
+        raw.check()
+    }
+}
+
+fn read(path: &Path) -> Result<RawConfig, String> {
+    let text = std::fs::read_to_string(path).map_err(|err| format!("{}: {err}", path.display()))?;
+    // The parser's text names line and column, and shows the line.
+    toml::from_str(&text).map_err(|err| format!("{}: {}", path.display(), err.to_string().trim_end()))
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            run: "/run/russet".into(),
+            state: "/var/lib/russet".into(),
+            subnet_file: "/run/flannel/subnet.env".into(),
+            pods: "/var/lib/cni/networks".into(),
+        }
+    }
+}
+
+/// The preset's word in a file.
+fn preset(word: &str) -> Option<Preset> {
+    match word {
+        "flannel" => Some(Preset::Flannel),
+        "russet" => Some(Preset::Russet),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, ConfigFaults> {
+        toml::from_str::<RawConfig>(text).expect("toml").check()
+    }
+
+    #[test]
+    fn nothing_said_is_flannel_s_default_on_the_local_store() {
+        let config = check("node = 'a'").unwrap();
+        assert_eq!(config.settings.preset, Preset::Flannel);
+        assert_eq!(config.prefix, "/coreos.com/network");
+        assert_eq!(config.renew_margin, Duration::from_mins(60));
+        assert_eq!(config.http, Some(([127, 0, 0, 1], 9_470).into()));
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let err = check(
+            "node = ''\npreset = 'calico'\ninterface = 'a/b'\npublic-ip = '10.0.0'\n\
+             lease-renew-margin-minutes = 1440\n[store]\nendpoints = []\nprefix = 'x'\n\
+             [pods]\nbridge = 'a-name-that-is-too-long'\n[http]\nlisten = 'x'",
+        )
+        .unwrap_err();
+        assert_eq!(err.0.len(), 9, "{err}");
+        for place in ["node", "preset", "interface", "public-ip", "lease-renew-margin-minutes", "store", "pods.bridge", "http.listen"] {
+            assert!(err.0.iter().any(|fault| fault.contains(place)), "{place} is missing in {err}");
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let mut raw: RawConfig = toml::from_str("node = 'a'\ninterface = 'eth0'").unwrap();
+        raw.put(Overrides { interface: Some("eth1".into()), ..Overrides::default() });
+        assert_eq!(raw.check().unwrap().uplink.interface, Some("eth1".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let err = toml::from_str::<RawConfig>("nod = 'a'").unwrap_err();
+        assert!(err.to_string().contains("nod"), "{err}");
+    }
+}

@@ -1,0 +1,262 @@
+//! The form in which the configuration is written, before anything of it is believed.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use russet_core::model::Settings;
+use russet_desired::Flag;
+use russet_net::IfName;
+use russet_store::{ClientConfig, ClientSettings, config::Secret};
+use serde::Deserialize;
+
+use super::{Config, ConfigFaults, Paths, Uplink, preset};
+
+/// The file, key by key; every key may be left out.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawConfig {
+    node: Option<String>,
+    preset: Option<String>,
+    interface: Option<String>,
+    public_ip: Option<String>,
+    public_ipv6: Option<String>,
+    lease_renew_margin_minutes: Option<u64>,
+    store: RawStore,
+    pods: RawPods,
+    paths: RawPaths,
+    http: RawHttp,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RawStore {
+    endpoints: Option<Vec<String>>,
+    prefix: Option<String>,
+    ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    username: Option<String>,
+    password: Option<String>,
+    /// A file whose first line is the password, so that it need not stand in this one.
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RawPods {
+    bridge: Option<String>,
+    hairpin: Option<bool>,
+    masquerade: Option<bool>,
+    masquerade_fully_random: Option<bool>,
+    hide_client_source: Option<bool>,
+    forward_accept: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RawPaths {
+    run: Option<PathBuf>,
+    state: Option<PathBuf>,
+    subnet_file: Option<PathBuf>,
+    pods: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RawHttp {
+    listen: Option<String>,
+}
+
+/// What flags and environment say; each wins over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub node: Option<String>,
+    pub preset: Option<String>,
+    pub interface: Option<String>,
+    pub public_ip: Option<String>,
+    pub public_ipv6: Option<String>,
+    pub endpoints: Vec<String>,
+    pub prefix: Option<String>,
+    pub http_listen: Option<String>,
+}
+
+impl RawConfig {
+    /// Lets what flags and environment say win.
+    pub fn put(&mut self, over: Overrides) {
+        let win = |slot: &mut Option<String>, value: Option<String>| {
+            if value.is_some() {
+                *slot = value;
+            }
+        };
+        win(&mut self.node, over.node);
+        win(&mut self.preset, over.preset);
+        win(&mut self.interface, over.interface);
+        win(&mut self.public_ip, over.public_ip);
+        win(&mut self.public_ipv6, over.public_ipv6);
+        win(&mut self.store.prefix, over.prefix);
+        win(&mut self.http.listen, over.http_listen);
+        if !over.endpoints.is_empty() {
+            self.store.endpoints = Some(over.endpoints);
+        }
+    }
+
+    /// Checks the whole.
+    ///
+    /// # Errors
+    ///
+    /// With every fault at once.
+    pub fn check(self) -> Result<Config, ConfigFaults> {
+        let mut faults = Faults::default();
+        let settings = self.settings(&mut faults);
+        let uplink = self.uplink(&mut faults);
+        let renew_margin = self.renew_margin(&mut faults);
+        let prefix = self.store.prefix(&mut faults);
+        let http = self.http.address(&mut faults);
+        let endpoints = self.store.endpoints();
+        let store = self.store.client(&mut faults);
+        let paths = self.paths.check(&mut faults);
+        match (settings, store, faults.0.is_empty()) {
+            (Some(settings), Some(store), true) => {
+                Ok(Config { settings, store, endpoints, prefix, uplink, renew_margin, paths, http })
+            }
+            _ => Err(ConfigFaults(faults.0)),
+        }
+    }
+
+    fn settings(&self, faults: &mut Faults) -> Option<Settings> {
+        let node = match &self.node {
+            Some(name) => name.clone(),
+            None => hostname(),
+        };
+        if node.is_empty() || node.len() > 253 || node.contains(|c: char| c.is_whitespace() || c == '/') {
+            faults.add("node", &format!("{node:?} is no node name; 1 to 253 characters without blanks or slashes are wanted"));
+        }
+        let word = self.preset.as_deref().unwrap_or("flannel");
+        let Some(preset) = preset(word) else {
+            faults.add("preset", &format!("{word:?} is not known; \"flannel\" or \"russet\" is wanted"));
+            // The bridge is checked all the same.
+            let _ = self.pods.bridge(faults);
+            return None;
+        };
+        let on = |value: Option<bool>, default: bool| Flag::from(value.unwrap_or(default));
+        Some(Settings {
+            node,
+            preset,
+            bridge: self.pods.bridge(faults)?,
+            masquerade: on(self.pods.masquerade, true),
+            fully_random: on(self.pods.masquerade_fully_random, true),
+            hide_client_source: on(self.pods.hide_client_source, true),
+            forward_accept: on(self.pods.forward_accept, preset == russet_core::model::Preset::Flannel),
+            hairpin: on(self.pods.hairpin, true),
+        })
+    }
+
+    fn uplink(&self, faults: &mut Faults) -> Uplink {
+        Uplink {
+            interface: faults.parse("interface", self.interface.as_deref()),
+            public_ip: faults.parse("public-ip", self.public_ip.as_deref()),
+            public_ipv6: faults.parse("public-ipv6", self.public_ipv6.as_deref()),
+        }
+    }
+
+    fn renew_margin(&self, faults: &mut Faults) -> Duration {
+        let minutes = self.lease_renew_margin_minutes.unwrap_or(60);
+        if !(1..=1_439).contains(&minutes) {
+            faults.add("lease-renew-margin-minutes", &format!("{minutes} is not within 1 to 1439 (a lease lives for a day)"));
+        }
+        Duration::from_mins(minutes)
+    }
+}
+
+impl RawPods {
+    fn bridge(&self, faults: &mut Faults) -> Option<IfName> {
+        faults.parse("pods.bridge", Some(self.bridge.as_deref().unwrap_or("cni0")))
+    }
+}
+
+impl RawStore {
+    fn prefix(&self, faults: &mut Faults) -> String {
+        let prefix = self.prefix.as_deref().unwrap_or("/coreos.com/network");
+        if !prefix.starts_with('/') || prefix.trim_end_matches('/').is_empty() {
+            faults.add("store.prefix", &format!("{prefix:?} is no folder; \"/coreos.com/network\" is flannel's"));
+        }
+        prefix.trim_end_matches('/').to_owned()
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.endpoints.clone().unwrap_or_else(|| vec!["http://127.0.0.1:2379".to_owned()])
+    }
+
+    fn client(self, faults: &mut Faults) -> Option<ClientConfig> {
+        let endpoints = self.endpoints();
+        let password = self.password_file.as_deref().and_then(|path| read_password(path, faults));
+        let settings = ClientSettings {
+            endpoints,
+            ca_file: self.ca_file,
+            cert_file: self.cert_file,
+            key_file: self.key_file,
+            username: self.username,
+            password: password.or(self.password).map(Secret::new),
+            request_timeout: None,
+        };
+        ClientConfig::read(&settings)
+            .map_err(|found| found.0.iter().for_each(|fault| faults.add("store", fault)))
+            .ok()
+    }
+}
+
+fn read_password(path: &Path, faults: &mut Faults) -> Option<String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|err| faults.add("store.password-file", &format!("{}: {err}", path.display()))).ok()?;
+    text.lines().next().map(str::to_owned)
+}
+
+impl RawPaths {
+    fn check(self, faults: &mut Faults) -> Paths {
+        let usual = Paths::default();
+        let mut absolute = |place: &str, path: Option<PathBuf>, usual: PathBuf| {
+            let path = path.unwrap_or(usual);
+            if !path.is_absolute() {
+                faults.add(place, &format!("{} is not absolute", path.display()));
+            }
+            path
+        };
+        Paths {
+            run: absolute("paths.run", self.run, usual.run),
+            state: absolute("paths.state", self.state, usual.state),
+            subnet_file: absolute("paths.subnet-file", self.subnet_file, usual.subnet_file),
+            pods: absolute("paths.pods", self.pods, usual.pods),
+        }
+    }
+}
+
+impl RawHttp {
+    fn address(&self, faults: &mut Faults) -> Option<std::net::SocketAddr> {
+        match self.listen.as_deref() {
+            Some("" | "off") => None,
+            Some(text) => faults.parse("http.listen", Some(text)),
+            None => Some(([127, 0, 0, 1], 9_470).into()),
+        }
+    }
+}
+
+/// The faults found so far.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn add(&mut self, place: &str, fault: &str) {
+        self.0.push(format!("{place}: {fault}"));
+    }
+
+    fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, place: &str, text: Option<&str>) -> Option<T> {
+        let text = text?;
+        text.parse().map_err(|err| self.add(place, &format!("{text:?}: {err}"))).ok()
+    }
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

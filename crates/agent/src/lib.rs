@@ -1,0 +1,62 @@
+//! The node agent: what the store declares and the node observes, made into this node's network.
+//!
+//! `tasks` draws who runs and what flows; `owner` is the one that knows; `config` is what it is told; `cni` serves
+//! the container runtime; `disk` is what survives.
+
+pub mod cni;
+pub mod config;
+pub mod disk;
+
+mod admin;
+mod http;
+mod keeper;
+mod lock;
+mod metrics;
+mod node;
+mod notify;
+mod owner;
+mod pods;
+mod store_task;
+mod tasks;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+pub use russet_kernel::one_line;
+
+use crate::{config::Config, lock::LockError};
+
+/// Why the agent could not start. Nothing of the node's network was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("take the node's lock")]
+    Lock(#[from] LockError),
+    #[error("{op} {}", path.display())]
+    File { op: &'static str, path: PathBuf, source: io::Error },
+    #[error("listen on {0}")]
+    Listen(std::net::SocketAddr, #[source] io::Error),
+    #[error("start the reconcile lane")]
+    Lane(#[source] russet_kernel::KernelError),
+    #[error("watch this node's links and routes")]
+    Observe(#[source] russet_kernel::KernelError),
+    #[error("start the thread {0}")]
+    Thread(&'static str, #[source] io::Error),
+    #[error("serve the CNI plugin")]
+    Cni(#[source] cni::ServeError),
+}
+
+/// Runs the agent until `shutdown` is ready. Nothing is removed from the kernel then.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    let config = Arc::new(config);
+    let _lock = lock::NodeLock::take(&config.paths.lock())?;
+    tracing::info!(op = "start", node = %config.settings.node, version = env!("CARGO_PKG_VERSION"), "russet agent");
+    let running = tasks::start(&config).await?;
+    shutdown.await;
+    tracing::info!(op = "stop", "the agent stops; the pods' network stays as it is");
+    notify::notify("STOPPING=1");
+    running.stop().await;
+    Ok(())
+}

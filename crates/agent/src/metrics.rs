@@ -1,0 +1,95 @@
+//! The metrics, in Prometheus' text form, made of the same [`Status`] that `russet status` shows.
+//!
+//! Nothing is counted here: a scrape turns the newest picture into text, so the two can never disagree.
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use russet_api::admin::Status;
+
+/// The text of one scrape.
+pub fn text(status: &Status) -> String {
+    let mut registry = Registry::with_prefix("russet");
+    registry.register_collector(Box::new(View(status.clone())));
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => text,
+        Err(error) => format!("# metrics could not be written: {error}\n"),
+    }
+}
+
+#[derive(Debug)]
+struct View(Status);
+
+impl Collector for View {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let status = &self.0;
+        for (name, help, value) in gauges(status) {
+            let metric = ConstGauge::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
+        }
+        for (name, help, value) in counters(status) {
+            let metric = ConstCounter::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+type Row<T> = (&'static str, &'static str, T);
+
+fn gauges(status: &Status) -> Vec<Row<i64>> {
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let long = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let store = &status.store;
+    let mut rows = vec![
+        ("ready", "Whether the node is ready", status.ready.into()),
+        ("store_connected", "Whether the datastore is reached", store.connected.into()),
+        ("store_in_sync", "Whether the datastore is in sync and believed", store.in_sync.into()),
+        ("store_revision", "The datastore's revision as last seen", long(store.revision)),
+        ("peers", "Leases of other nodes", count(status.peers_total)),
+        ("pods", "Pods of this node", count(status.pods)),
+        ("refused_facts", "Facts that are left out", count(status.refused.len())),
+        ("pending_objects", "Kernel objects that are not as they should be", count(status.pending.len())),
+        ("forward_drops", "Foreign forward chains that drop pod traffic", count(status.forward_drops.len())),
+    ];
+    if let Some(network) = &status.network {
+        rows.push(("pod_mtu_bytes", "The MTU that a new pod is given", network.pod_mtu.into()));
+        if let Some(seconds) = network.lease_expires_in_s {
+            rows.push(("lease_expires_seconds", "Seconds until the node's lease runs out", long(seconds)));
+        }
+    }
+    rows
+}
+
+fn counters(status: &Status) -> Vec<Row<u64>> {
+    let counted = &status.counters;
+    vec![
+        ("kernel_events", "Netlink and nftables events that were looked at", counted.kernel_events),
+        ("resyncs", "Whole read-backs of the kernel", counted.resyncs),
+        ("repairs_by_event", "Objects set right because an event told of them", counted.repairs_by_event),
+        ("repairs_by_sweep", "Objects set right because a sweep found them", counted.repairs_by_sweep),
+        ("netlink_messages", "Netlink messages sent", counted.netlink_messages),
+        ("store_events", "Changes received from the datastore", counted.store_events),
+        ("cni_adds", "Pods attached", counted.cni_adds),
+        ("cni_dels", "Pods detached", counted.cni_dels),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_has_types_and_values() {
+        let mut status = Status { ready: true, pods: 3, ..Status::default() };
+        status.counters.cni_adds = 7;
+        let text = text(&status);
+        for wanted in ["# TYPE russet_ready gauge", "russet_ready 1", "russet_pods 3", "russet_cni_adds_total 7"] {
+            assert!(text.lines().any(|line| line == wanted), "{wanted} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What the node observes of itself, turned into the one fact that the calculation wants.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use russet_core::model::{ForeignRoute, NodeFact, UnderlayFact};
+use russet_kernel::{
+    link::GROUP,
+    observe::{self, LinkView, NodeView},
+};
+use russet_net::{Family, Mtu, Prefix};
+use tokio::sync::mpsc;
+
+use crate::{StartError, config::Uplink, owner::Input};
+
+/// Tells the owner how the node is, and again whenever that has changed. It ends when dropped.
+#[derive(Debug)]
+pub struct Observer {
+    _watch: observe::Observer,
+}
+
+impl Observer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be listened to.
+    pub fn start(uplink: Uplink, inputs: mpsc::Sender<Input>) -> Result<Self, StartError> {
+        let inputs = inputs.downgrade();
+        let tell = move |view: NodeView| {
+            // After the owner's end there is nobody to tell.
+            if let Some(inputs) = inputs.upgrade() {
+                let _ = inputs.blocking_send(Input::Node(fact(&view, &uplink)));
+            }
+        };
+        Ok(Self { _watch: observe::Observer::start(tell).map_err(StartError::Observe)? })
+    }
+}
+
+/// Reads the node's fact out of what the kernel shows: which link is the uplink, and what is others'.
+pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
+    let link = uplink(view, wanted)?;
+    let mtu = Mtu::try_from(link.mtu).map_err(|err| format!("uplink {}: {err}", link.name))?;
+    let underlay = UnderlayFact {
+        link: link.name,
+        mtu,
+        v4: wanted.public_ip.or_else(|| v4(link.best_address(Family::V4))),
+        v6: wanted.public_ipv6.or_else(|| v6(link.best_address(Family::V6))),
+        onlink: link.connected().collect(),
+        router_advertised: link.router_advertised.is_on(),
+    };
+    Ok(NodeFact { underlay, foreign: foreign(view) })
+}
+
+fn uplink<'a>(view: &'a NodeView, wanted: &Uplink) -> Result<&'a LinkView, String> {
+    if let Some(name) = wanted.interface {
+        return view.link(name).ok_or_else(|| format!("the configured interface {name} does not exist"));
+    }
+    let addressed = [wanted.public_ip.map(IpAddr::V4), wanted.public_ipv6.map(IpAddr::V6)];
+    let bearer = addressed.into_iter().flatten().find_map(|ip| bearer_of(view, ip));
+    let default = || Family::BOTH.into_iter().find_map(|family| view.default_link(family));
+    bearer.or_else(default).ok_or_else(|| {
+        "there is no default route to tell the uplink by; name it with --interface".into()
+    })
+}
+
+fn bearer_of(view: &NodeView, ip: IpAddr) -> Option<&LinkView> {
+    view.links.iter().find(|link| link.addresses.iter().any(|address| address.addr == ip))
+}
+
+/// Routes that others set, and the subnets of links that others made.
+fn foreign(view: &NodeView) -> Vec<ForeignRoute> {
+    let routes = view.routes.iter();
+    let routes = routes.map(|r| ForeignRoute { dst: r.dst, link: r.link, protocol: r.protocol });
+    let links = view.links.iter().filter(|link| link.group != GROUP);
+    let connected = links.flat_map(|link| {
+        let on = move |dst: Prefix| ForeignRoute { dst, link: Some(link.name), protocol: RTPROT_KERNEL };
+        link.connected().map(on)
+    });
+    routes.chain(connected).collect()
+}
+
+fn v4(ip: Option<IpAddr>) -> Option<Ipv4Addr> {
+    match ip {
+        Some(IpAddr::V4(ip)) => Some(ip),
+        _ => None,
+    }
+}
+
+fn v6(ip: Option<IpAddr>) -> Option<Ipv6Addr> {
+    match ip {
+        Some(IpAddr::V6(ip)) => Some(ip),
+        _ => None,
+    }
+}
+
+/// The kernel's own routes, those of a link's addresses among them.
+const RTPROT_KERNEL: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use russet_desired::Flag;
+    use russet_kernel::observe::{AddressView, RouteView, Scope};
+
+    use super::*;
+
+    #[test]
+    fn the_default_route_tells_the_uplink_and_its_address() {
+        let fact = fact(&node(), &Uplink::default()).unwrap();
+        assert_eq!(fact.underlay.link.as_str(), "eth0");
+        assert_eq!(fact.underlay.v4, Some([192, 168, 77, 1].into()));
+        assert_eq!(fact.underlay.onlink, ["192.168.77.0/24".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_configured_interface_or_address_wins() {
+        let by_name = Uplink { interface: Some("eth1".parse().unwrap()), ..Uplink::default() };
+        let by_address = Uplink { public_ip: Some([172, 17, 0, 1].into()), ..Uplink::default() };
+        for uplink in [by_name, by_address] {
+            assert_eq!(fact(&node(), &uplink).unwrap().underlay.link.as_str(), "eth1");
+        }
+        let missing = Uplink { interface: Some("eth9".parse().unwrap()), ..Uplink::default() };
+        assert!(fact(&node(), &missing).unwrap_err().contains("eth9"));
+    }
+
+    #[test]
+    fn without_a_default_route_the_node_says_what_to_do() {
+        let view = NodeView { routes: Vec::new(), ..node() };
+        assert!(fact(&view, &Uplink::default()).unwrap_err().contains("--interface"));
+    }
+
+    #[test]
+    fn what_others_made_is_foreign_and_what_is_ours_is_not() {
+        let fact = fact(&node(), &Uplink::default()).unwrap();
+        let dsts: Vec<_> = fact.foreign.iter().map(|route| route.dst.to_string()).collect();
+        assert_eq!(dsts, ["0.0.0.0/0", "192.168.77.0/24", "172.17.0.0/16"]);
+    }
+
+    fn node() -> NodeView {
+        let via = RouteView {
+            dst: "0.0.0.0/0".parse().unwrap(),
+            metric: 0,
+            protocol: 3,
+            link: Some("eth0".parse().unwrap()),
+            via: Some([192, 168, 77, 254].into()),
+        };
+        let links = vec![
+            link(2, "eth0", 0, [192, 168, 77, 1], 24),
+            link(3, "eth1", 0, [172, 17, 0, 1], 16),
+            link(4, "cni0", GROUP, [10, 50, 7, 1], 24),
+        ];
+        NodeView { links, routes: vec![via] }
+    }
+
+    fn link(index: u32, name: &str, group: u32, addr: [u8; 4], len: u8) -> LinkView {
+        let address = AddressView {
+            addr: addr.into(),
+            len,
+            scope: Scope::Global,
+            lasting: Flag::On,
+            second_choice: Flag::Off,
+        };
+        LinkView {
+            name: name.parse().unwrap(),
+            index,
+            mtu: 1_500,
+            mac: None,
+            kind: "device".into(),
+            up: Flag::On,
+            carrier: Flag::On,
+            loopback: Flag::Off,
+            group,
+            alias: None,
+            master: None,
+            addresses: vec![address],
+            router_advertised: Flag::Off,
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The one that knows: it owns the world, the calculation and the lease machine, and nobody else changes them.
+//!
+//! Every input is a message (`tasks` draws who sends what). After each the owner passes on what follows from
+//! it: patches to the reconcile lane, writes to the store, what a pod is given to the attach lane, what must
+//! survive to the keeper, the picture to whoever looks. `store` judges and translates what the datastore
+//! says, `trust` whether it is believed, `kernel` keeps what the lanes report, `outward` is all that leaves, `view`
+//! shows.
+
+mod kernel;
+mod outward;
+mod store;
+mod trust;
+mod view;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use russet_api::admin::{Answer, Ask};
+use russet_core::{
+    Calc, Change, Fact, FactId, Source,
+    lease::{LeaseFault, LeaseInput, LeaseMachine, StoreWrite, Term, WriteOutcome},
+    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork},
+};
+use russet_desired::Patches;
+use russet_store::WatchEvent;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::{kernel::KernelView, store::StoreView};
+use crate::{
+    config::Config,
+    disk::checkpoint::{Checkpoint, OwnLease},
+    keeper::Keeper,
+};
+
+/// What can happen to the owner.
+#[derive(Debug)]
+pub enum Input {
+    Store(WatchEvent),
+    /// A write to the store ended.
+    Wrote { op: u64, outcome: WriteOutcome },
+    /// What the node observes of itself, or why that is of no use.
+    Node(Result<NodeFact, String>),
+    /// What the reconcile lane did.
+    Lane(russet_kernel::lane::Report),
+    Attached(PodId, PodFact),
+    Detached(PodId),
+    Ask(Ask, oneshot::Sender<Answer>),
+}
+
+/// The way to the owner.
+#[derive(Clone, Debug)]
+pub struct OwnerHandle {
+    inputs: mpsc::Sender<Input>,
+}
+
+impl OwnerHandle {
+    pub const fn new(inputs: mpsc::Sender<Input>) -> Self {
+        Self { inputs }
+    }
+
+    /// Asks what an operator asks. An owner that is gone says so.
+    pub async fn ask(&self, ask: Ask) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        let gone = || Answer::Error("the agent is stopping".into());
+        if self.inputs.send(Input::Ask(ask, sender)).await.is_err() {
+            return gone();
+        }
+        answer.await.unwrap_or_else(|_| gone())
+    }
+}
+
+/// What the owner sends to.
+#[derive(Debug)]
+pub struct Outlets {
+    pub lane: russet_kernel::lane::ReconcileLane,
+    pub writes: mpsc::Sender<(u64, StoreWrite)>,
+    /// What a pod that is added now is given, for the attach lane.
+    pub pod_network: watch::Sender<Option<Arc<PodNetwork>>>,
+    pub keeper: Keeper,
+    /// Asks somebody to give the cluster its id.
+    pub name_cluster: mpsc::Sender<()>,
+}
+
+#[derive(Debug)]
+pub struct Owner {
+    config: Arc<Config>,
+    calc: Calc,
+    lease: LeaseMachine,
+    store: StoreView,
+    kernel: KernelView,
+    outlets: Outlets,
+    /// What no outlet has yet.
+    patches: Patches,
+    completed: bool,
+    own_lease: Option<OwnLease>,
+    lease_fault: Option<LeaseFault>,
+    ready_told: bool,
+}
+
+impl Owner {
+    /// An owner that knows what the node kept from before: nothing, on a new node.
+    pub fn new(config: Arc<Config>, kept: Option<Checkpoint>, previous: Option<LeaseKey>, seed: u64, outlets: Outlets) -> Self {
+        let mut owner = Self {
+            calc: Calc::new(config.settings.clone()),
+            lease: LeaseMachine::new(config.settings.clone(), Term { margin: config.renew_margin, ..Term::default() }, seed),
+            store: StoreView::new(&config, kept.as_ref()),
+            kernel: KernelView::default(),
+            outlets,
+            patches: Patches::default(),
+            completed: false,
+            own_lease: None,
+            lease_fault: None,
+            ready_told: false,
+            config,
+        };
+        owner.recall(kept, previous);
+        owner
+    }
+
+    /// Puts back in force what was in force before: the configuration, and the lease that has not run out.
+    fn recall(&mut self, kept: Option<Checkpoint>, previous: Option<LeaseKey>) {
+        let now = Instant::now();
+        let lease = kept.as_ref().and_then(|kept| kept.lease);
+        if let Some(key) = lease.map(|lease| lease.key).or(previous) {
+            self.lease_input(LeaseInput::Previous(key), now);
+        }
+        let Some(kept) = kept else { return };
+        if let Some(config) = kept.config.as_deref().and_then(|raw| self.store.read_config(raw)) {
+            self.change(Change::Upsert { id: FactId::Config, fact: Fact::Config(config), rev: 0 });
+        }
+        match lease {
+            Some(lease) if lease.is_valid(SystemTime::now()) => {
+                self.own_lease = Some(lease);
+                self.change(Change::Upsert { id: FactId::Own, fact: Fact::Own(lease.key), rev: 0 });
+            }
+            Some(lease) => tracing::warn!(op = "recall", subnet = %lease.key, "this node's lease has run out"),
+            None => {}
+        }
+    }
+
+    /// Works until all senders are gone.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        self.pass_on();
+        loop {
+            let due = self.next_timeout();
+            let input = tokio::select! {
+                input = inputs.recv() => match input {
+                    Some(input) => Some(input),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(due.into()) => None,
+            };
+            let now = Instant::now();
+            match input {
+                Some(input) => self.handle(input, now),
+                None => self.lease_input(LeaseInput::Timeout, now),
+            }
+            // What else has arrived goes into the same patch.
+            for _ in 1..crate::tasks::INPUTS {
+                let Ok(input) = inputs.try_recv() else { break };
+                self.handle(input, now);
+            }
+            self.pass_on();
+        }
+    }
+
+    fn next_timeout(&self) -> Instant {
+        let lull = Instant::now() + LULL;
+        self.lease.poll_timeout().map_or(lull, |due| due.min(lull))
+    }
+
+    fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Store(event) => self.store_event(event, now),
+            Input::Wrote { op, outcome } => self.lease_input(LeaseInput::Wrote { op, outcome }, now),
+            Input::Node(node) => self.observed(node, now),
+            Input::Lane(report) => self.kernel.take(report, now),
+            Input::Attached(id, pod) => {
+                self.kernel.counters.cni_adds += 1;
+                self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });
+            }
+            Input::Detached(id) => {
+                self.kernel.counters.cni_dels += 1;
+                self.change(Change::Remove { id: FactId::Pod(id) });
+            }
+            Input::Ask(ask, answer) => {
+                // Whoever asked may be gone.
+                let _ = answer.send(self.answer(ask, now));
+            }
+        }
+    }
+
+    /// Takes the pods' records as the whole picture of this node's pods.
+    pub fn recover_pods(&mut self, pods: Vec<(PodId, PodFact)>) {
+        self.change(Change::Resync(Source::Pods));
+        for (id, pod) in pods {
+            self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });
+        }
+        self.change(Change::InSync(Source::Pods));
+    }
+
+    fn change(&mut self, change: Change) {
+        self.changes(std::iter::once(change));
+    }
+
+    fn changes(&mut self, changes: impl IntoIterator<Item = Change>) {
+        let newer = self.calc.apply(changes);
+        self.patches.merge(newer);
+    }
+
+    fn observed(&mut self, node: Result<NodeFact, String>, now: Instant) {
+        match node {
+            Ok(node) => {
+                self.kernel.no_uplink = None;
+                self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
+                let fact = Fact::Node(node);
+                self.changes([
+                    Change::Upsert { id: FactId::Node, fact, rev: 0 },
+                    Change::InSync(Source::Kernel),
+                ]);
+            }
+            Err(reason) => {
+                tracing::warn!(op = "observe node", %reason, "the node has no usable uplink");
+                self.kernel.no_uplink = Some(reason);
+            }
+        }
+    }
+
+    fn lease_input(&mut self, input: LeaseInput, now: Instant) {
+        self.lease.handle(input, now);
+        while let Some(output) = self.lease.poll_output() {
+            self.lease_output(output);
+        }
+    }
+}
+
+/// How long the owner sleeps when nothing is due.
+const LULL: Duration = Duration::from_hours(1);

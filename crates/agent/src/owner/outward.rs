@@ -1,0 +1,191 @@
+//! What leaves the owner: patches to the lanes, writes to the store, files to the keeper, answers to whoever asks.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use russet_api::admin::{Answer, Ask, Page, SHOWN, Status, StoreStatus};
+use russet_api::flannel::SubnetEnv;
+use russet_core::{
+    Change, Fact, FactId, Source,
+    lease::LeaseOutput,
+};
+
+use super::{Owner, view};
+use crate::{
+    disk::checkpoint::{Checkpoint, OwnLease},
+    keeper::Files,     notify::notify,
+    one_line,
+};
+
+impl Owner {
+    pub(super) fn lease_output(&mut self, output: LeaseOutput) {
+        match output {
+            LeaseOutput::Store { op, write } => {
+                // One write is under way at a time, so there is room; the machine repeats what gets lost.
+                if self.outlets.writes.try_send((op, write)).is_err() {
+                    tracing::warn!(op = "write lease", "the store's writer does not keep up");
+                }
+            }
+            LeaseOutput::Acquired { key, expires } => {
+                tracing::info!(op = "lease", subnet = %key, "this node holds its subnet");
+                self.own_lease = Some(OwnLease { key, expires: expires.map(by_wall_clock) });
+                self.lease_fault = None;
+                self.change(Change::Upsert { id: FactId::Own, fact: Fact::Own(key), rev: 0 });
+            }
+            LeaseOutput::Lost { key, reason } => {
+                tracing::error!(op = "lease", subnet = %key, %reason, "this node lost its subnet");
+                self.own_lease = None;
+            }
+            LeaseOutput::Pending(fault) => {
+                tracing::warn!(op = "lease", reason = %one_line(&fault), "the lease is not as it should be");
+                self.lease_fault = Some(fault);
+            }
+        }
+    }
+
+    /// Passes on all that the inputs so far have led to.
+    pub(super) fn pass_on(&mut self) {
+        let patches = std::mem::take(&mut self.patches);
+        if !patches.is_empty() {
+            self.outlets.lane.patch(patches);
+        }
+        if self.calc.is_complete() && !self.completed {
+            self.completed = true;
+            self.outlets.lane.complete();
+        }
+        self.pass_pod_network();
+        self.keep();
+        self.tell_ready();
+    }
+
+    fn pass_pod_network(&mut self) {
+        let network = self.calc.pod_network();
+        self.outlets.pod_network.send_if_modified(|known| {
+            let same = known.as_deref() == network.as_ref();
+            if !same {
+                *known = network.map(Arc::new);
+            }
+            !same
+        });
+    }
+
+    /// Hands the keeper what must survive this process.
+    fn keep(&mut self) {
+        if self.store.doubt.is_some() {
+            // The checkpoint is what a doubted store is measured by.
+            return;
+        }
+        self.outlets.keeper.keep(Files { checkpoint: self.checkpoint(), subnet_env: self.subnet_env() });
+    }
+
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        // Before a store was believed there is nothing to remember that is not in the old file.
+        self.calc.world().in_sync.contains(&Source::Store).then(|| Checkpoint {
+            cluster_id: self.store.seen.cluster_id.clone(),
+            revision: self.store.seen.revision,
+            digest: self.store.digest.clone(),
+            config: self.store.raw_config.clone(),
+            lease: self.own_lease,
+        })
+    }
+
+    fn subnet_env(&self) -> Option<String> {
+        let me = self.calc.world().me()?;
+        let masquerade = self.config.settings.masquerade;
+        Some(SubnetEnv::new(&me.footing.config, me.own, me.footing.pod_mtu, masquerade).write())
+    }
+
+    /// Tells the service manager, once.
+    fn tell_ready(&mut self) {
+        if !self.ready_told && self.not_ready().is_empty() {
+            self.ready_told = true;
+            tracing::info!(op = "start", "this node is ready");
+            notify("READY=1");
+        }
+    }
+
+    pub(super) fn answer(&mut self, ask: Ask, now: Instant) -> Answer {
+        match ask {
+            Ask::Status => Answer::Status(Box::new(self.status(now))),
+            Ask::Leases { from } => Answer::Leases(Page::cut(view::leases(&self.calc), from)),
+            Ask::Pods { from } => Answer::Pods(Page::cut(view::pods(self.calc.world()), from)),
+            Ask::Routes { from } => {
+                let rows = view::routes(&self.calc, |key| self.kernel.state_of(key));
+                Answer::Routes(Page::cut(rows, from))
+            }
+            Ask::AcceptStore if self.store.doubt.is_none() => {
+                Answer::Error("the store is believed already; there is nothing to accept".into())
+            }
+            Ask::AcceptStore => {
+                self.accept(now);
+                match &self.store.doubt {
+                    None => Answer::Done,
+                    Some(doubt) => Answer::Error(format!("it is accepted, but {doubt}")),
+                }
+            }
+        }
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let not_ready = self.not_ready();
+        let expires = self.own_lease.and_then(|lease| lease.expires);
+        let expires_in = expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
+        let peers_total = self.calc.peers().count();
+        let mut counters = self.kernel.counters;
+        counters.store_events = self.store.events;
+        Status {
+            node: self.config.settings.node.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            preset: format!("{:?}", self.config.settings.preset).to_lowercase(),
+            ready: not_ready.is_empty(),
+            not_ready,
+            store: self.store_status(),
+            network: view::network(&self.calc, expires_in),
+            uplink: view::uplink(&self.calc),
+            peers: view::leases(&self.calc).take(SHOWN).collect(),
+            peers_total,
+            pods: self.calc.world().pods().count(),
+            refused: view::refused(&self.calc),
+            pending: self.kernel.pending(&self.calc),
+            repaired: self.kernel.repaired(now),
+            forward_drops: self.kernel.forward_drops(self.config.settings.forward_accept),
+            counters,
+        }
+    }
+
+    fn store_status(&self) -> StoreStatus {
+        StoreStatus {
+            endpoints: self.config.endpoints.clone(),
+            connected: self.store.connected,
+            in_sync: self.calc.world().in_sync.contains(&Source::Store),
+            revision: self.store.seen.revision,
+            cluster_id: self.store.seen.cluster_id.clone(),
+            doubt: self.store.doubt.as_ref().map(ToString::to_string),
+            error: self.store.error.clone(),
+        }
+    }
+
+    /// Why pods cannot be served now, each reason a sentence.
+    fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if let Some(reason) = &self.kernel.no_uplink {
+            reasons.push(reason.clone());
+        }
+        if self.calc.world().in_force().is_none() {
+            reasons.push("no network configuration is in force".into());
+        } else if self.calc.world().own().is_none() {
+            let why = self.lease_fault.as_ref().map(|fault| format!(": {}", one_line(fault)));
+            reasons.push(format!("this node has no subnet yet{}", why.unwrap_or_default()));
+        } else if !self.kernel.applied_once {
+            reasons.push("the kernel has not taken the first patch yet".into());
+        }
+        reasons
+    }
+}
+
+/// The same point in time by the clock that goes on while the machine is off.
+fn by_wall_clock(at: Instant) -> SystemTime {
+    SystemTime::now() + at.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,333 @@
+//! What the datastore says: judged, translated into changes of facts, and handed to the lease machine.
+//!
+//! While a snapshot is doubted its entries are kept aside, so that they can be taken as they are when the
+//! operator accepts them, or when the next snapshot is believed.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use russet_api::flannel::{Keys, StoreKey, read_lease, read_net_conf};
+use russet_core::{
+    Change, Fact, FactId, Fault, Source,
+    lease::{LeaseClaim, LeaseInput, Life},
+    model::{NetworkConfig, Preset},
+};
+use russet_store::{KeyChange, KeyValue, Snapshot, WatchEvent};
+
+use super::{
+    Owner,
+    trust::{Claimed, Doubt, Seen, judge},
+};
+use crate::{config::Config, disk::checkpoint::Checkpoint, one_line};
+
+/// What the owner knows of the datastore.
+#[derive(Debug)]
+pub struct StoreView {
+    keys: Keys,
+    preset: Preset,
+    pub seen: Seen,
+    pub connected: bool,
+    pub error: Option<String>,
+    pub doubt: Option<Doubt>,
+    pub events: u64,
+    /// The raw configuration in the store, for the checkpoint.
+    pub raw_config: Option<Vec<u8>>,
+    /// Of the last snapshot that was believed.
+    pub digest: Option<String>,
+    /// The entries of a snapshot that is not believed, with what came after.
+    aside: BTreeMap<Vec<u8>, KeyValue>,
+    /// The id in the store now, believed or not.
+    cluster_id: Option<String>,
+    revision: u64,
+}
+
+impl StoreView {
+    pub fn new(config: &Config, kept: Option<&Checkpoint>) -> Self {
+        Self {
+            keys: Keys::new(&config.prefix),
+            preset: config.settings.preset,
+            seen: kept.map(seen_before).unwrap_or_default(),
+            connected: false,
+            error: None,
+            doubt: None,
+            events: 0,
+            raw_config: kept.and_then(|kept| kept.config.clone()),
+            digest: kept.and_then(|kept| kept.digest.clone()),
+            aside: BTreeMap::new(),
+            cluster_id: None,
+            revision: 0,
+        }
+    }
+
+    /// A configuration that was good when it was kept.
+    pub fn read_config(&self, raw: &[u8]) -> Option<NetworkConfig> {
+        let read = read_net_conf(raw, self.preset);
+        read.map_err(|fault| tracing::warn!(op = "recall", reason = %one_line(&fault), "the kept configuration is of no use")).ok()
+    }
+
+    /// What the store says of itself now.
+    fn claimed(&self, entries: &[KeyValue]) -> Claimed {
+        let config = self.keys.config();
+        Claimed {
+            cluster_id: self.cluster_id.clone(),
+            revision: self.revision,
+            configured: entries.iter().any(|kv| kv.key == config.as_bytes()),
+        }
+    }
+
+    fn cluster_key(&self) -> Vec<u8> {
+        self.keys.ours("cluster-id").into_bytes()
+    }
+
+    fn note_identity(&mut self, entries: &[KeyValue]) {
+        let key = self.cluster_key();
+        let value = entries.iter().find(|kv| kv.key == key).map(|kv| text(&kv.value));
+        self.cluster_id = value;
+    }
+
+    /// Everything that this life believes from now on.
+    fn believe(&mut self) {
+        self.doubt = None;
+        self.aside.clear();
+        self.seen.revision = self.revision;
+        self.seen.configured = true;
+        self.seen.cluster_id.clone_from(&self.cluster_id);
+    }
+
+    /// The fact that a key's value says, or `None` for a key that means nothing here.
+    fn fact(&self, kv: &KeyValue) -> Option<Change> {
+        let rev = kv.created.get();
+        let (id, read) = match self.keys.read(&kv.key) {
+            StoreKey::Config => (FactId::Config, read_net_conf(&kv.value, self.preset).map(Fact::Config)),
+            StoreKey::Lease(key) => (FactId::Lease(key), read_lease(&kv.value).map(Fact::Lease)),
+            StoreKey::BadLease(fault) => {
+                tracing::warn!(op = "read store", reason = %one_line(&fault), "a lease's key is left out");
+                return None;
+            }
+            StoreKey::Other => return None,
+        };
+        Some(match read {
+            Ok(fact) => Change::Upsert { id, fact, rev },
+            Err(fault) => Change::Bad { id, fault },
+        })
+    }
+
+    /// What the lease machine must know of a key: who holds it, and whether it runs out.
+    fn claim(&self, kv: &KeyValue) -> Option<LeaseClaim> {
+        let StoreKey::Lease(key) = self.keys.read(&kv.key) else { return None };
+        Some(LeaseClaim {
+            key,
+            lease: read_lease(&kv.value).ok(),
+            create_rev: kv.created.get(),
+            mod_rev: kv.modified.get(),
+            life: if kv.lease.is_some() { Life::Leased } else { Life::Reserved },
+        })
+    }
+
+    fn gone(&self, key: &[u8]) -> Option<Change> {
+        match self.keys.read(key) {
+            StoreKey::Config => Some(Change::Bad { id: FactId::Config, fault: Fault::ConfigGone }),
+            StoreKey::Lease(key) => Some(Change::Remove { id: FactId::Lease(key) }),
+            StoreKey::BadLease(_) | StoreKey::Other => None,
+        }
+    }
+}
+
+fn seen_before(kept: &Checkpoint) -> Seen {
+    Seen { cluster_id: kept.cluster_id.clone(), revision: kept.revision, configured: kept.config.is_some() }
+}
+
+// ---- events
+impl Owner {
+    pub(super) fn store_event(&mut self, event: WatchEvent, now: Instant) {
+        self.store.events += 1;
+        match event {
+            WatchEvent::Snapshot(snapshot) => self.snapshot(snapshot, now),
+            WatchEvent::Changes { revision, changes } => {
+                self.store.revision = revision.get();
+                self.store_changes(changes, now);
+            }
+            WatchEvent::Interrupted { cause } => {
+                let error = one_line(&cause);
+                tracing::warn!(op = "watch", %error, "the datastore is away; pods run on");
+                self.store.connected = false;
+                self.store.error = Some(error);
+            }
+            WatchEvent::Resumed { revision } => {
+                tracing::info!(op = "watch", revision = revision.get(), "the datastore is back; nothing was missed");
+                self.reached();
+            }
+        }
+    }
+
+    fn reached(&mut self) {
+        self.store.connected = true;
+        self.store.error = None;
+    }
+
+    fn snapshot(&mut self, snapshot: Snapshot, now: Instant) {
+        self.reached();
+        self.store.revision = snapshot.revision.get();
+        self.store.note_identity(&snapshot.entries);
+        match judge(&self.store.seen, &self.store.claimed(&snapshot.entries)) {
+            None => {
+                self.store.believe();
+                self.take_all(&snapshot.entries, now);
+                tracing::info!(op = "snapshot", revision = self.store.revision, "the datastore is in sync");
+            }
+            Some(doubt) => {
+                tracing::error!(op = "snapshot", reason = %doubt, "the datastore is not believed; nothing is removed");
+                self.store.doubt = Some(doubt);
+                self.add_only(&snapshot.entries);
+                self.store.aside = snapshot.entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+            }
+        }
+        self.ask_for_name();
+    }
+
+    /// Takes a picture that is believed: what it does not have is gone.
+    fn take_all(&mut self, entries: &[KeyValue], now: Instant) {
+        self.note_config(entries);
+        self.store.digest = Some(digest(entries));
+        let facts: Vec<_> = entries.iter().filter_map(|kv| self.store.fact(kv)).collect();
+        let whole = std::iter::once(Change::Resync(Source::Store)).chain(facts);
+        self.changes(whole.chain([Change::InSync(Source::Store)]));
+        self.tell_lease_of_config(now);
+        let claims = entries.iter().filter_map(|kv| self.store.claim(kv)).collect();
+        self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);
+    }
+
+    /// Takes what a doubted picture has, and removes nothing.
+    fn add_only(&mut self, entries: &[KeyValue]) {
+        let facts: Vec<_> = entries.iter().filter_map(|kv| self.store.fact(kv)).collect();
+        self.changes(facts.into_iter().filter(|change| matches!(change, Change::Upsert { .. })));
+    }
+
+    fn store_changes(&mut self, changes: Vec<KeyChange>, now: Instant) {
+        self.note_changes(&changes);
+        if self.store.doubt.is_some() {
+            self.set_aside(changes);
+            self.doubt_again(now);
+            return;
+        }
+        self.store.seen.revision = self.store.revision;
+        for change in changes {
+            self.store_change(&change, now);
+        }
+        self.ask_for_name();
+    }
+
+    fn store_change(&mut self, change: &KeyChange, now: Instant) {
+        let fact = match change {
+            KeyChange::Put(kv) => self.store.fact(kv),
+            KeyChange::Delete { key, .. } => self.store.gone(key),
+        };
+        let Some(fact) = fact else { return };
+        if let Change::Bad { id, fault } = &fact {
+            tracing::warn!(op = "read store", subject = %id, reason = %one_line(fault), "it is left out");
+        }
+        self.change(fact);
+        match (self.store.keys.read(change.key()), change) {
+            (StoreKey::Config, KeyChange::Put(kv)) => {
+                self.store.raw_config = Some(kv.value.clone());
+                self.tell_lease_of_config(now);
+            }
+            (_, KeyChange::Put(kv)) => {
+                if let Some(claim) = self.store.claim(kv) {
+                    self.lease_input(LeaseInput::Claimed(claim), now);
+                }
+            }
+            (StoreKey::Lease(key), KeyChange::Delete { revision, .. }) => {
+                self.lease_input(LeaseInput::Gone { key, rev: revision.get() }, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the lease machine which configuration is the newest good one.
+    pub(super) fn tell_lease_of_config(&mut self, now: Instant) {
+        if let Some(config) = self.calc.world().config() {
+            self.lease_input(LeaseInput::Config(config), now);
+        }
+    }
+
+    fn note_changes(&mut self, changes: &[KeyChange]) {
+        let key = self.store.cluster_key();
+        for change in changes.iter().filter(|change| change.key() == key) {
+            self.store.cluster_id = match change {
+                KeyChange::Put(kv) => Some(text(&kv.value)),
+                KeyChange::Delete { .. } => None,
+            };
+            if self.store.doubt.is_none() && self.store.seen.cluster_id.is_none() {
+                self.store.seen.cluster_id.clone_from(&self.store.cluster_id);
+            }
+        }
+    }
+
+    fn set_aside(&mut self, changes: Vec<KeyChange>) {
+        for change in changes {
+            match change {
+                KeyChange::Put(kv) => {
+                    self.add_only(std::slice::from_ref(&kv));
+                    self.store.aside.insert(kv.key.clone(), kv);
+                }
+                KeyChange::Delete { key, .. } => {
+                    self.store.aside.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// A store that only lacked its configuration is believed as soon as it has one.
+    fn doubt_again(&mut self, now: Instant) {
+        let entries: Vec<_> = self.store.aside.values().cloned().collect();
+        self.store.doubt = judge(&self.store.seen, &self.store.claimed(&entries));
+        if self.store.doubt.is_none() {
+            self.accept(now);
+        }
+    }
+
+    /// Takes the store as it is now for the truth: by the operator's word, or because the doubt is gone.
+    pub(super) fn accept(&mut self, now: Instant) {
+        let entries: Vec<_> = std::mem::take(&mut self.store.aside).into_values().collect();
+        let claimed = self.store.claimed(&entries);
+        if !claimed.configured {
+            // Without a configuration there is nothing to compute from: the last one stays.
+            self.store.seen = Seen { configured: false, ..self.store.seen.clone() };
+            self.store.seen.cluster_id = claimed.cluster_id;
+            self.store.seen.revision = claimed.revision;
+            self.store.doubt = Some(Doubt::NoConfiguration);
+            self.store.aside = entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+            return;
+        }
+        self.store.believe();
+        tracing::info!(op = "accept store", revision = self.store.revision, "the datastore is believed");
+        self.take_all(&entries, now);
+        self.ask_for_name();
+    }
+
+    /// A store that is believed and has no id yet is given one.
+    fn ask_for_name(&mut self) {
+        if self.store.doubt.is_none() && self.store.cluster_id.is_none() && self.store.connected {
+            // Full means that it is under way.
+            let _ = self.outlets.name_cluster.try_send(());
+        }
+    }
+
+    fn note_config(&mut self, entries: &[KeyValue]) {
+        let key = self.store.keys.config();
+        let found = entries.iter().find(|kv| kv.key == key.as_bytes());
+        if let Some(kv) = found {
+            self.store.raw_config = Some(kv.value.clone());
+        }
+    }
+}
+
+/// Tells one picture from another: which keys, written when.
+fn digest(entries: &[KeyValue]) -> String {
+    let line = |kv: &KeyValue| format!("{} {}\n", text(&kv.key), kv.modified);
+    russet_api::cni::digest(&entries.iter().map(line).collect::<String>())
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
+}

@@ -1,0 +1,113 @@
+//! The owner's knowledge as an operator sees it: pure functions from the world to rows.
+
+use russet_api::admin::{LeaseRow, NetworkStatus, PodRow, Refused, RouteRow, UplinkStatus};
+use russet_core::{
+    Calc,
+    calc::{PeerView, Standing},
+    model::{Backend, LeaseKey, TransportConfig},
+    transport::Footing,
+    world::World,
+};
+use russet_desired::{Key, RouteKey, RouteSpec};
+use russet_net::Family;
+
+/// Every lease, readable or not, our own first.
+pub fn leases(calc: &Calc) -> impl Iterator<Item = LeaseRow> + '_ {
+    let (ours, theirs): (Vec<_>, Vec<_>) = calc.peers().partition(|peer| peer.standing == Standing::Own);
+    ours.into_iter().chain(theirs).map(|peer| lease(calc, &peer))
+}
+
+fn lease(calc: &Calc, peer: &PeerView<'_>) -> LeaseRow {
+    let said = |family| peer.lease.as_ref().and_then(|lease| lease.public(family));
+    LeaseRow {
+        subnets: peer.key.subnets().map(|subnet| subnet.to_string()).collect(),
+        public_ips: Family::BOTH.into_iter().filter_map(said).map(|ip| ip.to_string()).collect(),
+        backend: peer.lease.map(|lease| backend(lease.backend)).unwrap_or_default(),
+        transport: transport(peer.standing).into(),
+        revision: calc.world().lease(peer.key).map_or(0, |(_, rev)| rev),
+        problem: match peer.standing {
+            Standing::Refused(fault) => Some(crate::one_line(fault)),
+            _ => None,
+        },
+    }
+}
+
+fn transport(standing: Standing<'_>) -> &'static str {
+    match standing {
+        Standing::Own => "here",
+        Standing::Tunnel => "vxlan",
+        Standing::Direct => "direct",
+        Standing::Refused(_) | Standing::Unknown => "none",
+    }
+}
+
+fn backend(backend: Backend) -> String {
+    match backend {
+        Backend::Vxlan { .. } => "vxlan".into(),
+        Backend::HostGw => "host-gw".into(),
+        Backend::Foreign(name) => name.to_string(),
+    }
+}
+
+/// Facts that are left out.
+pub fn refused(calc: &Calc) -> Vec<Refused> {
+    let rows = calc.refusals().iter();
+    rows.map(|(id, fault)| Refused { fact: id.to_string(), reason: crate::one_line(fault) }).collect()
+}
+
+/// The routes that are wanted; `state_of` knows what the kernel said.
+pub fn routes(calc: &Calc, state_of: impl Fn(&Key) -> String) -> Vec<RouteRow> {
+    let row = |(key, spec): (&RouteKey, &RouteSpec)| RouteRow {
+        dst: key.dst.to_string(),
+        via: spec.via.via.to_string(),
+        link: spec.via.link.to_string(),
+        state: state_of(&Key::Route(*key)),
+    };
+    calc.tables().routes.iter().map(row).collect()
+}
+
+/// This node's pods.
+pub fn pods(world: &World) -> impl Iterator<Item = PodRow> + '_ {
+    world.pods().map(|(id, pod)| PodRow {
+        container: id.container.clone(),
+        interface: id.ifname.to_string(),
+        network: pod.network.clone(),
+        addresses: pod.addresses.iter().map(ToString::to_string).collect(),
+        host_link: pod.host_link.to_string(),
+        mtu: pod.mtu.get(),
+    })
+}
+
+/// The network in force.
+pub fn network(calc: &Calc, lease_expires_in_s: Option<u64>) -> Option<NetworkStatus> {
+    let footing = calc.world().in_force()?;
+    let networks = footing.config.families().filter_map(|family| footing.config.pool(family));
+    let own = calc.world().own();
+    Some(NetworkStatus {
+        transport: transport_name(footing),
+        networks: networks.map(|pool| pool.network().to_string()).collect(),
+        subnets: own.into_iter().flat_map(LeaseKey::subnets).map(|subnet| subnet.to_string()).collect(),
+        pod_mtu: footing.pod_mtu.get(),
+        bridge: calc.world().settings.bridge.to_string(),
+        lease_expires_in_s,
+    })
+}
+
+fn transport_name(footing: &Footing) -> String {
+    match footing.config.transport() {
+        TransportConfig::Vxlan(vxlan) if vxlan.direct_routing.is_on() => "vxlan with direct routing".into(),
+        TransportConfig::Vxlan(_) => "vxlan".into(),
+        TransportConfig::Direct => "direct".into(),
+    }
+}
+
+/// The link to the other nodes.
+pub fn uplink(calc: &Calc) -> Option<UplinkStatus> {
+    let underlay = &calc.world().in_force()?.underlay;
+    let addresses = Family::BOTH.into_iter().filter_map(|family| underlay.addr(family));
+    Some(UplinkStatus {
+        link: underlay.link.to_string(),
+        mtu: underlay.mtu.get(),
+        addresses: addresses.map(|ip| ip.to_string()).collect(),
+    })
+}

@@ -1,0 +1,169 @@
+//! Who runs, who owns what, and what flows between them.
+//!
+//! ```text
+//!                      tokio, one thread                          plain threads
+//!  ┌───────────┐  Input::Store (64)  ┌─────────────┐  patches, coalescing  ┌────────────────┐
+//!  │ store     │────────────────────▶│             │──────────────────────▶│ reconcile lane │─▶ kernel
+//!  │ watch     │                     │             │◀──────────────────────│ (all drivers)  │
+//!  ├───────────┤  Wrote (64)         │    owner    │  Input::Lane (64)     ├────────────────┤
+//!  │ store     │────────────────────▶│             │◀──────────────────────│ observer       │◀─ netlink
+//!  │ writer    │◀────────────────────│   World     │  Input::Node (64)     ├────────────────┤
+//!  └───────────┘  StoreWrite (16)    │   Calc      │◀──────────────────────│ attach lane    │◀─ CNI socket
+//!  ┌───────────┐  Input::Ask (64)    │   Lease     │  Input::Pod (64)      │ (CNI server)   │─▶ kernel
+//!  │ admin     │────────────────────▶│   machine   │                       ├────────────────┤
+//!  ├───────────┤                     │             │  what to keep (1)     │ keeper: files  │─▶ disk
+//!  │ http      │     Input::Ask (64) │             │──────────────────────▶│                │
+//!  └───────────┘────────────────────▶└─────────────┘                       └────────────────┘
+//! ```
+//!
+//! One of each. The owner is the only one that changes `World`, the calculation and the lease machine; everybody
+//! else sends it a message. All its inputs arrive in one queue of [`INPUTS`]; a sender waits when it is full,
+//! so a flood slows its source and nothing grows. The attach lane reads what a pod is given from a watch
+//! channel and never waits for the owner: a pod can be added while the owner is busy, or the store away.
+//!
+//! A handle ends its task when it is dropped. On shutdown nothing is removed from the kernel.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use russet_api::flannel::{Keys, SubnetEnv};
+use russet_core::model::LeaseKey;
+use russet_kernel::lane::{LaneSettings, ReconcileLane};
+use russet_store::EtcdClient;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    StartError, admin,
+    cni,
+    config::Config,
+    disk::{Files, checkpoint::Checkpoint},
+    http,
+    keeper::Keeper,
+    node::Observer,
+    one_line,
+    owner::{Input, Outlets, Owner, OwnerHandle},
+    pods::PodDesk,
+    store_task,
+};
+
+/// All tasks and threads of an agent. Dropping it ends them.
+#[derive(Debug)]
+pub struct Running {
+    tasks: JoinSet<()>,
+    owner: tokio::task::JoinHandle<()>,
+    cni: cni::Server,
+    observer: Observer,
+}
+
+impl Running {
+    /// Ends every task; what is still to be written is written. The kernel is left as it is.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        // Their threads may be telling the owner something, so they are not waited for on its thread.
+        let (cni, observer) = (self.cni, self.observer);
+        let _ = tokio::task::spawn_blocking(move || drop((cni, observer))).await;
+        // With all senders gone the owner ends by itself, and the keeper after it.
+        if tokio::time::timeout(STOP_PATIENCE, &mut self.owner).await.is_err() {
+            self.owner.abort();
+        }
+    }
+}
+
+/// Starts everything. Sockets come first, so that what cannot be had is known before anything is touched.
+pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
+    let paths = &config.paths;
+    for folder in [&paths.run, &paths.state] {
+        std::fs::create_dir_all(folder).map_err(|source| file("make", folder, source))?;
+    }
+    let admin_socket = admin::bind(&paths.admin_socket());
+    let admin_socket = admin_socket.map_err(|source| file("bind", &paths.admin_socket(), source))?;
+    let web = match config.http {
+        Some(addr) => Some(http::bind(addr).await.map_err(|err| StartError::Listen(addr, err))?),
+        None => None,
+    };
+
+    let (inputs, inbox) = mpsc::channel(INPUTS);
+    let (writes, to_write) = mpsc::channel(WRITES);
+    let (name_cluster, names) = mpsc::channel(1);
+    let (pod_network, given) = watch::channel(None);
+    let handle = OwnerHandle::new(inputs.clone());
+
+    let outlets = Outlets { lane: lane(&inputs)?, writes, pod_network, keeper: keeper(config)?, name_cluster };
+    let mut owner = Owner::new(Arc::clone(config), checkpoint(config), previous(&paths.subnet_file), seed(), outlets);
+    let cni = cni::Server::start(&cni_settings(config), Box::new(PodDesk::new(given, inputs.clone())));
+    let (cni, pods) = cni.map_err(StartError::Cni)?;
+    owner.recover_pods(pods);
+    let owner = tokio::spawn(owner.run(inbox));
+    let observer = Observer::start(config.uplink.clone(), inputs.clone())?;
+
+    let client = EtcdClient::new(&config.store);
+    let keys = Keys::new(&config.prefix);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
+    tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs));
+    tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
+    tasks.spawn(admin::serve(admin_socket, handle.clone()));
+    if let Some(listener) = web {
+        tasks.spawn(http::serve(listener, handle));
+    }
+    Ok(Running { tasks, owner, cni, observer })
+}
+
+fn lane(inputs: &mpsc::Sender<Input>) -> Result<ReconcileLane, StartError> {
+    let inputs = inputs.downgrade();
+    // The owner never waits for the lane, so the lane may wait for the owner. After the owner's end there is
+    // nobody to tell.
+    let report = move |report| {
+        if let Some(inputs) = inputs.upgrade() {
+            let _ = inputs.blocking_send(Input::Lane(report));
+        }
+    };
+    ReconcileLane::start(LaneSettings::default(), report).map_err(StartError::Lane)
+}
+
+fn keeper(config: &Config) -> Result<Keeper, StartError> {
+    let paths = &config.paths;
+    let keeper = Keeper::start(Arc::new(Files), paths.checkpoint(), paths.subnet_file.clone());
+    keeper.map_err(|err| StartError::Thread("keeper", err))
+}
+
+/// What the node knew before. A file that is of no use is said, and is as none.
+fn checkpoint(config: &Config) -> Option<Checkpoint> {
+    let path = config.paths.checkpoint();
+    Checkpoint::load(&Files, &path).unwrap_or_else(|error| {
+        tracing::error!(op = "read checkpoint", path = %path.display(), error = %one_line(&error), "it is passed over");
+        None
+    })
+}
+
+/// The subnet that this node, or flannel on it, held before.
+fn previous(subnet_file: &Path) -> Option<LeaseKey> {
+    let text = std::fs::read_to_string(subnet_file).ok()?;
+    SubnetEnv::read(&text).ok()?.key()
+}
+
+fn cni_settings(config: &Config) -> cni::ServerSettings {
+    cni::ServerSettings {
+        socket: config.paths.cni_socket(),
+        spool: config.paths.spool(),
+        records: config.paths.pods.clone(),
+    }
+}
+
+/// Differs from node to node and from start to start.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn file(op: &'static str, path: &Path, source: std::io::Error) -> StartError {
+    StartError::File { op, path: path.to_owned(), source }
+}
+
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How many inputs may wait for the owner.
+pub const INPUTS: usize = 64;
+/// How many writes may wait for the store. The lease machine has one under way at a time.
+pub const WRITES: usize = 16;

@@ -1,0 +1,194 @@
+//! The value of a lease in the store: how its holder is reached.
+//!
+//! Written in flannel's order and without blanks, because flannel's own tests of equality are on the text:
+//! `{"PublicIP":"192.168.77.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"…"}}`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use russet_core::{
+    Fault,
+    model::{Backend, Foreign, Lease, Vtep},
+};
+use russet_net::{Family, Vni};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    folded::{Folded, said},
+    net_conf::foreign,
+};
+use crate::error::FormError;
+
+/// flannel's `LeaseAttrs`. The order of the fields is the order of the bytes.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct LeaseForm {
+    #[serde(rename = "PublicIP")]
+    public_ip: Ipv4Addr,
+    #[serde(rename = "PublicIPv6")]
+    public_ipv6: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    backend_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend_data: Option<VtepForm>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend_v6_data: Option<VtepForm>,
+}
+
+#[derive(Serialize)]
+struct VtepForm {
+    #[serde(rename = "VNI")]
+    vni: u32,
+    #[serde(rename = "VtepMAC")]
+    mac: String,
+}
+
+impl From<Vtep> for VtepForm {
+    fn from(vtep: Vtep) -> Self {
+        Self { vni: vtep.vni.get(), mac: vtep.mac.to_string() }
+    }
+}
+
+/// Writes a lease as flannel does. The data of a backend that is not spoken is not ours to write.
+pub fn write_lease(lease: &Lease) -> String {
+    let vtep = |family| lease.vtep(family).map(VtepForm::from);
+    let form = LeaseForm {
+        public_ip: lease.public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        public_ipv6: lease.public_ipv6,
+        backend_type: type_of(lease.backend),
+        backend_data: vtep(Family::V4),
+        backend_v6_data: vtep(Family::V6),
+    };
+    // Texts, numbers and addresses: nothing in it can fail to be JSON.
+    serde_json::to_string(&form).unwrap_or_default()
+}
+
+fn type_of(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Vxlan { .. } => "vxlan",
+        Backend::HostGw => "host-gw",
+        Backend::Foreign(Foreign::Unnamed | Foreign::Unknown | Foreign::Cloud) => "",
+        Backend::Foreign(Foreign::Udp) => "udp",
+        Backend::Foreign(Foreign::Ipip) => "ipip",
+        Backend::Foreign(Foreign::Wireguard) => "wireguard",
+        Backend::Foreign(Foreign::Alloc) => "alloc",
+        Backend::Foreign(Foreign::Extension) => "extension",
+        Backend::Foreign(Foreign::Ipsec) => "ipsec",
+    }
+}
+
+/// Reads the value of a lease. What is missing is `None`, and the calculation says what for.
+///
+/// # Errors
+///
+/// [`Fault::Unreadable`] with the first thing that is not of its form.
+pub fn read_lease(text: &[u8]) -> Result<Lease, Fault> {
+    let value: Value = serde_json::from_slice(text).map_err(|err| bad(err.to_string()))?;
+    let mut form = object(value)?;
+    let public_ip = public(&form, "PublicIP")?;
+    Ok(Lease {
+        // Go writes an address that is not set as all zero.
+        public_ip: public_ip.filter(|ip: &Ipv4Addr| !ip.is_unspecified()),
+        public_ipv6: public(&form, "PublicIPv6")?,
+        backend: backend(&mut form)?,
+    })
+}
+
+fn backend(form: &mut Folded) -> Result<Backend, FormError> {
+    let name = match form.get("BackendType") {
+        None => String::new(),
+        Some(Value::String(name)) => name.to_lowercase(),
+        Some(other) => return Err(bad(format!("BackendType: {} is not a text", said(other)))),
+    };
+    Ok(match name.as_str() {
+        "vxlan" => {
+            Backend::Vxlan { v4: vtep(form, "BackendData")?, v6: vtep(form, "BackendV6Data")? }
+        }
+        "host-gw" => Backend::HostGw,
+        other => Backend::Foreign(foreign(other)),
+    })
+}
+
+/// A VNI that is not said is flannel's default: old versions leave it out.
+fn vtep(form: &mut Folded, key: &str) -> Result<Option<Vtep>, FormError> {
+    let Some(value) = form.take(key) else { return Ok(None) };
+    let data = object(value).map_err(|err| bad(format!("{key}: {}", err.reason)))?;
+    let vni = match data.get("VNI") {
+        None => 1,
+        Some(value) => value
+            .as_u64()
+            .ok_or_else(|| bad(format!("{key}.VNI: {} is not a whole number", said(value))))?,
+    };
+    let vni = u32::try_from(vni).unwrap_or(u32::MAX);
+    let vni = Vni::try_from(vni).map_err(|err| bad(format!("{key}.VNI: {err}")))?;
+    let Some(mac) = data.get("VtepMAC") else { return Ok(None) };
+    let mac = mac
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| bad(format!("{key}.VtepMAC: {} is not a MAC address", said(mac))))?;
+    Ok(Some(Vtep { vni, mac }))
+}
+
+fn public<T: std::str::FromStr>(form: &Folded, key: &str) -> Result<Option<T>, FormError> {
+    let Some(value) = form.get(key) else { return Ok(None) };
+    let addr = value.as_str().and_then(|text| text.parse().ok());
+    addr.map(Some)
+        .ok_or_else(|| bad(format!("{key}: {} is not an address of its family", said(value))))
+}
+
+fn object(value: Value) -> Result<Folded, FormError> {
+    let said = said(&value);
+    match value {
+        Value::Null => Ok(Folded::empty()),
+        value => Folded::new(value).ok_or_else(|| bad(format!("{said} is not an object"))),
+    }
+}
+
+fn bad(reason: String) -> FormError {
+    FormError { form: "lease", reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_the_other_family_is_refused() {
+        let told = read_lease(br#"{"PublicIP":"fd77::1"}"#).unwrap_err().to_string();
+        assert!(told.contains("PublicIP"), "{told}");
+    }
+
+    #[test]
+    fn a_corrupt_mac_is_told_with_its_place() {
+        let told = read_lease(
+            br#"{"PublicIP":"192.0.2.1","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"zz"}}"#,
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(told.contains("BackendData.VtepMAC"), "{told}");
+    }
+
+    #[test]
+    fn a_backend_that_is_not_spoken_is_no_corruption() {
+        let lease = read_lease(
+            br#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"x"}}"#,
+        )
+        .unwrap();
+        assert_eq!(lease.backend, Backend::Foreign(Foreign::Wireguard));
+    }
+
+    #[test]
+    fn ipv6_alone_has_no_ipv4_address() {
+        let lease = Lease {
+            public_ip: None,
+            public_ipv6: Some("fd77::1".parse().unwrap()),
+            backend: Backend::HostGw,
+        };
+        let text = write_lease(&lease);
+        assert_eq!(
+            text,
+            r#"{"PublicIP":"0.0.0.0","PublicIPv6":"fd77::1","BackendType":"host-gw"}"#
+        );
+        assert_eq!(read_lease(text.as_bytes()), Ok(lease));
+    }
+}

@@ -1,0 +1,113 @@
+//! The figures: one file for each subject of measurement.
+
+mod burst;
+mod cni;
+mod memory;
+mod path;
+mod repair;
+mod scale;
+
+pub use self::burst::be_bare;
+
+use std::fmt;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{program::Programs, report::Figure};
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// TCP streams and round trips between pods on two nodes
+    Path,
+    /// CNI ADD and DEL, 100 in a row
+    Cni,
+    /// 20 ADDs at once
+    CniBurst,
+    /// 10,000 remote nodes, and one change
+    Scale,
+    /// The agent's resident memory
+    Memory,
+    /// The agent's idle time on a core
+    Idle,
+    /// How long a tampered object stays away
+    Repair,
+}
+
+/// What every figure needs to know.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub effort: Effort,
+    pub programs: Programs,
+}
+
+/// How often things are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    Quick,
+    Full,
+}
+
+impl Effort {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+
+    pub const fn choose(self, quick: usize, full: usize) -> usize {
+        match self {
+            Self::Quick => quick,
+            Self::Full => full,
+        }
+    }
+}
+
+impl Name {
+    /// Those that are asked for, or all.
+    pub fn chosen(asked: &[Self]) -> &[Self] {
+        if asked.is_empty() { Self::value_variants() } else { asked }
+    }
+
+    pub fn measure(self, setup: &Setup) -> Result<Figure> {
+        match self {
+            Self::Path => path::measure(setup),
+            Self::Cni => cni::measure(setup),
+            Self::CniBurst => burst::measure(setup),
+            Self::Scale => scale::measure(setup),
+            Self::Memory => memory::measure(setup),
+            Self::Idle => memory::measure_idle(setup),
+            Self::Repair => repair::measure(setup),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("?", |value| value.get_name()))
+    }
+}
+
+/// The order of a round: what is compared takes turns in being first.
+fn rotation(round: usize, len: usize) -> impl Iterator<Item = usize> {
+    (0..len).map(move |n| (n + round) % len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyone_is_first_in_turn_and_nobody_is_left_out() {
+        let orders: Vec<Vec<usize>> = (0..3).map(|round| rotation(round, 3).collect()).collect();
+        assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
+    }
+
+    #[test]
+    fn no_name_means_all() {
+        assert_eq!(Name::chosen(&[]).len(), Name::value_variants().len());
+    }
+}

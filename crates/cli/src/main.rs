@@ -1,0 +1,96 @@
+//! `russet`: one command. Each subcommand has a file; what they share is `output` (tables, JSON, YAML),
+//! `client` (the agent's admin socket) and `exit` (what an exit code means).
+
+mod agent;
+mod client;
+mod cni;
+mod exit;
+mod get;
+mod output;
+mod path;
+mod status;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "russet", version, about = "Gives containers a network", after_help = EXAMPLES, max_term_width = 110)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the node agent
+    Agent(agent::AgentArgs),
+    /// Runs the embedded datastore, or asks it things
+    Store(store::StoreArgs),
+    /// Shows how this node is: peers, leases, what is pending and why, what was repaired and who broke it
+    Status(status::StatusArgs),
+    /// Lists leases, routes or pods
+    Get(get::GetArgs),
+    /// Shows every hop between two pods, as the kernel would send the packet now
+    Path(path::PathArgs),
+    /// Installs the CNI plugin
+    Cni(cni::CniArgs),
+    /// Builds clusters out of network namespaces
+    Lab(russet_lab::cli::LabArgs),
+    /// Prints a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+    /// The lab's prober
+    #[command(hide = true)]
+    Probe(russet_lab::probe::ProbeArgs),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Args::parse().command) {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("russet: {err:#}");
+            exit::code_of(&err)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Agent(args) => agent::run(args),
+        Command::Store(args) => store::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Path(args) => path::run(&args),
+        Command::Cni(args) => cni::run(args),
+        Command::Lab(args) => russet_lab::cli::run(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "russet", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Probe(args) => russet_lab::probe::run(args),
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  russet store --listen 127.0.0.1:2379     a datastore for a laptop or a small cluster
+  russet agent --endpoint http://127.0.0.1:2379
+                                           the agent of this node
+  russet cni install                       the plugin and its configuration, for the container runtime
+  russet status                            how this node is, and why
+  russet get leases -o json                who has which subnet
+  russet path 10.50.7.2 10.50.9.3          each hop, device, encapsulation and MTU
+  russet lab run docs/lab/three-nodes.yaml three nodes on this machine, and what must hold
+
+Exit codes: 0 done; 1 it did not work; 2 wrong usage; 64 refused configuration; 69 the agent does not answer.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

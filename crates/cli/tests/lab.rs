@@ -1,0 +1,74 @@
+//! End to end: every topology of `tests/topologies` and of `docs/lab` holds, with the built binaries on the
+//! real kernel. Each runs in namespaces of its own that vanish with it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// One test for each topology file.
+macro_rules! topologies {
+    ($($folder:literal { $($name:ident $file:literal),+ $(,)? })+) => {
+        $($(#[test]
+        fn $name() {
+            holds(&root().join($folder).join($file));
+        })+)+
+
+        /// A file that no test runs would be a promise that nobody checks.
+        #[test]
+        fn every_topology_has_its_test() {
+            $(assert_eq!(files(&root().join($folder)), sorted(&[$($file),+]), "{}", $folder);)+
+        }
+    };
+}
+
+topologies! {
+    "crates/cli/tests/topologies" {
+        a_killed_agent_loses_no_packet "agent-killed.yaml",
+        pods_live_and_are_added_while_the_store_is_away "store-away.yaml",
+        what_is_taken_away_comes_back "tampered.yaml",
+        what_is_not_ours_stays_as_it_is "strangers.yaml",
+        a_foreign_forward_chain_that_drops_is_named_and_passed "forward-drop.yaml",
+        a_bad_configuration_leaves_the_last_good_one_in_force "bad-config.yaml",
+        a_corrupt_lease_costs_only_its_own_peer "corrupt-lease.yaml",
+        an_emptied_store_removes_nothing "store-emptied.yaml",
+        a_deleted_lease_is_taken_again "lease-deleted.yaml",
+        what_leaves_the_network_takes_the_node_s_address "masquerade.yaml",
+        ipv6_alone_works_with_our_own_keys "ipv6-alone.yaml",
+        a_real_etcd_serves_as_well "etcd.yaml",
+    }
+    "docs/lab" {
+        three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",
+        host_gw_reaches_without_a_tunnel "host-gw.yaml",
+        both_families_reach "dual-stack.yaml",
+    }
+}
+
+fn holds(file: &Path) {
+    let out = Command::new(env!("CARGO_BIN_EXE_russet")).args(["lab", "run"]).arg(file).output().expect("start russet");
+    assert!(
+        out.status.success(),
+        "{}: {}\n{}\n{}",
+        file.display(),
+        out.status,
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let names: Vec<_> = names.filter(|name| name.ends_with(".yaml")).collect();
+    sorted(&names)
+}
+
+fn sorted(names: &[impl AsRef<str>]) -> Vec<String> {
+    let mut names: Vec<_> = names.iter().map(|name| name.as_ref().to_owned()).collect();
+    names.sort();
+    names
+}

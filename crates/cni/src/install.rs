@@ -1,0 +1,206 @@
+//! Puts the plugin and its network where runtimes look for them: `russet cni install`.
+//!
+//! A runtime takes a network as soon as its file is there, so the binary comes first and the file last, each
+//! complete before it has its name. A binary that runs is replaced, not written over.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use russet_api::cni::conf::{DEFAULT_SOCKET, DEFAULT_SPOOL, PLUGIN};
+use serde_json::{Value, json};
+
+/// What to install, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// The plugin's binary.
+    pub binary: PathBuf,
+    /// Where runtimes look for plugins: `/opt/cni/bin`, Debian's `/usr/lib/cni`.
+    pub bin_folder: PathBuf,
+    /// Where runtimes look for networks: `/etc/cni/net.d`.
+    pub conf_folder: PathBuf,
+    /// The network's name.
+    pub network: String,
+    pub socket: PathBuf,
+    pub spool: PathBuf,
+}
+
+/// What stands where after an installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    pub binary: PathBuf,
+    pub conflist: PathBuf,
+    /// Whether ports are mapped by Debian's or the CNI project's `portmap`, which was found beside us.
+    pub portmap: bool,
+}
+
+/// What could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("{op} {}", path.display())]
+    Io { op: &'static str, path: PathBuf, source: io::Error },
+    #[error("network name {0:?}: only letters, digits, '_', '.' and '-' are allowed, a letter or digit first")]
+    Name(String),
+}
+
+impl Default for Install {
+    fn default() -> Self {
+        Self {
+            binary: PLUGIN.into(),
+            bin_folder: "/opt/cni/bin".into(),
+            conf_folder: "/etc/cni/net.d".into(),
+            network: "russet".into(),
+            socket: DEFAULT_SOCKET.into(),
+            spool: DEFAULT_SPOOL.into(),
+        }
+    }
+}
+
+impl Install {
+    /// Installs, the network's file last.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or written. What was there before is still whole then.
+    pub fn run(&self) -> Result<Installed, InstallError> {
+        russet_api::cni::wire::check_network(&self.network)
+            .map_err(|_| InstallError::Name(self.network.clone()))?;
+        let binary = self.bin_folder.join(PLUGIN);
+        let conflist = self.conf_folder.join(CONFLIST);
+        let octets = fs::read(&self.binary).map_err(told("read", &self.binary))?;
+        put(&binary, &octets, 0o755)?;
+        let portmap = self.bin_folder.join("portmap").is_file();
+        let text = format!("{:#}\n", self.conflist(portmap.into()));
+        put(&conflist, text.as_bytes(), 0o644)?;
+        Ok(Installed { binary, conflist, portmap })
+    }
+
+    fn conflist(&self, chained: Chained) -> Value {
+        let mut ours = json!({ "type": PLUGIN, "capabilities": { "ips": true, "mac": true } });
+        let defaults = Self::default();
+        // Only what differs from the defaults: a short file is one that people read.
+        for (key, value, default) in
+            [("socket", &self.socket, &defaults.socket), ("spool", &self.spool, &defaults.spool)]
+        {
+            if value != default {
+                ours[key] = value.to_string_lossy().into();
+            }
+        }
+        let mut plugins = vec![ours];
+        if chained == Chained::Portmap {
+            plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
+        }
+        json!({ "cniVersion": "1.0.0", "name": self.network, "plugins": plugins })
+    }
+}
+
+/// What comes behind our plugin in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chained {
+    Nothing,
+    Portmap,
+}
+
+impl From<bool> for Chained {
+    fn from(there: bool) -> Self {
+        if there { Self::Portmap } else { Self::Nothing }
+    }
+}
+
+/// Writes a file so that it is there whole or as it was before.
+fn put(path: &Path, octets: &[u8], mode: u32) -> Result<(), InstallError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    // Runtimes take any file that ends in .conf, .conflist or .json; a draft must not.
+    let draft = folder.join(format!(".{PLUGIN}.{}.draft", std::process::id()));
+    fs::create_dir_all(folder).map_err(told("make", folder))?;
+    let written = write(&draft, octets, mode).map_err(told("write", &draft)).and_then(|()| {
+        fs::rename(&draft, path).map_err(told("write", path))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(told("sync", folder))
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    written
+}
+
+fn write(draft: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = File::create(draft)?;
+    file.write_all(octets)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
+}
+
+fn told(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
+    let path = path.to_owned();
+    move |source| InstallError::Io { op, path, source }
+}
+
+/// Sorts before what a distribution usually brings; runtimes take the first.
+const CONFLIST: &str = "10-russet.conflist";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binary_and_network_are_installed_and_again_over_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let install = install_into(folder.path());
+        let first = install.run().unwrap();
+        assert_eq!(first, install.run().unwrap());
+
+        assert_eq!(fs::read(&first.binary).unwrap(), b"plugin");
+        assert_eq!(fs::metadata(&first.binary).unwrap().permissions().mode() & 0o777, 0o755);
+        let conflist: Value = serde_json::from_slice(&fs::read(&first.conflist).unwrap()).unwrap();
+        assert_eq!(conflist["cniVersion"], "1.0.0");
+        assert_eq!(conflist["plugins"].as_array().unwrap().len(), 1);
+        assert_eq!(fs::read_dir(folder.path().join("net.d")).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn ports_are_mapped_when_portmap_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let install = install_into(folder.path());
+        fs::create_dir_all(&install.bin_folder).unwrap();
+        fs::write(install.bin_folder.join("portmap"), "").unwrap();
+        let installed = install.run().unwrap();
+        let conflist: Value = serde_json::from_slice(&fs::read(installed.conflist).unwrap()).unwrap();
+        assert_eq!(conflist["plugins"][1]["type"], "portmap");
+        assert_eq!(conflist["plugins"][1]["capabilities"]["portMappings"], true);
+    }
+
+    #[test]
+    fn the_installed_network_is_one_that_the_plugin_takes() {
+        let install = Install { socket: "/x/cni.sock".into(), ..Install::default() };
+        let list = install.conflist(Chained::Nothing);
+        let mut conf = list["plugins"][0].clone();
+        conf["name"] = list["name"].clone();
+        conf["cniVersion"] = list["cniVersion"].clone();
+        let conf = russet_api::cni::conf::NetConf::parse(conf.to_string().as_bytes()).unwrap();
+        assert_eq!(conf.socket, PathBuf::from("/x/cni.sock"));
+    }
+
+    #[test]
+    fn nothing_is_installed_when_the_binary_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let install = Install { binary: "/nonexistent/x".into(), ..install_into(folder.path()) };
+        assert!(install.run().unwrap_err().to_string().contains("read /nonexistent/x"));
+        assert!(!install.conf_folder.exists());
+        let install = Install { network: "a/b".into(), ..install_into(folder.path()) };
+        assert!(matches!(install.run(), Err(InstallError::Name(_))));
+    }
+
+    fn install_into(folder: &Path) -> Install {
+        let binary = folder.join("built");
+        fs::write(&binary, b"plugin").unwrap();
+        Install {
+            binary,
+            bin_folder: folder.join("bin"),
+            conf_folder: folder.join("net.d"),
+            ..Install::default()
+        }
+    }
+}

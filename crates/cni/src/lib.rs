@@ -1,0 +1,18 @@
+//! The CNI plugin: a short process with one thread and no state, between a runtime and the agent.
+//!
+//! ```text
+//!   runtime ─▶ env + conf (api) ─▶ run ─▶ agent: connect, send, wait ─▶ result (api) ─▶ runtime
+//!                                   │        ▲ namespace + netlink socket (netns)
+//!                                   └▶ spool: a DEL that nobody could take
+//! ```
+//!
+//! `run` decides, `netns` enters the pod's namespace, `agent` asks, `spool` keeps a DEL for later, `install`
+//! puts the plugin and its network where runtimes look for them.
+
+mod agent;
+pub mod install;
+mod netns;
+mod run;
+pub mod spool;
+
+pub use self::run::{Printed, run};

@@ -1,0 +1,126 @@
+//! Pods on one bridge per node (flannel's `cni0`).
+//!
+//! The bridge has the gateway's address of each of the node's subnets and a MAC derived from it: one that
+//! is set explicitly, because a bridge without one changes its MAC with every port. What is inside the pod
+//! is built once, elsewhere; here is the node's side, which is reconciled for ever.
+
+use std::net::IpAddr;
+
+use russet_desired::{
+    AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, LinkKind, LinkSpec, PortSpec,
+    SysctlKey, SysctlSpec,
+};
+use russet_net::{Family, Mac, Prefix};
+use sha2::{Digest, Sha256};
+
+use super::{RANK_BEFORE_FORWARDING, RANK_DEVICE, RANK_FORWARDING};
+use crate::{
+    model::{PodFact, PodNetwork},
+    transport::Me,
+};
+
+/// What a pod that is added now is given.
+pub fn pod_network(me: &Me<'_>) -> PodNetwork {
+    PodNetwork {
+        bridge: me.settings.bridge,
+        mtu: me.footing.pod_mtu,
+        subnets: subnets(me).collect(),
+        hairpin: me.settings.hairpin,
+        own: me.own,
+    }
+}
+
+/// Emits the bridge, its addresses, and the settings that let it forward.
+pub fn local(me: &Me<'_>, out: &mut Emit) {
+    let bridge = me.settings.bridge;
+    out.push(Item::Link(
+        bridge,
+        LinkSpec {
+            kind: LinkKind::Bridge,
+            role: "bridge",
+            mac: subnets(me).find_map(gateway).map(bridge_mac),
+            mtu: me.footing.pod_mtu,
+            master: None,
+        },
+    ));
+    for subnet in subnets(me) {
+        let Some(addr) = gateway(subnet) else { continue };
+        let key = AddressKey { link: bridge, addr, len: subnet.len() };
+        out.push(Item::Address(key, AddressSpec { scope: AddressScope::Global }));
+        forwarding(me, subnet.family(), out);
+    }
+}
+
+/// Emits the node's side of one pod, which keeps the MTU that it was given.
+pub fn pod(me: &Me<'_>, pod: &PodFact, out: &mut Emit) {
+    out.push(Item::Link(
+        pod.host_link,
+        LinkSpec {
+            kind: LinkKind::PodVeth,
+            role: "pod",
+            mac: None,
+            mtu: pod.mtu,
+            master: Some(me.settings.bridge),
+        },
+    ));
+    out.push(Item::Port(pod.host_link, PortSpec { hairpin: me.settings.hairpin }));
+}
+
+/// The node's subnets in the families of the network, IPv4 first.
+fn subnets(me: &Me<'_>) -> impl Iterator<Item = Prefix> {
+    me.footing.config.families().filter_map(|family| me.own.of(family))
+}
+
+/// The address after the base.
+fn gateway(subnet: Prefix) -> Option<IpAddr> {
+    subnet.nth(1)
+}
+
+/// An IPv4 gateway stands in its MAC in full, behind `0a:58`, as CNI's own bridges have it.
+fn bridge_mac(gateway: IpAddr) -> Mac {
+    match gateway {
+        IpAddr::V4(addr) => {
+            let [a, b, c, d] = addr.octets();
+            Mac::local([0x0a, 0x58, a, b, c, d])
+        }
+        IpAddr::V6(addr) => {
+            let digest = Sha256::digest(addr.octets());
+            let mut octets = [0; 6];
+            for (octet, byte) in octets.iter_mut().zip(digest.iter()) {
+                *octet = *byte;
+            }
+            Mac::local(octets)
+        }
+    }
+}
+
+/// Forwarding of a family, and what must come before it: a node whose default route comes from router
+/// advertisements loses it the moment it forwards, unless `accept_ra` is 2.
+fn forwarding(me: &Me<'_>, family: Family, out: &mut Emit) {
+    let underlay = &me.footing.underlay;
+    match family {
+        Family::V4 => {
+            require(RANK_FORWARDING, "net/ipv4/ip_forward".to_owned(), "1", Flag::Off, out);
+            bridge_calls("iptables", out);
+        }
+        Family::V6 => {
+            if underlay.router_advertised {
+                let path = format!("net/ipv6/conf/{}/accept_ra", underlay.link);
+                require(RANK_BEFORE_FORWARDING, path, "2", Flag::Off, out);
+            }
+            let path = "net/ipv6/conf/all/forwarding".to_owned();
+            require(RANK_FORWARDING, path, "1", Flag::Off, out);
+            bridge_calls("ip6tables", out);
+        }
+    }
+}
+
+/// Services between pods of one bridge need the kernel to show bridged packets to the packet filter.
+fn bridge_calls(program: &str, out: &mut Emit) {
+    let path = format!("net/bridge/bridge-nf-call-{program}");
+    require(RANK_DEVICE, path, "1", Flag::On, out);
+}
+
+fn require(rank: u8, path: String, value: &'static str, optional: Flag, out: &mut Emit) {
+    out.push(Item::Sysctl(SysctlKey { rank, path }, SysctlSpec { value, optional }));
+}

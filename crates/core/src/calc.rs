@@ -1,0 +1,222 @@
+//! From what is known to what this node should look like.
+//!
+//! [`Calc`] keeps the wanted objects and moves them with each change; [`oracle()`] computes them from scratch,
+//! slowly and obviously, and a property test holds the two equal for every order of changes.
+//!
+//! ```text
+//!   a lease changes ─────────▶ peers: it and its rivals are judged anew   O(log n)
+//!   a pod comes or goes ─────▶ base: bridge, ports, policy                O(pods of this node)
+//!   configuration, node ─────▶ both, from scratch                         O(n)
+//! ```
+//!
+//! A patch says `None` only of what an earlier patch said to be wanted. What was there before this process
+//! is the drivers' to sweep, and only when [`Calc::is_complete`].
+
+mod base;
+mod oracle;
+mod peers;
+
+use std::collections::BTreeMap;
+
+use russet_desired::{Key, Patches, Tables};
+
+pub use self::oracle::{Picture, oracle, picture};
+use self::{base::Base, peers::Peers};
+use crate::{
+    attachment::bridge,
+    change::{Change, FactId, Source},
+    error::Fault,
+    model::{Lease, LeaseKey, PodNetwork, Settings},
+    transport::Footing,
+    world::World,
+};
+
+/// The incremental calculation, with the world that it is a function of.
+#[derive(Debug)]
+pub struct Calc {
+    world: World,
+    /// What `base` and `peers` were computed for.
+    ground: Option<(Footing, LeaseKey)>,
+    base: Base,
+    peers: Peers,
+    /// What of the peers is wanted.
+    remote: Tables,
+    refusals: BTreeMap<FactId, Fault>,
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// The lease is this node's own.
+    Own,
+    Tunnel,
+    Direct,
+    Refused(&'a Fault),
+    /// Nothing is in force on this node yet.
+    Unknown,
+}
+
+/// A lease as `status` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerView<'a> {
+    pub key: LeaseKey,
+    /// `None` when it is unreadable.
+    pub lease: Option<Lease>,
+    pub standing: Standing<'a>,
+}
+
+impl Calc {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            world: World::new(settings),
+            ground: None,
+            base: Base::default(),
+            peers: Peers::default(),
+            remote: Tables::default(),
+            refusals: BTreeMap::new(),
+        }
+    }
+
+    /// Takes changes, and returns what is wanted otherwise than before.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Patches {
+        let mut touched: Vec<_> =
+            changes.into_iter().flat_map(|change| self.world.apply(change)).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        let leases: Vec<_> = touched.iter().filter_map(lease_key).collect();
+        let local = leases.len() < touched.len();
+
+        let moved = self.ground_has_moved();
+        let mut patches = if moved { self.rebuild_peers() } else { self.update_peers(&leases) };
+        if local || moved {
+            patches.merge(self.rebuild_base());
+        }
+        self.refresh_refusals(&touched);
+        patches
+    }
+
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The facts that are left out, or not in force, and why.
+    pub fn refusals(&self) -> &BTreeMap<FactId, Fault> {
+        &self.refusals
+    }
+
+    /// Which fact an object is wanted for, or `None` when it is not wanted.
+    pub fn cause_of(&self, key: &Key) -> Option<FactId> {
+        if self.base.tables.contains(key) {
+            return Some(self.base.causes.get(key).cloned().unwrap_or(FactId::Config));
+        }
+        self.remote.contains(key).then(|| self.peers.holder_of(key)).flatten().map(FactId::Lease)
+    }
+
+    /// What a pod that is added now is given; `None` while nothing is in force.
+    pub fn pod_network(&self) -> Option<PodNetwork> {
+        self.world.me().map(|me| bridge::pod_network(&me))
+    }
+
+    /// Whether all that is wanted has been told, so that what is ours and not wanted may go.
+    ///
+    /// A store without a configuration is not in sync, whatever it says: somebody emptied it.
+    pub fn is_complete(&self) -> bool {
+        let gone = self.world.facts.get(&FactId::Config).and_then(|known| known.fault.as_ref());
+        self.world.me().is_some()
+            && Source::ALL.iter().all(|source| self.world.in_sync.contains(source))
+            && gone != Some(&Fault::ConfigGone)
+    }
+
+    /// Everything that is wanted now.
+    pub fn tables(&self) -> Tables {
+        let mut all = self.base.tables.clone();
+        all.apply(Tables::default().patch_to(self.remote.clone()));
+        all
+    }
+
+    /// Every lease, with how its holder is reached.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
+        self.world.facts.keys().filter_map(lease_key).map(|key| PeerView {
+            key,
+            lease: self.world.lease(key).map(|(lease, _)| lease),
+            standing: self.standing(key),
+        })
+    }
+
+    fn standing(&self, key: LeaseKey) -> Standing<'_> {
+        if self.world.me().is_some_and(|me| me.own == key) {
+            return Standing::Own;
+        }
+        match self.refusals.get(&FactId::Lease(key)) {
+            Some(fault) => Standing::Refused(fault),
+            None => self.peers.standing(key),
+        }
+    }
+}
+
+// ---- how a change moves what is wanted
+impl Calc {
+    fn ground_has_moved(&mut self) -> bool {
+        let now = self.world.me();
+        let same = match (&self.ground, now) {
+            (Some((footing, own)), Some(me)) => footing == me.footing && *own == me.own,
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.ground = now.map(|me| (me.footing.clone(), me.own));
+        }
+        !same
+    }
+
+    fn rebuild_peers(&mut self) -> Patches {
+        let wanted = match self.world.me() {
+            Some(me) => self.peers.rebuild(&me, self.world.leases()),
+            None => self.peers.forget(),
+        };
+        let patches = self.remote.patch_to(wanted);
+        self.remote.absorb(patches)
+    }
+
+    fn update_peers(&mut self, leases: &[LeaseKey]) -> Patches {
+        let Some(me) = self.world.me() else { return Patches::default() };
+        let lease = |key: &LeaseKey| (*key, self.world.lease(*key));
+        let patches = self.peers.update(&me, leases.iter().map(lease));
+        self.remote.absorb(patches)
+    }
+
+    fn rebuild_base(&mut self) -> Patches {
+        let Base { tables, causes } =
+            self.world.me().map_or_else(Base::default, |me| Base::of(&self.world, &me));
+        self.base.causes = causes;
+        let patches = self.base.tables.patch_to(tables);
+        self.base.tables.absorb(patches)
+    }
+
+    /// Peers' refusals are few beside the peers, and other facts are few.
+    fn refresh_refusals(&mut self, touched: &[FactId]) {
+        let changed = self.peers.take_judged();
+        for key in changed.into_iter().chain(touched.iter().filter_map(lease_key)) {
+            let id = FactId::Lease(key);
+            match self.fault_of(&id, key) {
+                Some(fault) => self.refusals.insert(id, fault),
+                None => self.refusals.remove(&id),
+            };
+        }
+        self.refusals.retain(|id, _| lease_key(id).is_some());
+        let others = self.world.other_faults();
+        self.refusals.extend(others.map(|(id, fault)| (id.clone(), fault.clone())));
+    }
+
+    fn fault_of(&self, id: &FactId, key: LeaseKey) -> Option<Fault> {
+        let known = self.world.facts.get(id)?;
+        known.fault.clone().or_else(|| self.peers.fault(key).cloned())
+    }
+}
+
+fn lease_key(id: &FactId) -> Option<LeaseKey> {
+    match id {
+        FactId::Lease(key) => Some(*key),
+        _ => None,
+    }
+}

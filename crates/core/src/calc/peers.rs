@@ -1,0 +1,226 @@
+//! The peers' leases, judged by themselves and against each other, one change at a time.
+//!
+//! Whether a peer stands depends on its own lease and on whoever claims the same before it, and on
+//! nothing else. So a change touches the lease itself and its rivals, old and new; nobody else is
+//! looked at. Every object of a peer is keyed by something that it claims (its subnet, its address, its
+//! MAC), so no two peers that stand want the same object.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use russet_desired::{Emit, Item, Key, Patches, Tables};
+use russet_net::{At, Family, Prefix, Reach};
+
+use super::Standing;
+use crate::{
+    distribution::store::{Claim, Claimant, Claims, Reaches, claims, lost_to, reaches},
+    error::Fault,
+    model::{Lease, LeaseKey, Pool},
+    transport::Me,
+};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers {
+    /// Leases that are right by themselves.
+    candidates: BTreeMap<LeaseKey, Candidate>,
+    claims: Claims,
+    /// Why a lease is not used; small beside the candidates.
+    faults: BTreeMap<LeaseKey, Fault>,
+    /// Whose fault may be another than before.
+    judged: BTreeSet<LeaseKey>,
+    networks: [Option<Prefix>; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    rev: u64,
+    reaches: Reaches,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Placed,
+    /// Not judged yet, or lost to another.
+    Out,
+}
+
+impl Peers {
+    /// Starts over, and returns everything that is wanted.
+    pub(super) fn rebuild(
+        &mut self,
+        me: &Me<'_>,
+        leases: impl Iterator<Item = (LeaseKey, Lease, u64)>,
+    ) -> Tables {
+        self.forget();
+        self.networks = Family::BOTH.map(|f| me.footing.config.pool(f).map(Pool::network));
+        for (key, lease, rev) in leases {
+            self.enter(me, key, Some((lease, rev)));
+        }
+        let mut wanted = Tables::default();
+        let keys: Vec<_> = self.candidates.keys().copied().collect();
+        for key in keys {
+            for item in self.judge(me, key) {
+                wanted.insert(item);
+            }
+        }
+        wanted
+    }
+
+    pub(super) fn forget(&mut self) -> Tables {
+        self.judged.extend(std::mem::take(&mut self.faults).into_keys());
+        self.candidates.clear();
+        self.claims.clear();
+        Tables::default()
+    }
+
+    /// Takes the leases that changed, `None` for those that are gone or unreadable.
+    pub(super) fn update(
+        &mut self,
+        me: &Me<'_>,
+        leases: impl Iterator<Item = (LeaseKey, Option<(Lease, u64)>)>,
+    ) -> Patches {
+        let mut affected = BTreeSet::new();
+        let mut patches = Patches::default();
+        for (key, lease) in leases {
+            affected.extend(self.rivals(key));
+            self.withdraw(me, key, &mut patches);
+            self.leave(key);
+            self.enter(me, key, lease);
+            affected.extend(self.rivals(key));
+        }
+        // All withdrawals come before any wish: a key that changes hands is wanted.
+        for key in &affected {
+            self.withdraw(me, *key, &mut patches);
+        }
+        for key in affected {
+            for item in self.judge(me, key) {
+                patches.set(item);
+            }
+        }
+        patches
+    }
+
+    /// Whose fault may have changed since the last call.
+    pub(super) fn take_judged(&mut self) -> BTreeSet<LeaseKey> {
+        std::mem::take(&mut self.judged)
+    }
+
+    pub(super) fn fault(&self, key: LeaseKey) -> Option<&Fault> {
+        self.faults.get(&key)
+    }
+
+    pub(super) fn standing(&self, key: LeaseKey) -> Standing<'static> {
+        let Some(candidate) = self.candidates.get(&key) else { return Standing::Unknown };
+        let tunnelled = |reach: Reach| matches!(reach.at, At::Node { mac: Some(_), .. });
+        if candidate.reaches.iter().any(tunnelled) { Standing::Tunnel } else { Standing::Direct }
+    }
+
+    /// The peer whose claim an object is keyed by.
+    pub(super) fn holder_of(&self, key: &Key) -> Option<LeaseKey> {
+        let claims: Vec<Claim> = match key {
+            Key::Route(route) => vec![Claim::Subnet(route.dst)],
+            Key::Neighbour(neighbour) => based_at(neighbour.ip).collect(),
+            Key::Fdb(fdb) => Family::BOTH.map(|family| Claim::Vtep(family, fdb.mac)).into(),
+            Key::NextHop(hop) => based_at(hop.via).chain([Claim::Address(hop.via)]).collect(),
+            _ => return None,
+        };
+        let placed = |claimant: &Claimant| {
+            self.candidates.get(&claimant.key).is_some_and(|c| c.place == Place::Placed)
+        };
+        claims.into_iter().flat_map(|claim| self.claims.same(claim)).find(placed).map(|c| c.key)
+    }
+}
+
+// ---- one lease
+impl Peers {
+    fn enter(&mut self, me: &Me<'_>, key: LeaseKey, lease: Option<(Lease, u64)>) {
+        self.judged.insert(key);
+        let Some((lease, rev)) = lease.filter(|_| key != me.own) else { return };
+        match reaches(me, key, &lease) {
+            Ok(reaches) => {
+                for claim in claims(reaches) {
+                    self.claims.insert(claim, Claimant { rev, key });
+                }
+                self.candidates.insert(key, Candidate { rev, reaches, place: Place::Out });
+            }
+            Err(fault) => _ = self.faults.insert(key, fault),
+        }
+    }
+
+    fn leave(&mut self, key: LeaseKey) {
+        self.faults.remove(&key);
+        let Some(candidate) = self.candidates.remove(&key) else { return };
+        for claim in claims(candidate.reaches) {
+            self.claims.remove(claim, Claimant { rev: candidate.rev, key });
+        }
+    }
+
+    /// Takes a lease's objects back, if it has any.
+    fn withdraw(&mut self, me: &Me<'_>, key: LeaseKey, patches: &mut Patches) {
+        let Some(candidate) = self.candidates.get_mut(&key) else { return };
+        if candidate.place == Place::Placed {
+            candidate.place = Place::Out;
+            for item in objects(me, candidate.reaches) {
+                patches.unset(item.key());
+            }
+        }
+    }
+
+    /// Gives a lease its place or its fault, and returns its objects.
+    fn judge(&mut self, me: &Me<'_>, key: LeaseKey) -> Vec<Item> {
+        self.judged.insert(key);
+        let Some(candidate) = self.candidates.get(&key).copied() else { return Vec::new() };
+        let place = match self.verdict(Claimant { rev: candidate.rev, key }, candidate.reaches) {
+            Ok(()) => {
+                self.faults.remove(&key);
+                Place::Placed
+            }
+            Err(fault) => {
+                self.faults.insert(key, fault);
+                Place::Out
+            }
+        };
+        self.candidates.insert(key, Candidate { place, ..candidate });
+        if place == Place::Placed { objects(me, candidate.reaches) } else { Vec::new() }
+    }
+
+    fn verdict(&self, claimant: Claimant, reaches: Reaches) -> Result<(), Fault> {
+        for claim in claims(reaches) {
+            match self.rivals_of(claim).first() {
+                Some(first) if *first < claimant => return Err(lost_to(claim, first.key)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The lease and everyone who claims what it claims.
+    fn rivals(&self, key: LeaseKey) -> BTreeSet<LeaseKey> {
+        let Some(candidate) = self.candidates.get(&key) else { return [key].into() };
+        claims(candidate.reaches).flat_map(|c| self.rivals_of(c)).map(|c| c.key).collect()
+    }
+
+    fn rivals_of(&self, claim: Claim) -> BTreeSet<Claimant> {
+        let [v4, v6] = self.networks;
+        let within = match claim {
+            Claim::Subnet(subnet) if subnet.family() == Family::V6 => v6,
+            Claim::Subnet(_) | Claim::Address(_) | Claim::Vtep(..) => v4,
+        };
+        self.claims.rivals(claim, within)
+    }
+}
+
+/// What reaches a peer.
+pub(super) fn objects(me: &Me<'_>, reaches: Reaches) -> Vec<Item> {
+    let mut out = Emit::default();
+    for reach in reaches.iter() {
+        me.footing.carrier_of(&reach).remote(me, &reach, &mut out);
+    }
+    out.items
+}
+
+/// Every subnet that begins at an address.
+fn based_at(ip: std::net::IpAddr) -> impl Iterator<Item = Claim> {
+    let subnet = move |len| Prefix::new(ip, len).ok().map(Claim::Subnet);
+    (0..=Family::of(ip).bits()).filter_map(subnet)
+}

@@ -1,0 +1,172 @@
+//! What can be wrong with a fact, each by its name and with what would be right.
+//!
+//! A [`Fault`] is a value: it stays beside the fact it is about, and `status` prints it. Nothing here
+//! stops the program, because one bad object does not stop the rest. A fault is said in one line, whole:
+//! it is shown in lists, where a chain of causes has no place.
+
+use std::{fmt, net::IpAddr};
+
+use russet_net::{Family, IfName, Mac, Mtu, OutOfRange, ParseError, Prefix, Vni};
+
+use crate::model::{Foreign, LeaseKey};
+
+/// Why a fact is not used, or not used in full.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The bytes are not the form that they should be.
+    #[error("{what} is unreadable: {reason}")]
+    Unreadable { what: &'static str, reason: String },
+
+    /// Every fault of a network configuration, told at once.
+    #[error("network configuration: {0}")]
+    Config(ConfigFaults),
+
+    #[error("the network configuration is gone from the store; the last one stays in force")]
+    ConfigGone,
+
+    // ---- a configuration that is right, but not on this node
+    #[error(
+        "network {network} overlaps the route {route} of this node; choose a network that no route of the nodes touches"
+    )]
+    NetworkHeld { network: Prefix, route: Prefix },
+
+    #[error(
+        "network {network} overlaps the underlay address {addr}; choose a network that holds no node"
+    )]
+    NetworkHoldsNode { network: Prefix, addr: IpAddr },
+
+    #[error("underlay {link} has no {family} address, and the network has {family}")]
+    NoUnderlayAddress { link: IfName, family: Family },
+
+    #[error("underlay {link} with MTU {underlay} leaves too little for {family} pods: {fault}")]
+    UnderlayMtu { link: IfName, underlay: Mtu, family: Family, fault: OutOfRange },
+
+    #[error(
+        "{pods} running pods have an MTU of up to {have}, and the change would leave {left}; remove them first or keep an MTU of {have}"
+    )]
+    PodsTooLarge { pods: usize, have: Mtu, left: Mtu },
+
+    #[error("VNI {vni}: {fault}; choose a smaller one")]
+    LinkName { vni: Vni, fault: ParseError },
+
+    #[error("this node's subnet {subnet} is not within the network {network}")]
+    OwnOutside { subnet: Prefix, network: Prefix },
+
+    // ---- a peer's lease
+    #[error("subnet {subnet} is not within the network {network}")]
+    OutsideNetwork { subnet: Prefix, network: Prefix },
+
+    #[error("it has no {family} subnet, and the network has {family}")]
+    FamilyMissing { family: Family },
+
+    #[error("subnet {subnet} overlaps {other}, which was there first")]
+    Overlaps { subnet: Prefix, other: LeaseKey },
+
+    #[error("subnet {subnet} overlaps this node's own {other}")]
+    OverlapsOurs { subnet: Prefix, other: Prefix },
+
+    #[error("public address {ip} is also that of {other}, which was there first")]
+    SameAddress { ip: IpAddr, other: LeaseKey },
+
+    #[error("public address {ip} is this node's own")]
+    OurAddress { ip: IpAddr },
+
+    #[error("it names no {family} public address")]
+    NoAddress { family: Family },
+
+    #[error("public address {ip} is no node's address; a unicast address is wanted")]
+    NotUnicast { ip: IpAddr },
+
+    #[error("public address {ip} lies in the network {network}; a node's address must not")]
+    InsideNetwork { ip: IpAddr, network: Prefix },
+
+    #[error("its VNI is {got}, and this network's is {want}")]
+    OtherVni { got: Vni, want: Vni },
+
+    #[error("it names no {family} VTEP MAC")]
+    NoMac { family: Family },
+
+    #[error("VTEP MAC {mac} is no station's address; a unicast address is wanted")]
+    NotStation { mac: Mac },
+
+    #[error("VTEP MAC {mac} is also that of {other}, which was there first")]
+    SameMac { mac: Mac, other: LeaseKey },
+
+    #[error("VTEP MAC {mac} is this node's own")]
+    OurMac { mac: Mac },
+
+    #[error("backend {0} is not spoken by this version; use vxlan or host-gw")]
+    Backend(Foreign),
+
+    #[error(
+        "{ip} is not on a link that this node shares ({link}); host-gw needs one, use vxlan between subnets"
+    )]
+    NotOnLink { ip: IpAddr, link: IfName },
+}
+
+/// All faults of one configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFaults(pub Vec<ConfigFault>);
+
+impl fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, fault) in self.0.iter().enumerate() {
+            let sep = if i == 0 { "" } else { "; " };
+            write!(f, "{sep}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Vec<ConfigFault>> for Fault {
+    fn from(faults: Vec<ConfigFault>) -> Self {
+        Self::Config(ConfigFaults(faults))
+    }
+}
+
+/// One thing that is wrong with a network configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigFault {
+    /// A key whose value is not of its form. `key` is as flannel's documentation spells it.
+    #[error("{key}: {reason}")]
+    Value { key: &'static str, reason: String },
+
+    #[error("{key} is missing, and {family} is enabled")]
+    NoNetwork { key: &'static str, family: Family },
+
+    #[error("EnableIPv4 and EnableIPv6 are both false; enable one")]
+    NoFamily,
+
+    #[error("IPv6 alone has no lease key in flannel; enable IPv4 too, or use the preset russet")]
+    Ipv6Alone,
+
+    #[error("{key}: {network} is too small; a network has at most {max} bits of prefix")]
+    NetworkTooSmall { key: &'static str, network: Prefix, max: u8 },
+
+    #[error("{key} {len} is not within {min} to {max} for the network {network}")]
+    SubnetLen { key: &'static str, len: u64, min: u8, max: u8, network: Prefix },
+
+    #[error("{key}: {subnet} is not within the network {network}")]
+    OutsideNetwork { key: &'static str, subnet: Prefix, network: Prefix },
+
+    #[error("{key}: {addr} is not on a boundary of /{len}; the subnet is {right}")]
+    NotOnBoundary { key: &'static str, addr: IpAddr, len: u8, right: IpAddr },
+
+    #[error("{min_key} {min} is above {max_key} {max}")]
+    MinAboveMax { min_key: &'static str, min: IpAddr, max_key: &'static str, max: IpAddr },
+
+    #[error("Backend.Type is missing or empty; use vxlan or host-gw")]
+    NoBackendType,
+
+    #[error("Backend.Type {name:?} is unknown; use vxlan or host-gw")]
+    UnknownBackend { name: String },
+
+    #[error("backend {0} is not spoken by this version; use vxlan or host-gw")]
+    Unspoken(Foreign),
+
+    #[error("Backend.{key}: {fault}")]
+    Range { key: &'static str, fault: OutOfRange },
+
+    #[error("{0}")]
+    Choice(#[from] crate::choices::Refusal),
+}

@@ -1,0 +1,544 @@
+//! The lease machine: one `handle`, and a state whose variants carry what that state has.
+//!
+//! Two rules keep a subnet from being used twice. A plain put goes only over a key that is known to be
+//! ours and has not run out; in every other case the write is a create, which fails when somebody is
+//! there. And an outcome that comes late is never trusted for more than it says: a create that succeeded
+//! after it was given up is either what we still want, or it is released.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::{
+    LeaseClaim, LeaseFault, LeaseInput, LeaseOutput, Life, LostReason, StoreWrite, Term,
+    WriteOutcome,
+    view::{View, identity},
+};
+use crate::{
+    addressing::node_subnet::{Random, choose},
+    model::{Lease, LeaseKey, NetworkConfig, Settings, UnderlayFact},
+    transport::Footing,
+};
+
+/// Takes and keeps this node's lease.
+#[derive(Debug)]
+pub struct LeaseMachine {
+    settings: Settings,
+    term: Term,
+    random: Random,
+    config: Option<NetworkConfig>,
+    underlay: Option<UnderlayFact>,
+    previous: Option<LeaseKey>,
+    view: View,
+    state: State,
+    /// Writes whose outcome has not come, those that were given up included.
+    ops: BTreeMap<u64, Op>,
+    next_op: u64,
+    /// Keys of ours that we do not want any more, with the revision that they were last written at.
+    surplus: BTreeMap<LeaseKey, u64>,
+    release_at: Option<Instant>,
+    outputs: VecDeque<LeaseOutput>,
+    said: Option<LeaseFault>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Configuration, underlay or snapshot are not known, or do not go together.
+    Waiting,
+    Asking {
+        op: u64,
+        until: Instant,
+        attempt: u32,
+    },
+    BackOff {
+        until: Instant,
+        attempt: u32,
+    },
+    Held(Held),
+}
+
+/// A lease that is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    key: LeaseKey,
+    /// `None`: a reservation.
+    expires: Option<Instant>,
+    written: Lease,
+    /// The revision of our last write that is known of.
+    rev: u64,
+    presence: Presence,
+    upkeep: Upkeep,
+    attempt: u32,
+}
+
+/// What the store was last known to have at our key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Ours { seen: Instant },
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upkeep {
+    /// Nothing to do until something changes.
+    Never,
+    At(Instant),
+    Asking {
+        op: u64,
+        until: Instant,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Op {
+    write: StoreWrite,
+    issued: Instant,
+}
+
+impl LeaseMachine {
+    /// Creates a machine that knows nothing yet. `seed` should differ from node to node and start to start.
+    pub fn new(settings: Settings, term: Term, seed: u64) -> Self {
+        Self {
+            settings,
+            term,
+            random: Random::new(seed),
+            config: None,
+            underlay: None,
+            previous: None,
+            view: View::default(),
+            state: State::Waiting,
+            ops: BTreeMap::new(),
+            next_op: 0,
+            surplus: BTreeMap::new(),
+            release_at: None,
+            outputs: VecDeque::new(),
+            said: None,
+        }
+    }
+
+    /// Advances the machine. `now` must never go backwards.
+    pub fn handle(&mut self, input: LeaseInput, now: Instant) {
+        match input {
+            LeaseInput::Config(config) => self.config = Some(config),
+            LeaseInput::Underlay(underlay) => self.underlay = Some(underlay),
+            LeaseInput::Previous(key) => self.previous = Some(key),
+            LeaseInput::Snapshot { claims, rev } => self.snapshot(claims, rev, now),
+            LeaseInput::Claimed(claim) => self.claimed(claim, now),
+            LeaseInput::Gone { key, rev } => self.gone(key, rev),
+            LeaseInput::Wrote { op, outcome } => self.wrote(op, outcome, now),
+            LeaseInput::Timeout => self.give_up_late(now),
+        }
+        self.advance(now);
+        self.release(now);
+    }
+
+    /// Returns the next thing to do, or `None` when all is done until the next input.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<LeaseOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Returns when [`LeaseInput::Timeout`] is next due. Changes after every [`Self::handle`].
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let state = match self.state {
+            State::Waiting => None,
+            State::Asking { until, .. } | State::BackOff { until, .. } => Some(until),
+            State::Held(held) => held.next(),
+        };
+        state.into_iter().chain(self.release_at).min()
+    }
+
+    /// The lease that is held, while it is.
+    pub fn held(&self) -> Option<LeaseKey> {
+        match self.state {
+            State::Held(held) => Some(held.key),
+            _ => None,
+        }
+    }
+}
+
+// ---- what the store tells
+impl LeaseMachine {
+    fn snapshot(&mut self, claims: Vec<LeaseClaim>, rev: u64, now: Instant) {
+        self.view.replace(claims);
+        self.surplus.retain(|key, written| *written > rev || self.view.get(*key).is_some());
+        let State::Held(held) = self.state else { return };
+        match self.view.get(held.key).copied() {
+            Some(claim) => self.look_at(claim, now),
+            None if rev >= held.rev => self.miss(),
+            // A picture from before our write says nothing of it.
+            None => {}
+        }
+    }
+
+    fn claimed(&mut self, claim: LeaseClaim, now: Instant) {
+        self.view.insert(claim);
+        self.look_at(claim, now);
+    }
+
+    fn gone(&mut self, key: LeaseKey, rev: u64) {
+        self.view.remove(key, rev);
+        if self.surplus.get(&key).is_some_and(|written| *written <= rev) {
+            self.surplus.remove(&key);
+        }
+        if matches!(self.state, State::Held(held) if held.key == key && held.rev < rev) {
+            self.miss();
+        }
+    }
+
+    fn miss(&mut self) {
+        if let State::Held(held) = &mut self.state {
+            held.presence = Presence::Gone;
+        }
+    }
+
+    /// Looks at what is at our key now: ours, spoilt, or another's.
+    fn look_at(&mut self, claim: LeaseClaim, now: Instant) {
+        let wished = self.wish().map(|(_, lease)| lease);
+        let State::Held(held) = &mut self.state else { return };
+        if claim.key != held.key || claim.mod_rev < held.rev {
+            return;
+        }
+        let address = claim.lease.as_ref().and_then(identity);
+        let ours = [Some(held.written), wished].into_iter().flatten();
+        if address.is_some() && !ours.into_iter().any(|lease| identity(&lease) == address) {
+            let lost = held.key;
+            self.previous = None;
+            self.state = State::BackOff { until: now, attempt: 0 };
+            self.say(LeaseOutput::Lost { key: lost, reason: LostReason::Taken });
+            return;
+        }
+        held.presence = Presence::Ours { seen: now };
+        held.rev = claim.mod_rev;
+        if claim.life == Life::Reserved {
+            held.expires = None;
+        }
+        if claim.lease.is_some() && claim.lease == wished {
+            held.written = wished.unwrap_or(held.written);
+        } else if claim.lease != Some(held.written) {
+            held.upkeep = held.upkeep.no_later_than(now);
+        }
+    }
+}
+
+// ---- what becomes of our writes
+impl LeaseMachine {
+    fn wrote(&mut self, id: u64, outcome: WriteOutcome, now: Instant) {
+        // An outcome that is told twice is known no more the second time.
+        let Some(op) = self.ops.remove(&id) else { return };
+        let key = op.write.key();
+        match (op.write, outcome) {
+            (StoreWrite::Release { .. }, WriteOutcome::Failed(_)) => {}
+            (StoreWrite::Release { .. }, _) => _ = self.surplus.remove(&key),
+            (_, WriteOutcome::Done { rev }) => self.done(id, op, rev, now),
+            (_, WriteOutcome::Exists) => {
+                self.view.note_taken(key);
+                self.failed(id, LeaseFault::LostRace, now);
+            }
+            (_, WriteOutcome::Failed(reason)) => self.failed(id, LeaseFault::Write(reason), now),
+        }
+    }
+
+    fn done(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
+        let key = op.write.key();
+        match self.state {
+            State::Held(held) if held.key == key => self.hold(id, op, rev, now),
+            State::Held(_) => _ = self.surplus.insert(key, rev),
+            State::Asking { op, .. } if op != id && !self.still_wanted(key) => {
+                self.surplus.insert(key, rev);
+            }
+            State::Waiting | State::Asking { .. } | State::BackOff { .. } => {
+                self.hold(id, op, rev, now);
+            }
+        }
+    }
+
+    fn still_wanted(&self, key: LeaseKey) -> bool {
+        self.config.is_some_and(|config| config.fits(key))
+    }
+
+    /// Takes a lease as ours, or notes that it lives longer. A late answer never shortens its life.
+    fn hold(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
+        let (key, lease, expires) = match op.write {
+            StoreWrite::Create { key, lease, .. } | StoreWrite::Renew { key, lease, .. } => {
+                (key, lease, Some(op.issued + self.term.ttl))
+            }
+            StoreWrite::Update { key, lease } => (key, lease, None),
+            StoreWrite::Release { .. } => return,
+        };
+        let old = match self.state {
+            State::Held(held) => Some(held),
+            _ => None,
+        };
+        if old.is_some_and(|old| old.rev > rev) {
+            return;
+        }
+        let expires = old.map_or(expires, |old| later(old.expires, expires));
+        let upkeep = match old.map(|old| old.upkeep) {
+            // Somebody else's write is in flight still; its answer decides.
+            Some(Upkeep::Asking { op, until }) if op != id => Upkeep::Asking { op, until },
+            _ => self.next_upkeep(expires, now),
+        };
+        let presence = Presence::Ours { seen: now };
+        self.state =
+            State::Held(Held { key, expires, written: lease, rev, presence, upkeep, attempt: 0 });
+        self.previous = Some(key);
+        self.said = None;
+        self.say(LeaseOutput::Acquired { key, expires });
+        if old.is_none() {
+            self.find_surplus(key, &lease);
+        }
+    }
+
+    fn next_upkeep(&self, expires: Option<Instant>, now: Instant) -> Upkeep {
+        let at = |end: Instant| end.checked_sub(self.term.margin).unwrap_or(now).max(now);
+        expires.map_or(Upkeep::Never, |end| Upkeep::At(at(end)))
+    }
+
+    /// What else bears our address when a lease is taken is a leftover of ours, and the others would see
+    /// two leases of one node. What appears later is somebody else's fault, and is left alone.
+    fn find_surplus(&mut self, held: LeaseKey, lease: &Lease) {
+        let leftover = |claim: &&LeaseClaim| claim.key != held && claim.life == Life::Leased;
+        let leftovers = self.view.ours(lease).filter(leftover);
+        self.surplus.extend(leftovers.map(|claim| (claim.key, claim.mod_rev)));
+        self.surplus.remove(&held);
+    }
+
+    /// A write that did not do it. If it is the one that we wait for, wait and try otherwise.
+    fn failed(&mut self, id: u64, fault: LeaseFault, now: Instant) {
+        match self.state {
+            State::Asking { op, attempt, .. } if op == id => {
+                self.pend(fault);
+                self.back_off(attempt, now);
+            }
+            State::Held(held @ Held { upkeep: Upkeep::Asking { op, .. }, attempt, .. })
+                if op == id =>
+            {
+                // That it has run out is the worse news, and stays.
+                if !held.has_run_out(now) {
+                    self.pend(fault);
+                }
+                let at = now + self.delay(attempt);
+                if let State::Held(held) = &mut self.state {
+                    held.upkeep = Upkeep::At(at);
+                    held.attempt = attempt.saturating_add(1);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn give_up_late(&mut self, now: Instant) {
+        let late = match self.state {
+            State::Asking { op, until, .. } if until <= now => Some(op),
+            State::Held(Held { upkeep: Upkeep::Asking { op, until }, .. }) if until <= now => {
+                Some(op)
+            }
+            _ => None,
+        };
+        if let Some(op) = late {
+            self.failed(op, LeaseFault::NoAnswer, now);
+        }
+    }
+}
+
+// ---- what to do next
+impl LeaseMachine {
+    fn advance(&mut self, now: Instant) {
+        match self.state {
+            State::Waiting => self.ask(0, now),
+            State::BackOff { until, attempt } if until <= now => self.ask(attempt, now),
+            State::Asking { .. } | State::BackOff { .. } => {}
+            State::Held(held) => self.keep(held, now),
+        }
+    }
+
+    /// Asks for a lease: one that is ours already, else the one we had, else a free one.
+    fn ask(&mut self, attempt: u32, now: Instant) {
+        let Some((config, lease)) = self.wish() else {
+            self.state = State::Waiting;
+            return;
+        };
+        let write =
+            if let Some(claim) = self.view.reusable(&lease, &config) {
+                Some(self.overwrite(claim.key, claim.life, lease))
+            } else {
+                let taken = self.view.taken(&lease);
+                choose(&config, &taken, self.previous, &mut self.random)
+                    .map(|key| StoreWrite::Create { key, lease, ttl_s: self.ttl_s() })
+            };
+        let Some(write) = write else {
+            self.pend(LeaseFault::Exhausted);
+            self.back_off(attempt, now);
+            return;
+        };
+        let op = self.write(write, now);
+        self.state = State::Asking { op, until: now + NO_ANSWER, attempt };
+    }
+
+    /// What to hold a lease of, and what it should say; `None` while something is not known.
+    fn wish(&mut self) -> Option<(NetworkConfig, Lease)> {
+        let (config, underlay) = (self.config?, self.underlay.as_ref()?);
+        if !self.view.is_synced() {
+            return None;
+        }
+        match Footing::new(&self.settings, config, underlay) {
+            Ok(footing) => Some((config, footing.advertise())),
+            Err(fault) => {
+                self.pend(LeaseFault::Footing(fault));
+                None
+            }
+        }
+    }
+
+    fn keep(&mut self, held: Held, now: Instant) {
+        // While the wish cannot be known, the lease is kept as it is.
+        let wish = self.wish();
+        if wish.is_some_and(|(config, _)| !config.holds(held.key)) {
+            self.leave(held, now);
+            return;
+        }
+        let lease = wish.map_or(held.written, |(_, lease)| lease);
+        if held.has_run_out(now) {
+            self.pend(LeaseFault::RunOut);
+        }
+        let changed = held.written != lease || held.presence == Presence::Gone;
+        let due = match held.upkeep {
+            Upkeep::At(at) => at <= now || (changed && held.attempt == 0),
+            Upkeep::Never => changed,
+            Upkeep::Asking { .. } => false,
+        };
+        if due {
+            let write = self.upkeep(held, lease, now);
+            let op = self.write(write, now);
+            let upkeep = Upkeep::Asking { op, until: now + NO_ANSWER };
+            self.state = State::Held(Held { upkeep, ..held });
+        }
+    }
+
+    /// The network has moved away from under the lease.
+    fn leave(&mut self, held: Held, now: Instant) {
+        self.say(LeaseOutput::Lost { key: held.key, reason: LostReason::OutsideNetwork });
+        self.previous = Some(held.key);
+        self.ask(0, now);
+    }
+
+    /// The write that keeps a lease, by what is known of its key.
+    fn upkeep(&self, held: Held, lease: Lease, now: Instant) -> StoreWrite {
+        match held.presence {
+            // Seen since it should have run out, so it did not.
+            Presence::Ours { seen } if held.expires.is_none_or(|end| now < end || end <= seen) => {
+                let life = if held.expires.is_none() { Life::Reserved } else { Life::Leased };
+                self.overwrite(held.key, life, lease)
+            }
+            Presence::Ours { .. } | Presence::Gone => {
+                StoreWrite::Create { key: held.key, lease, ttl_s: self.ttl_s() }
+            }
+        }
+    }
+
+    fn overwrite(&self, key: LeaseKey, life: Life, lease: Lease) -> StoreWrite {
+        match life {
+            Life::Leased => StoreWrite::Renew { key, lease, ttl_s: self.ttl_s() },
+            Life::Reserved => StoreWrite::Update { key, lease },
+        }
+    }
+
+    fn release(&mut self, now: Instant) {
+        if self.surplus.is_empty() {
+            self.release_at = None;
+            return;
+        }
+        let due = self.release_at.is_none_or(|at| at <= now);
+        if !due || !matches!(self.state, State::Held(_)) {
+            return;
+        }
+        // Until it is known to be gone, it is asked for again.
+        self.release_at = Some(now + RELEASE_AGAIN);
+        let surplus: Vec<_> = self.surplus.iter().map(|(key, rev)| (*key, *rev)).collect();
+        for (key, mod_rev) in surplus {
+            self.write(StoreWrite::Release { key, mod_rev }, now);
+        }
+    }
+}
+
+// ---- helpers
+impl LeaseMachine {
+    fn write(&mut self, write: StoreWrite, now: Instant) -> u64 {
+        let op = self.next_op;
+        self.next_op += 1;
+        self.ops.insert(op, Op { write, issued: now });
+        while self.ops.len() > MOST_OPS {
+            self.ops.pop_first();
+        }
+        self.say(LeaseOutput::Store { op, write });
+        op
+    }
+
+    fn back_off(&mut self, attempt: u32, now: Instant) {
+        let until = now + self.delay(attempt);
+        self.state = State::BackOff { until, attempt: attempt.saturating_add(1) };
+    }
+
+    /// Doubles with each attempt up to a bound; half of it is chance, so that rivals part.
+    fn delay(&mut self, attempt: u32) -> Duration {
+        let whole = FIRST_DELAY.saturating_mul(1 << attempt.min(16)).min(LONGEST_DELAY);
+        let half = whole / 2;
+        let millis = usize::try_from(half.as_millis()).unwrap_or(usize::MAX);
+        half + Duration::from_millis(self.random.below(millis).try_into().unwrap_or_default())
+    }
+
+    fn ttl_s(&self) -> u32 {
+        u32::try_from(self.term.ttl.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Says why something is not as it should be, once.
+    fn pend(&mut self, fault: LeaseFault) {
+        if self.said.as_ref() != Some(&fault) {
+            self.said = Some(fault.clone());
+            self.say(LeaseOutput::Pending(fault));
+        }
+    }
+
+    fn say(&mut self, output: LeaseOutput) {
+        self.outputs.push_back(output);
+    }
+}
+
+impl Held {
+    fn has_run_out(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|end| end <= now)
+    }
+
+    fn next(&self) -> Option<Instant> {
+        match self.upkeep {
+            Upkeep::Never => None,
+            Upkeep::At(at) | Upkeep::Asking { until: at, .. } => Some(at),
+        }
+    }
+}
+
+impl Upkeep {
+    fn no_later_than(self, now: Instant) -> Self {
+        match self {
+            Self::At(at) => Self::At(at.min(now)),
+            Self::Never => Self::At(now),
+            asking @ Self::Asking { .. } => asking,
+        }
+    }
+}
+
+/// The later of two ends, where `None` is never.
+fn later(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    Some(one?.max(other?))
+}
+
+/// After this long without an answer a write is given up, though it may yet have happened.
+const NO_ANSWER: Duration = Duration::from_secs(30);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+const RELEASE_AGAIN: Duration = Duration::from_mins(1);
+/// How many writes without an answer are remembered.
+const MOST_OPS: usize = 32;

@@ -1,0 +1,156 @@
+//! The words of the calculation: what a network, a lease, a node and a pod are to us.
+//!
+//! None of these types is serialised; `api` has the wire forms and converts them by hand. `model/config`
+//! has the network's configuration, `model/lease` the leases.
+
+mod config;
+mod lease;
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+pub use russet_desired::Flag;
+use russet_net::{Family, IfName, Mtu, Prefix};
+
+pub use self::{
+    config::{NetworkConfig, Pool, TransportConfig, VxlanConfig},
+    lease::{Backend, Foreign, Lease, LeaseKey, Vtep},
+};
+
+/// Which system's habits this node follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preset {
+    /// Names, keys and defaults as flannel has them.
+    #[default]
+    Flannel,
+    /// Names and keys of our own where flannel has none or has a bad one.
+    Russet,
+}
+
+/// This node's own settings, constant while the process lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// This node's name; MAC addresses are derived from it, so it must be the cluster's only one.
+    pub node: String,
+    pub preset: Preset,
+    /// The bridge that pods are attached to.
+    pub bridge: IfName,
+    /// Whether packets that leave the network take the node's address (`-ip-masq`).
+    pub masquerade: Flag,
+    /// Whether masquerading picks source ports at random.
+    pub fully_random: Flag,
+    /// Whether a foreign forward chain that drops gets an accept for the network.
+    pub forward_accept: Flag,
+    /// Whether a pod may reach itself through a service.
+    pub hairpin: Flag,
+    /// Whether clients from outside are masqueraded on their way to a pod of another node (flannel's rule 6).
+    pub hide_client_source: Flag,
+}
+
+impl Settings {
+    /// The preset's usual settings for a node.
+    pub fn new(node: impl Into<String>, preset: Preset, bridge: IfName) -> Self {
+        Self {
+            node: node.into(),
+            preset,
+            bridge,
+            masquerade: Flag::Off,
+            fully_random: Flag::On,
+            forward_accept: Flag::from(preset == Preset::Flannel),
+            hairpin: Flag::On,
+            hide_client_source: Flag::On,
+        }
+    }
+
+    /// Whether a link bears a name that is ours to give: the bridge, a tunnel, the node's end of a veth.
+    pub fn is_ours(&self, link: IfName) -> bool {
+        let starts = |prefix| link.as_str().starts_with(prefix);
+        link == self.bridge
+            || starts("rst")
+            || (self.preset == Preset::Flannel && starts("flannel"))
+    }
+}
+
+/// What this node observes of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFact {
+    pub underlay: UnderlayFact,
+    /// Routes that are neither ours nor a default route.
+    pub foreign: Vec<ForeignRoute>,
+}
+
+/// The link that reaches the other nodes, and our addresses on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderlayFact {
+    pub link: IfName,
+    pub mtu: Mtu,
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    /// Prefixes that are reached on this link without a gateway.
+    pub onlink: Vec<Prefix>,
+    /// Whether the link's IPv6 default route comes from router advertisements.
+    pub router_advertised: bool,
+}
+
+impl UnderlayFact {
+    /// Our underlay address of a family.
+    pub fn addr(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4.map(IpAddr::V4),
+            Family::V6 => self.v6.map(IpAddr::V6),
+        }
+    }
+
+    /// Whether `ip` can be handed a packet without a router in between.
+    pub fn shares_link_with(&self, ip: IpAddr) -> bool {
+        self.onlink.iter().any(|prefix| prefix.contains(ip))
+    }
+}
+
+/// A route of somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignRoute {
+    pub dst: Prefix,
+    pub link: Option<IfName>,
+    /// `rtm_protocol`.
+    pub protocol: u8,
+}
+
+/// One attachment of a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodId {
+    pub container: String,
+    pub ifname: IfName,
+}
+
+impl fmt::Display for PodId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.container, self.ifname)
+    }
+}
+
+/// One of this node's own pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFact {
+    /// The name of the CNI network that it is attached to.
+    pub network: String,
+    /// The node's end of the pod's veth.
+    pub host_link: IfName,
+    pub addresses: Vec<IpAddr>,
+    /// What the pod was given; it keeps it while it runs.
+    pub mtu: Mtu,
+}
+
+/// What a pod that is added now is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodNetwork {
+    pub bridge: IfName,
+    pub mtu: Mtu,
+    /// This node's subnets, IPv4 first; the gateway is the address after the base, `nth(1)`.
+    pub subnets: Vec<Prefix>,
+    pub hairpin: Flag,
+    /// The lease that the subnets come from.
+    pub own: LeaseKey,
+}

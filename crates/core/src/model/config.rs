@@ -1,0 +1,326 @@
+//! The network's configuration: pools of addresses, and the transport between the nodes.
+//!
+//! Flannel's whole network is one pool per family. The bounds and defaults here are flannel's; where the
+//! text came from and how it is spelt is `api::flannel`'s business, but each fault names the key as
+//! flannel's documentation spells it.
+
+use std::net::IpAddr;
+
+use russet_desired::Flag;
+use russet_net::{Family, Mtu, Port, Prefix, Vni};
+
+use crate::{error::ConfigFault, model::LeaseKey};
+
+/// A checked network configuration, of at least one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkConfig {
+    v4: Option<Pool>,
+    v6: Option<Pool>,
+    transport: TransportConfig,
+}
+
+impl NetworkConfig {
+    /// Returns `None` when there is no pool, or one of the other family.
+    pub fn new(v4: Option<Pool>, v6: Option<Pool>, transport: TransportConfig) -> Option<Self> {
+        let fits = |pool: Option<Pool>, family| pool.is_none_or(|p| p.family() == family);
+        let some = v4.is_some() || v6.is_some();
+        (some && fits(v4, Family::V4) && fits(v6, Family::V6)).then_some(Self { v4, v6, transport })
+    }
+
+    pub const fn pool(&self, family: Family) -> Option<Pool> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    /// IPv4 first.
+    pub fn pools(&self) -> impl Iterator<Item = Pool> {
+        self.v4.into_iter().chain(self.v6)
+    }
+
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        self.pools().map(Pool::family)
+    }
+
+    pub const fn transport(&self) -> TransportConfig {
+        self.transport
+    }
+
+    /// Whether a node that holds this lease can serve the network: a subnet of each family, of any length.
+    pub fn holds(&self, key: LeaseKey) -> bool {
+        self.pools().all(|pool| key.of(pool.family()).is_some_and(|s| pool.network().covers(s)))
+    }
+
+    /// Whether a lease is one that this configuration could have given: each family's subnet, of the
+    /// configured length, within the pool's bounds.
+    pub fn fits(&self, key: LeaseKey) -> bool {
+        Family::BOTH.into_iter().all(|family| match (self.pool(family), key.of(family)) {
+            (Some(pool), Some(subnet)) => pool.gives(subnet),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        })
+    }
+}
+
+/// How packets cross the underlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportConfig {
+    Vxlan(VxlanConfig),
+    /// flannel's `host-gw`.
+    Direct,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VxlanConfig {
+    pub vni: Vni,
+    pub port: Port,
+    /// The *underlay's* MTU, as flannel has it; `None` takes the underlay link's.
+    pub mtu: Option<Mtu>,
+    pub gbp: Flag,
+    pub learning: Flag,
+    /// Whether a peer on a shared link is reached without encapsulation (`cross-subnet`).
+    pub direct_routing: Flag,
+}
+
+impl Default for VxlanConfig {
+    fn default() -> Self {
+        Self {
+            // A constant within range.
+            vni: Vni::try_from(1).unwrap_or(Vni::MAX),
+            port: Port::VXLAN_LINUX,
+            mtu: None,
+            gbp: Flag::Off,
+            learning: Flag::Off,
+            direct_routing: Flag::Off,
+        }
+    }
+}
+
+/// One family's addresses, cut into subnets of one length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    network: Prefix,
+    /// The first and the last subnet that may be leased; both have the pool's length.
+    min: Prefix,
+    max: Prefix,
+}
+
+impl Pool {
+    /// Cuts `network` into subnets: what is not given has flannel's default.
+    ///
+    /// # Errors
+    ///
+    /// Every fault at once.
+    pub fn new(
+        network: Prefix,
+        len: Option<u64>,
+        min: Option<IpAddr>,
+        max: Option<IpAddr>,
+    ) -> Result<Self, Vec<ConfigFault>> {
+        let bounds = Bounds::of(network.family());
+        let len = bounds.subnet_len(network, len).map_err(|fault| vec![fault])?;
+        let min = match min {
+            Some(addr) => bound(bounds.keys.min, network, len, addr),
+            // The first subnet is skipped: its base is the network's own.
+            None => Ok(subnet_around(network.addr(), len, network).next().unwrap_or(network)),
+        };
+        let max = match max {
+            Some(addr) => bound(bounds.keys.max, network, len, addr),
+            None => Ok(subnet_around(network.last(), len, network)),
+        };
+        match (min, max) {
+            (Ok(min), Ok(max)) if min <= max => Ok(Self { network, min, max }),
+            (Ok(min), Ok(max)) => Err(vec![bounds.above(min, max)]),
+            (min, max) => Err([min.err(), max.err()].into_iter().flatten().collect()),
+        }
+    }
+
+    pub const fn network(self) -> Prefix {
+        self.network
+    }
+
+    pub const fn min(self) -> Prefix {
+        self.min
+    }
+
+    pub const fn max(self) -> Prefix {
+        self.max
+    }
+
+    pub fn family(self) -> Family {
+        self.network.family()
+    }
+
+    pub fn subnet_len(self) -> u8 {
+        self.min.len()
+    }
+
+    /// Whether `subnet` is one that may be leased from this pool.
+    pub fn gives(self, subnet: Prefix) -> bool {
+        subnet.family() == self.family()
+            && subnet.len() == self.subnet_len()
+            && (self.min..=self.max).contains(&subnet)
+    }
+
+    /// Every subnet that may be leased, in order.
+    pub fn subnets(self) -> impl Iterator<Item = Prefix> {
+        std::iter::successors(Some(self.min), |subnet| subnet.next())
+            .take_while(move |subnet| *subnet <= self.max)
+    }
+}
+
+/// The subnet of length `len` around an address; `network` stands in for a length that does not fit,
+/// which the callers have ruled out.
+fn subnet_around(addr: IpAddr, len: u8, network: Prefix) -> Prefix {
+    Prefix::around(addr, len).unwrap_or(network)
+}
+
+/// The subnet that a bound names, if it names one.
+fn bound(key: &'static str, network: Prefix, len: u8, addr: IpAddr) -> Result<Prefix, ConfigFault> {
+    let subnet = subnet_around(addr, len, network);
+    if !network.covers(subnet) {
+        return Err(ConfigFault::OutsideNetwork { key, subnet, network });
+    }
+    if subnet.addr() != addr {
+        return Err(ConfigFault::NotOnBoundary { key, addr, len, right: subnet.addr() });
+    }
+    Ok(subnet)
+}
+
+/// flannel's bounds of one family.
+struct Bounds {
+    keys: Keys,
+    /// The length when none is given, where the network leaves room for it.
+    usual: u8,
+    /// The longest subnet that still has a gateway and a pod.
+    longest: u8,
+}
+
+struct Keys {
+    network: &'static str,
+    len: &'static str,
+    min: &'static str,
+    max: &'static str,
+}
+
+/// A network holds at least four subnets.
+const ROOM: u8 = 2;
+
+impl Bounds {
+    const fn of(family: Family) -> Self {
+        match family {
+            Family::V4 => Self { keys: KEYS_V4, usual: 24, longest: 30 },
+            Family::V6 => Self { keys: KEYS_V6, usual: 64, longest: 126 },
+        }
+    }
+
+    fn subnet_len(&self, network: Prefix, asked: Option<u64>) -> Result<u8, ConfigFault> {
+        let max = self.longest - ROOM;
+        if network.len() > max {
+            return Err(ConfigFault::NetworkTooSmall { key: self.keys.network, network, max });
+        }
+        let shortest = network.len() + ROOM;
+        let Some(len) = asked else { return Ok(self.usual.max(shortest)) };
+        u8::try_from(len).ok().filter(|len| (shortest..=self.longest).contains(len)).ok_or(
+            ConfigFault::SubnetLen {
+                key: self.keys.len,
+                len,
+                min: shortest,
+                max: self.longest,
+                network,
+            },
+        )
+    }
+
+    fn above(&self, min: Prefix, max: Prefix) -> ConfigFault {
+        ConfigFault::MinAboveMax {
+            min_key: self.keys.min,
+            min: min.addr(),
+            max_key: self.keys.max,
+            max: max.addr(),
+        }
+    }
+}
+
+const KEYS_V4: Keys =
+    Keys { network: "Network", len: "SubnetLen", min: "SubnetMin", max: "SubnetMax" };
+const KEYS_V6: Keys = Keys {
+    network: "IPv6Network",
+    len: "IPv6SubnetLen",
+    min: "IPv6SubnetMin",
+    max: "IPv6SubnetMax",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_subnet_is_a_24th_or_two_bits_below_the_network() {
+        for (network, want) in [
+            ("10.50.0.0/16", 24),
+            ("10.50.0.0/22", 24),
+            ("10.50.0.0/23", 25),
+            ("10.50.0.0/28", 30),
+            ("fd00:50::/48", 64),
+            ("fd00:50::/62", 64),
+            ("fd00:50::/63", 65),
+            ("fd00:50::/124", 126),
+        ] {
+            assert_eq!(pool(network).subnet_len(), want, "{network}");
+        }
+    }
+
+    #[test]
+    fn the_first_subnet_is_skipped_and_the_last_is_not() {
+        let pool = pool("10.50.0.0/22");
+        let subnets: Vec<_> = pool.subnets().map(|s| s.to_string()).collect();
+        assert_eq!(subnets, ["10.50.1.0/24", "10.50.2.0/24", "10.50.3.0/24"]);
+    }
+
+    #[test]
+    fn a_pool_at_the_end_of_the_family_ends() {
+        let pool = pool("255.255.252.0/22");
+        assert_eq!(pool.subnets().count(), 3);
+        assert_eq!(pool.max().to_string(), "255.255.255.0/24");
+    }
+
+    #[test]
+    fn a_network_without_room_is_refused() {
+        for network in ["10.50.0.0/29", "fd00:50::/125"] {
+            let faults = Pool::new(prefix(network), None, None, None).unwrap_err();
+            assert!(matches!(faults[..], [ConfigFault::NetworkTooSmall { .. }]), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_out_of_bounds_is_refused_with_the_bounds() {
+        for len in [0, 17, 31, 256, u64::MAX] {
+            let faults = Pool::new(prefix("10.50.0.0/16"), Some(len), None, None).unwrap_err();
+            assert!(faults[0].to_string().contains("18 to 30"), "{}", faults[0]);
+        }
+    }
+
+    #[test]
+    fn both_bounds_are_checked_and_both_faults_told() {
+        let addr = |text: &str| Some(text.parse().unwrap());
+        let network = prefix("10.50.0.0/16");
+        let new = |min, max| Pool::new(network, None, min, max);
+
+        assert_eq!(new(addr("10.50.5.7"), addr("10.51.0.0")).unwrap_err().len(), 2);
+        let faults = new(addr("10.50.9.0"), addr("10.50.8.0")).unwrap_err();
+        assert!(matches!(faults[..], [ConfigFault::MinAboveMax { .. }]), "{faults:?}");
+        let faults = new(addr("fd00::"), None).unwrap_err();
+        assert!(matches!(faults[..], [ConfigFault::OutsideNetwork { .. }]), "{faults:?}");
+        assert!(new(addr("10.50.8.0"), addr("10.50.8.0")).is_ok());
+    }
+
+    fn pool(network: &str) -> Pool {
+        Pool::new(prefix(network), None, None, None).unwrap()
+    }
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+}

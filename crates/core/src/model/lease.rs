@@ -1,0 +1,147 @@
+//! A node's lease: which subnets it holds, and how it is reached.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use russet_net::{Family, Mac, Prefix, Vni};
+
+/// The subnets of one lease: one of IPv4, one of IPv6, or one of each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseKey {
+    v4: Option<Prefix>,
+    v6: Option<Prefix>,
+}
+
+impl LeaseKey {
+    /// Below every key; a bound for ranges, and no lease's.
+    pub(crate) const LOWEST: Self = Self { v4: None, v6: None };
+
+    /// Returns `None` when there is no subnet, or one of the other family.
+    pub fn new(v4: Option<Prefix>, v6: Option<Prefix>) -> Option<Self> {
+        let fits = |subnet: Option<Prefix>, family| subnet.is_none_or(|p| p.family() == family);
+        let some = v4.is_some() || v6.is_some();
+        (some && fits(v4, Family::V4) && fits(v6, Family::V6)).then_some(Self { v4, v6 })
+    }
+
+    pub const fn v4(self) -> Option<Prefix> {
+        self.v4
+    }
+
+    pub const fn v6(self) -> Option<Prefix> {
+        self.v6
+    }
+
+    pub const fn of(self, family: Family) -> Option<Prefix> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    /// IPv4 first.
+    pub fn subnets(self) -> impl Iterator<Item = Prefix> {
+        self.v4.into_iter().chain(self.v6)
+    }
+
+    /// Whether any subnet of the one overlaps any of the other.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.subnets().any(|ours| other.subnets().any(|theirs| ours.overlaps(theirs)))
+    }
+}
+
+/// As flannel names it in the store: `10.50.19.0-24&fd00:50:0:43::-64`.
+impl fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, subnet) in self.subnets().enumerate() {
+            let sep = if i == 0 { "" } else { "&" };
+            write!(f, "{sep}{}-{}", subnet.addr(), subnet.len())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How the holder of a lease is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub public_ip: Option<Ipv4Addr>,
+    pub public_ipv6: Option<Ipv6Addr>,
+    pub backend: Backend,
+}
+
+impl Lease {
+    /// The holder's underlay address of a family.
+    pub fn public(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.public_ip.map(IpAddr::V4),
+            Family::V6 => self.public_ipv6.map(IpAddr::V6),
+        }
+    }
+
+    /// The holder's VTEP of a family, when it has one.
+    pub fn vtep(&self, family: Family) -> Option<Vtep> {
+        match (self.backend, family) {
+            (Backend::Vxlan { v4, .. }, Family::V4) => v4,
+            (Backend::Vxlan { v6, .. }, Family::V6) => v6,
+            (Backend::HostGw | Backend::Foreign(_), _) => None,
+        }
+    }
+}
+
+/// What the holder of a lease says of its transport. It overrides the pool for traffic to that holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Vxlan {
+        v4: Option<Vtep>,
+        v6: Option<Vtep>,
+    },
+    HostGw,
+    /// One that this version does not speak.
+    Foreign(Foreign),
+}
+
+/// A holder's tunnel end in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vtep {
+    pub vni: Vni,
+    pub mac: Mac,
+}
+
+/// Backends of flannel that this version does not speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// A lease of `udp` or `alloc` names no backend at all.
+    Unnamed,
+    Udp,
+    Ipip,
+    Wireguard,
+    Alloc,
+    Extension,
+    Ipsec,
+    /// `aws-vpc`, `gce`, `ali-vpc`, `tencent-vpc`: routes of a cloud's own.
+    Cloud,
+    Unknown,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unnamed => "udp or alloc",
+            Self::Udp => "udp",
+            Self::Ipip => "ipip",
+            Self::Wireguard => "wireguard",
+            Self::Alloc => "alloc",
+            Self::Extension => "extension",
+            Self::Ipsec => "ipsec",
+            Self::Cloud => "of a cloud",
+            Self::Unknown => "of an unknown name",
+        })
+    }
+}

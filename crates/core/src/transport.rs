@@ -1,0 +1,212 @@
+//! How a packet crosses the underlay.
+//!
+//! A value of this choice is a folder that implements [`Transport`], a variant of [`TransportConfig`], and
+//! a line in [`Footing::new`]. What a peer's lease says overrides the pool for traffic to that peer
+//! ([`Footing::carrier`]), so a cluster may be half way between two modes:
+//!
+//! | the pool says | the peer's lease says | on a shared link | elsewhere |
+//! |---|---|---|---|
+//! | vxlan | vxlan | tunnel; direct with `DirectRouting` | tunnel |
+//! | vxlan | host-gw | direct | refused |
+//! | host-gw | vxlan or host-gw | direct | refused |
+//!
+//! A pool that turns from vxlan to host-gw keeps its tunnel's end as *retiring*, to receive by, until no
+//! peer's lease says vxlan any more: the others send into the tunnel until they have seen our new lease.
+
+mod direct;
+mod vxlan;
+
+use std::fmt;
+
+use russet_desired::Emit;
+use russet_net::{Family, IfName, Mac, Mtu, Reach};
+
+pub use self::{direct::Direct, vxlan::Vxlan};
+use crate::{
+    error::Fault,
+    model::{Backend, Lease, LeaseKey, NetworkConfig, Settings, TransportConfig, UnderlayFact},
+};
+
+/// One way across the underlay.
+pub trait Transport: fmt::Debug {
+    /// What this node's lease says of it, for the families of the network.
+    fn advertise(&self, config: &NetworkConfig) -> Backend;
+
+    /// The octets that it puts around each packet.
+    fn overhead(&self, underlay: Family) -> u16;
+
+    /// Emits what is there whether or not there is any peer: device, address, settings.
+    fn local(&self, me: &Me<'_>, out: &mut Emit);
+
+    /// Reads what a peer's lease must say so that the peer can be reached: the MAC of its VTEP, if any.
+    fn heed(&self, lease: &Lease, family: Family) -> Result<Option<Mac>, Fault>;
+
+    /// Emits what reaches a peer.
+    fn remote(&self, me: &Me<'_>, reach: &Reach, out: &mut Emit);
+}
+
+/// What this node is: its settings, what it stands on, and the lease that it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Me<'a> {
+    pub settings: &'a Settings,
+    pub footing: &'a Footing,
+    pub own: LeaseKey,
+}
+
+/// A configuration that holds on this node's underlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Footing {
+    pub config: NetworkConfig,
+    pub underlay: UnderlayFact,
+    /// What a pod that is added now is given: the least that any family's way carries.
+    pub pod_mtu: Mtu,
+    pool: Carrier,
+    /// What the pool was before, and peers may still send by.
+    retiring: Option<Vxlan>,
+}
+
+/// The transports that a pool can choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Carrier {
+    Vxlan(Vxlan),
+    Direct(Direct),
+}
+
+impl Footing {
+    /// # Errors
+    ///
+    /// When the underlay lacks an address or room in its MTU, or a device of that name cannot be.
+    pub fn new(
+        settings: &Settings,
+        config: NetworkConfig,
+        underlay: &UnderlayFact,
+    ) -> Result<Self, Fault> {
+        for family in config.families() {
+            let missing = Fault::NoUnderlayAddress { link: underlay.link, family };
+            underlay.addr(family).ok_or(missing)?;
+        }
+        let pool = match config.transport() {
+            TransportConfig::Vxlan(vxlan) => {
+                Carrier::Vxlan(Vxlan::new(settings, vxlan, &config, underlay)?)
+            }
+            TransportConfig::Direct => Carrier::Direct(Direct),
+        };
+        let mut footing = Self {
+            config,
+            underlay: underlay.clone(),
+            pod_mtu: underlay.mtu,
+            pool,
+            retiring: None,
+        };
+        footing.pod_mtu = footing.least_mtu()?;
+        Ok(footing)
+    }
+
+    /// Takes over from what was in force before.
+    #[must_use]
+    pub fn after(self, old: Option<&Self>) -> Self {
+        let retiring = match (&self.pool, old) {
+            (Carrier::Direct(_), Some(Self { pool: Carrier::Vxlan(vxlan), .. })) => {
+                Some(vxlan.clone())
+            }
+            (Carrier::Direct(_), Some(old)) => old.retiring.clone(),
+            (Carrier::Vxlan(_), _) | (Carrier::Direct(_), None) => None,
+        };
+        Self { retiring, ..self }
+    }
+
+    /// The tunnel's end that only receives.
+    pub fn retiring(&self) -> Option<&Vxlan> {
+        self.retiring.as_ref()
+    }
+
+    /// Lets it go.
+    pub fn retire(&mut self) {
+        self.retiring = None;
+    }
+
+    /// What this node's own lease says.
+    pub fn advertise(&self) -> Lease {
+        let has = |family| self.config.pool(family).is_some();
+        Lease {
+            public_ip: self.underlay.v4.filter(|_| has(Family::V4)),
+            public_ipv6: self.underlay.v6.filter(|_| has(Family::V6)),
+            backend: self.transport().advertise(&self.config),
+        }
+    }
+
+    pub fn transport(&self) -> &dyn Transport {
+        match &self.pool {
+            Carrier::Vxlan(vxlan) => vxlan,
+            Carrier::Direct(direct) => direct,
+        }
+    }
+
+    /// The transport that reaches the holder of a lease: what it says, as far as we can send it.
+    ///
+    /// # Errors
+    ///
+    /// When the holder speaks a backend that we do not.
+    pub fn carrier(&self, lease: &Lease, family: Family) -> Result<&dyn Transport, Fault> {
+        let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
+        match (lease.backend, &self.pool) {
+            (Backend::Foreign(name), _) => Err(Fault::Backend(name)),
+            (Backend::Vxlan { .. }, Carrier::Vxlan(vxlan)) if !(shared && vxlan.is_direct()) => {
+                Ok(vxlan)
+            }
+            (Backend::Vxlan { .. } | Backend::HostGw, _) if shared => Ok(&Direct),
+            (Backend::Vxlan { .. } | Backend::HostGw, _) => Err(self.not_on_link(lease, family)),
+        }
+    }
+
+    /// The transport that a reach was made for: a VTEP is reached through the tunnel.
+    pub fn carrier_of(&self, reach: &Reach) -> &dyn Transport {
+        match (&self.pool, reach.at) {
+            (Carrier::Vxlan(vxlan), russet_net::At::Node { mac: Some(_), .. }) => vxlan,
+            _ => &Direct,
+        }
+    }
+
+    /// Our VTEP's MAC of a family, when there is one.
+    pub fn own_mac(&self, family: Family) -> Option<Mac> {
+        match &self.pool {
+            Carrier::Vxlan(vxlan) => vxlan.mac(family),
+            Carrier::Direct(_) => None,
+        }
+    }
+
+    fn not_on_link(&self, lease: &Lease, family: Family) -> Fault {
+        match lease.public(family) {
+            Some(ip) => Fault::NotOnLink { ip, link: self.underlay.link },
+            None => Fault::NoAddress { family },
+        }
+    }
+
+    fn least_mtu(&self) -> Result<Mtu, Fault> {
+        let mut least = self.underlay.mtu;
+        for (i, family) in self.config.families().enumerate() {
+            let left = self.path_mtu(family)?;
+            least = if i == 0 { left } else { least.min(left) };
+        }
+        Ok(least)
+    }
+
+    /// What a pod's packet of a family may be, so that it fits the underlay of the same family.
+    fn path_mtu(&self, family: Family) -> Result<Mtu, Fault> {
+        let outer = match self.config.transport() {
+            TransportConfig::Vxlan(vxlan) => vxlan.mtu.unwrap_or(self.underlay.mtu),
+            TransportConfig::Direct => self.underlay.mtu,
+        };
+        room(self.underlay.link, outer, self.transport().overhead(family), family)
+    }
+}
+
+/// What is left of the underlay's MTU for a packet of `family`.
+fn room(link: IfName, outer: Mtu, overhead: u16, family: Family) -> Result<Mtu, Fault> {
+    outer.less(overhead, family).map_err(|fault| Fault::UnderlayMtu {
+        link,
+        underlay: outer,
+        family,
+        fault,
+    })
+}

@@ -1,0 +1,387 @@
+//! All that is known now: facts by name, each with its last good value and its present fault.
+//!
+//! The calculation is a function of a [`World`] and of nothing else. What depends on history is therefore
+//! part of it: the last good value of a fact, and the footing *in force*. A configuration that is right
+//! by itself may still be wrong on this node (a route of somebody else lies in it, pods run that are too
+//! large for it); then the footing that was in force stays, and the fault is held against the fact.
+//!
+//! ```text
+//!   Change ─▶ facts ─▶ settle: does (configuration, node) hold here? ─ yes ─▶ in force
+//!                                                                     └ no ──▶ held
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use russet_net::Prefix;
+
+use crate::{
+    change::{Change, Fact, FactId, Source},
+    error::Fault,
+    model::{
+        ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact, PodId, Pool, Settings,
+        UnderlayFact,
+    },
+    transport::{Footing, Me},
+};
+
+/// What is known of one fact.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The last good value, with the store's revision.
+    pub good: Option<(Fact, u64)>,
+    /// What is wrong with the present value.
+    pub fault: Option<Fault>,
+    told: Told,
+}
+
+/// Whether the picture that is being told has the fact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Now,
+    /// A resync has begun and has not repeated it yet.
+    Before,
+}
+
+/// Every fact, and what of it is in force.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub settings: Settings,
+    pub facts: BTreeMap<FactId, Known>,
+    pub in_sync: BTreeSet<Source>,
+    in_force: Option<Footing>,
+    /// The lease that what is in force was last served with.
+    own_in_force: Option<LeaseKey>,
+    /// Why a good configuration or node is not in force.
+    held: BTreeMap<FactId, Fault>,
+}
+
+impl World {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            facts: BTreeMap::new(),
+            in_sync: BTreeSet::new(),
+            in_force: None,
+            own_in_force: None,
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one change, and names the facts that are other than before.
+    pub fn apply(&mut self, change: Change) -> Vec<FactId> {
+        let touched = match change {
+            Change::Upsert { id, fact, rev } => self.upsert(id, fact, rev),
+            Change::Bad { id, fault } => self.spoil(id, fault),
+            Change::Remove { id } => self.remove(id),
+            Change::Resync(source) => self.resync(source),
+            Change::InSync(source) => self.synced(source),
+        };
+        let leases_only = touched.iter().all(|id| matches!(id, FactId::Lease(_)));
+        if !leases_only || (!touched.is_empty() && self.waits_for_leases()) {
+            self.settle();
+        }
+        self.retire();
+        touched
+    }
+
+    /// What is in force on this node, with the lease that it holds.
+    pub fn me(&self) -> Option<Me<'_>> {
+        let footing = self.in_force.as_ref()?;
+        Some(Me { settings: &self.settings, footing, own: self.own_in_force? })
+    }
+
+    pub fn in_force(&self) -> Option<&Footing> {
+        self.in_force.as_ref()
+    }
+
+    /// The configuration that this node should hold a lease of: the present one, when it can be in force
+    /// here, or could if our lease lay in it; else the one that is in force.
+    pub fn lease_config(&self) -> Option<NetworkConfig> {
+        match self.held.get(&FactId::Config) {
+            None | Some(Fault::OwnOutside { .. } | Fault::FamilyMissing { .. }) => self.config(),
+            Some(_) => self.in_force.as_ref().map(|footing| footing.config),
+        }
+    }
+
+    /// The lease that this node holds.
+    pub fn own(&self) -> Option<LeaseKey> {
+        match self.good(&FactId::Own)? {
+            (Fact::Own(key), _) => Some(*key),
+            _ => None,
+        }
+    }
+
+    /// A lease that is readable, with its revision.
+    pub fn lease(&self, key: LeaseKey) -> Option<(Lease, u64)> {
+        match self.good(&FactId::Lease(key))? {
+            (Fact::Lease(lease), rev) => Some((*lease, *rev)),
+            _ => None,
+        }
+    }
+
+    /// Every readable lease, our own included.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseKey, Lease, u64)> {
+        self.leases_from(FactId::Lease(LeaseKey::LOWEST))
+    }
+
+    fn leases_from(&self, first: FactId) -> impl Iterator<Item = (LeaseKey, Lease, u64)> {
+        self.facts.range(first..).filter_map(|(id, known)| match (id, &known.good) {
+            (FactId::Lease(key), Some((Fact::Lease(lease), rev))) => Some((*key, *lease, *rev)),
+            _ => None,
+        })
+    }
+
+    /// Every pod of this node.
+    pub fn pods(&self) -> impl Iterator<Item = (&PodId, &PodFact)> {
+        self.facts.iter().filter_map(|(id, known)| match (id, &known.good) {
+            (FactId::Pod(id), Some((Fact::Pod(pod), _))) => Some((id, pod)),
+            _ => None,
+        })
+    }
+
+    /// The faults of what is not a lease: that its present value is bad, or does not hold on this node.
+    pub fn other_faults(&self) -> impl Iterator<Item = (&FactId, &Fault)> {
+        let fault = |(id, known)| fault_of(id, known);
+        let singles = [FactId::Config, FactId::Node, FactId::Own];
+        let single = singles.into_iter().filter_map(|id| self.facts.get_key_value(&id));
+        // A present fault is said rather than why the last good value is held.
+        self.held.iter().chain(single.chain(self.pod_facts()).filter_map(fault))
+    }
+
+    /// Pods sort behind everything else.
+    fn pod_facts(&self) -> impl Iterator<Item = (&FactId, &Known)> {
+        let is_pod = |(id, _): &(&FactId, &Known)| matches!(id, FactId::Pod(_));
+        self.facts.iter().rev().take_while(is_pod)
+    }
+
+    /// The last good configuration, in force or not.
+    pub fn config(&self) -> Option<NetworkConfig> {
+        match self.good(&FactId::Config)? {
+            (Fact::Config(config), _) => Some(*config),
+            _ => None,
+        }
+    }
+
+    fn node(&self) -> Option<&NodeFact> {
+        match self.good(&FactId::Node)? {
+            (Fact::Node(node), _) => Some(node),
+            _ => None,
+        }
+    }
+
+    fn good(&self, id: &FactId) -> Option<&(Fact, u64)> {
+        self.facts.get(id)?.good.as_ref()
+    }
+}
+
+// ---- facts
+impl World {
+    fn upsert(&mut self, id: FactId, fact: Fact, rev: u64) -> Vec<FactId> {
+        if !fits(&id, &fact) {
+            return Vec::new();
+        }
+        let new = Known { good: Some((fact, rev)), fault: None, told: Told::Now };
+        let old = self.facts.insert(id.clone(), new);
+        let same = old.is_some_and(|old| {
+            let new = self.facts.get(&id);
+            new.is_some_and(|new| old.good == new.good && old.fault == new.fault)
+        });
+        if same { Vec::new() } else { vec![id] }
+    }
+
+    /// A peer that is bad is as if absent. Of everything else the last good value stays.
+    fn spoil(&mut self, id: FactId, fault: Fault) -> Vec<FactId> {
+        let known = self.facts.entry(id.clone()).or_default();
+        known.told = Told::Now;
+        known.fault = Some(fault);
+        if matches!(id, FactId::Lease(_)) {
+            known.good = None;
+        }
+        vec![id]
+    }
+
+    /// A configuration that vanishes is a fault of the store, not a wish to tear the network down.
+    fn remove(&mut self, id: FactId) -> Vec<FactId> {
+        if id == FactId::Config && self.config().is_some() {
+            return self.spoil(id, Fault::ConfigGone);
+        }
+        match self.facts.remove(&id) {
+            Some(_) => vec![id],
+            None => Vec::new(),
+        }
+    }
+
+    fn resync(&mut self, source: Source) -> Vec<FactId> {
+        self.in_sync.remove(&source);
+        for (_, known) in self.facts.iter_mut().filter(|(id, _)| id.source() == Some(source)) {
+            known.told = Told::Before;
+        }
+        Vec::new()
+    }
+
+    fn synced(&mut self, source: Source) -> Vec<FactId> {
+        self.in_sync.insert(source);
+        let untold = |(id, known): (&FactId, &Known)| {
+            (id.source() == Some(source) && known.told == Told::Before).then(|| id.clone())
+        };
+        let untold: Vec<_> = self.facts.iter().filter_map(untold).collect();
+        untold.into_iter().flat_map(|id| self.remove(id)).collect()
+    }
+}
+
+fn fault_of<'a>(id: &'a FactId, known: &'a Known) -> Option<(&'a FactId, &'a Fault)> {
+    known.fault.as_ref().map(|fault| (id, fault))
+}
+
+fn fits(id: &FactId, fact: &Fact) -> bool {
+    matches!(
+        (id, fact),
+        (FactId::Config, Fact::Config(_))
+            | (FactId::Node, Fact::Node(_))
+            | (FactId::Own, Fact::Own(_))
+            | (FactId::Lease(_), Fact::Lease(_))
+            | (FactId::Pod(_), Fact::Pod(_))
+    )
+}
+
+// ---- what is in force
+impl World {
+    /// Decides anew what is in force: the present configuration on the present node; else the one that
+    /// was in force, on the present node; else all as it was.
+    fn settle(&mut self) {
+        self.held.clear();
+        self.settle_footing();
+        self.settle_own();
+    }
+
+    /// Lets a tunnel's end go that nobody sends to any more. Before all leases are known, nobody knows.
+    fn retire(&mut self) {
+        let Some(tunnel) = self.in_force.as_ref().and_then(Footing::retiring) else { return };
+        let own = self.own_in_force;
+        let sends = |(key, lease, _)| Some(key) != own && tunnel.is_spoken_by(&lease);
+        let known = self.in_sync.contains(&Source::Store);
+        if known && !self.leases().any(sends) {
+            self.in_force.iter_mut().for_each(Footing::retire);
+        }
+    }
+
+    /// A route that is in the way may yet turn out to lead to a lease's subnet.
+    fn waits_for_leases(&self) -> bool {
+        matches!(self.held.get(&FactId::Config), Some(Fault::NetworkHeld { .. }))
+    }
+
+    /// A lease that what is in force cannot serve does not replace one that it can.
+    fn settle_own(&mut self) {
+        let Some(own) = self.own() else {
+            self.own_in_force = None;
+            return;
+        };
+        let Some(footing) = &self.in_force else { return };
+        match lies_within(own, footing.config) {
+            Ok(()) => self.own_in_force = Some(own),
+            Err(fault) => _ = self.held.insert(FactId::Own, fault),
+        }
+    }
+
+    fn settle_footing(&mut self) {
+        let (Some(config), Some(node)) = (self.config(), self.node()) else { return };
+        let fault = match self.footing(config, node) {
+            Ok(footing) => {
+                self.in_force = Some(footing.after(self.in_force.as_ref()));
+                return;
+            }
+            Err(fault) => fault,
+        };
+        match self.in_force.as_ref().map(|old| self.still(old.config, &node.underlay)) {
+            None => _ = self.held.insert(FactId::Config, fault),
+            Some(Ok(footing)) => {
+                if footing.config != config {
+                    self.held.insert(FactId::Config, fault);
+                }
+                self.in_force = Some(footing.after(self.in_force.as_ref()));
+            }
+            Some(Err(fault)) => _ = self.held.insert(FactId::Node, fault),
+        }
+    }
+
+    /// A configuration on this node, if it may come into force.
+    fn footing(&self, config: NetworkConfig, node: &NodeFact) -> Result<Footing, Fault> {
+        let footing = self.still(config, &node.underlay)?;
+        if self.in_force.as_ref().is_some_and(|old| old.config == config) {
+            // What is in force has been let in before: a stranger's route that comes later is a matter
+            // between that route and ours, not a reason to stop.
+            return Ok(footing);
+        }
+        self.lies_free(config, node)?;
+        self.leaves_pods_alone(&footing)?;
+        // Last, so that this is the fault only when a lease elsewhere is all that is wanting.
+        self.holds_own(config)?;
+        Ok(footing)
+    }
+
+    fn still(&self, config: NetworkConfig, underlay: &UnderlayFact) -> Result<Footing, Fault> {
+        Footing::new(&self.settings, config, underlay)
+    }
+
+    /// While our lease lies elsewhere, the machine is on its way to another; until then all stays.
+    fn holds_own(&self, config: NetworkConfig) -> Result<(), Fault> {
+        self.own().map_or(Ok(()), |own| lies_within(own, config))
+    }
+
+    fn lies_free(&self, config: NetworkConfig, node: &NodeFact) -> Result<(), Fault> {
+        for network in config.pools().map(Pool::network) {
+            let underlay = node.underlay.addr(network.family());
+            if let Some(addr) = underlay.filter(|addr| network.contains(*addr)) {
+                return Err(Fault::NetworkHoldsNode { network, addr });
+            }
+            let held = node.foreign.iter().find(|route| self.is_in_the_way(route, network));
+            if let Some(ForeignRoute { dst: route, .. }) = held {
+                return Err(Fault::NetworkHeld { network, route: *route });
+            }
+        }
+        Ok(())
+    }
+
+    /// Default routes overlap everything. A route through a device of ours, or to exactly the subnet of a
+    /// lease, is what a predecessor of ours leaves; the driver adopts it or says who holds it.
+    fn is_in_the_way(&self, route: &ForeignRoute, network: Prefix) -> bool {
+        route.dst.len() > 0
+            && route.dst.overlaps(network)
+            && !route.link.is_some_and(|link| self.settings.is_ours(link))
+            && !self.is_leased(route.dst)
+    }
+
+    fn is_leased(&self, subnet: Prefix) -> bool {
+        let is_it = |(key, ..): (LeaseKey, Lease, u64)| key.of(subnet.family()) == Some(subnet);
+        match LeaseKey::new(Some(subnet), None) {
+            // Keys sort by their IPv4 subnet first, and one without a second family is the first of them.
+            Some(first) => self.leases_from(FactId::Lease(first)).next().is_some_and(is_it),
+            None => self.leases().any(is_it),
+        }
+    }
+
+    /// Pods that run keep their MTU, so a change must not make it too large for the new path. At a start
+    /// nothing better is in force, and the pods are not to blame.
+    fn leaves_pods_alone(&self, footing: &Footing) -> Result<(), Fault> {
+        let left = footing.pod_mtu;
+        let large: Vec<_> = self.pods().map(|(_, pod)| pod.mtu).filter(|mtu| *mtu > left).collect();
+        match large.iter().max() {
+            Some(&have) if self.in_force.is_some() => {
+                Err(Fault::PodsTooLarge { pods: large.len(), have, left })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lies_within(own: LeaseKey, config: NetworkConfig) -> Result<(), Fault> {
+    for pool in config.pools() {
+        let (family, network) = (pool.family(), pool.network());
+        let subnet = own.of(family).ok_or(Fault::FamilyMissing { family })?;
+        if !network.covers(subnet) {
+            return Err(Fault::OwnOutside { subnet, network });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! A small node in a small network, for the tests of the calculation.
+
+#![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
+
+use russet_core::{
+    Calc, Change, Fact, FactId, Source,
+    model::{
+        Backend, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact, PodId, Pool,
+        Preset, Settings, TransportConfig, UnderlayFact, Vtep, VxlanConfig,
+    },
+};
+use russet_desired::Flag;
+use russet_net::{Mac, Mtu, Vni};
+
+pub fn settings() -> Settings {
+    let settings = Settings::new("node-a", Preset::Flannel, "cni0".parse().unwrap());
+    Settings { masquerade: Flag::On, ..settings }
+}
+
+/// 0: vxlan; 1: vxlan with direct routing; 2: host-gw; 3: vxlan, dual stack; 4: another network.
+pub fn config(i: usize) -> NetworkConfig {
+    let vxlan = VxlanConfig { direct_routing: Flag::from(i == 1), ..VxlanConfig::default() };
+    let transport = if i == 2 { TransportConfig::Direct } else { TransportConfig::Vxlan(vxlan) };
+    let v4 = if i == 4 { "10.60.0.0/16" } else { "10.50.0.0/16" };
+    let v6 = (i == 3).then(|| pool("fd00:50::/48"));
+    NetworkConfig::new(Some(pool(v4)), v6, transport).unwrap()
+}
+
+pub fn pool(network: &str) -> Pool {
+    Pool::new(network.parse().unwrap(), None, None, None).unwrap()
+}
+
+pub fn node() -> NodeFact {
+    NodeFact {
+        underlay: UnderlayFact {
+            link: "eth0".parse().unwrap(),
+            mtu: Mtu::ETHERNET,
+            v4: Some([192, 168, 77, 1].into()),
+            v6: Some("fd77::1".parse().unwrap()),
+            onlink: vec!["192.168.77.0/24".parse().unwrap(), "fd77::/64".parse().unwrap()],
+            router_advertised: false,
+        },
+        foreign: vec![],
+    }
+}
+
+pub fn foreign_route(dst: &str, link: &str) -> ForeignRoute {
+    ForeignRoute { dst: dst.parse().unwrap(), link: Some(link.parse().unwrap()), protocol: 4 }
+}
+
+/// An empty text is no subnet.
+pub fn lease_key(v4: &str, v6: &str) -> LeaseKey {
+    LeaseKey::new(v4.parse().ok(), v6.parse().ok()).unwrap()
+}
+
+pub fn mac(n: u8) -> Mac {
+    Mac::local([2, 0, 0, 0, 0, n])
+}
+
+pub fn mtu(n: u32) -> Mtu {
+    Mtu::try_from(n).unwrap()
+}
+
+pub fn pod_id(n: u8) -> PodId {
+    PodId { container: format!("pod{n}"), ifname: "eth0".parse().unwrap() }
+}
+
+pub fn pod(n: u8, size: u32) -> PodFact {
+    PodFact {
+        network: "cbr0".to_owned(),
+        host_link: format!("veth{n}").parse().unwrap(),
+        addresses: vec![[10, 50, 7, n + 2].into()],
+        mtu: mtu(size),
+    }
+}
+
+/// A peer's lease of vxlan at `192.168.subnet.n` with the MAC number `n`.
+pub fn vxlan_lease(subnet: u8, n: u8) -> Lease {
+    let vtep = Vtep { vni: Vni::try_from(1).unwrap(), mac: mac(n) };
+    Lease {
+        public_ip: Some([192, 168, subnet, n].into()),
+        public_ipv6: None,
+        backend: Backend::Vxlan { v4: Some(vtep), v6: None },
+    }
+}
+
+pub fn upsert_lease(key: &str, lease: Lease, rev: u64) -> Change {
+    Change::Upsert { id: FactId::Lease(lease_key(key, "")), fact: Fact::Lease(lease), rev }
+}
+
+/// A calculation that has its configuration, its node and its lease, and is in sync.
+pub fn ready(config: NetworkConfig) -> Calc {
+    let own = lease_key("10.50.7.0/24", "");
+    let mut calc = Calc::new(settings());
+    let upsert = |id, fact| Change::Upsert { id, fact, rev: 1 };
+    calc.apply([
+        upsert(FactId::Config, Fact::Config(config)),
+        upsert(FactId::Node, Fact::Node(node())),
+        upsert(FactId::Own, Fact::Own(own)),
+    ]);
+    calc.apply(Source::ALL.map(Change::InSync));
+    calc
+}

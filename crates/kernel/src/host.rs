@@ -1,0 +1,44 @@
+//! What the drivers of one network namespace share.
+
+use crate::{
+    KernelError,
+    link::Links,
+    netlink::{Protocol, Sent, Socket},
+    next_hop::NextHopIds,
+};
+
+/// The route socket of one network namespace, and the numbers that stand for our names in it.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) socket: Socket,
+    pub(crate) links: Links,
+    pub(crate) next_hops: NextHopIds,
+}
+
+impl Host {
+    /// Opens a socket in the thread's network namespace and reads its links.
+    ///
+    /// # Errors
+    ///
+    /// When there is no socket to be had, or the links cannot be listed.
+    pub fn open() -> Result<Self, KernelError> {
+        let socket = Socket::open(Protocol::Route)?;
+        let mut host = Self { socket, links: Links::default(), next_hops: NextHopIds::default() };
+        host.links.refresh(&mut host.socket)?;
+        Ok(host)
+    }
+
+    /// Our port: what we cause ourselves bears it.
+    ///
+    /// # Errors
+    ///
+    /// When the socket is no longer good.
+    pub fn port(&self) -> Result<u32, KernelError> {
+        Ok(self.socket.port()?)
+    }
+
+    /// How much was sent, ever.
+    pub fn sent(&self) -> Sent {
+        self.socket.sent()
+    }
+}

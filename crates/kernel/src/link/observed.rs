@@ -1,0 +1,353 @@
+//! Links as the kernel tells of them, and which number stands for which name.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use russet_desired::{Flag, VxlanSpec};
+use russet_net::{IfName, Mac, Port, Vni};
+
+use crate::netlink::{
+    Attr, Batch, Message, NetlinkError, Socket,
+    rt::{self, LINK_HEADER_LEN},
+};
+
+/// The link group of everything that is ours (`IFLA_GROUP`).
+pub const GROUP: u32 = 0x5255;
+/// The link group of what is about to be removed (see the reap lane).
+pub const REAP_GROUP: u32 = 0x5256;
+/// What our aliases begin with; the role follows.
+pub const ALIAS_PREFIX: &str = "russet:";
+
+/// One link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedLink {
+    pub index: u32,
+    pub name: IfName,
+    pub mac: Option<Mac>,
+    pub mtu: u32,
+    pub up: Flag,
+    pub carrier: Flag,
+    pub loopback: Flag,
+    pub group: u32,
+    pub alias: Option<Box<str>>,
+    /// The index of the bridge that it is a port of.
+    pub master: Option<u32>,
+    pub kind: ObservedKind,
+    /// As a bridge port.
+    pub hairpin: Option<Flag>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObservedKind {
+    Bridge,
+    Vxlan(ObservedVxlan),
+    Veth,
+    /// Hardware has no kind at all: an empty text.
+    Other(Box<str>),
+}
+
+impl ObservedKind {
+    /// As `ip -d link` calls it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Vxlan(_) => "vxlan",
+            Self::Veth => "veth",
+            Self::Other(kind) if kind.is_empty() => "device",
+            Self::Other(kind) => kind,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ObservedVxlan {
+    pub vni: u32,
+    pub local: Option<IpAddr>,
+    pub underlay: u32,
+    pub port: u16,
+    pub learning: bool,
+    pub gbp: bool,
+}
+
+impl ObservedVxlan {
+    /// Whether nothing that cannot be changed in place differs. `underlay` is the index of the wanted one.
+    pub fn meets(&self, spec: &VxlanSpec, underlay: u32) -> bool {
+        Vni::try_from(self.vni) == Ok(spec.vni)
+            && self.local == Some(spec.local)
+            && self.underlay == underlay
+            && Port::try_from(u32::from(self.port)) == Ok(spec.port)
+            && self.learning == spec.learning.is_on()
+            && self.gbp == spec.gbp.is_on()
+    }
+}
+
+impl ObservedLink {
+    /// Reads an `RTM_NEWLINK` or `RTM_DELLINK`.
+    pub fn parse(message: &Message<'_>) -> Option<Self> {
+        let flags = message.u32(8);
+        let mut link = Self {
+            index: message.u32(4),
+            name: message.attrs(LINK_HEADER_LEN).find(rt::IFLA_IFNAME)?.str().parse().ok()?,
+            mac: None,
+            mtu: 0,
+            up: (flags & rt::IFF_UP != 0).into(),
+            carrier: (flags & rt::IFF_LOWER_UP != 0).into(),
+            loopback: (flags & rt::IFF_LOOPBACK != 0).into(),
+            group: 0,
+            alias: None,
+            master: None,
+            kind: ObservedKind::Other("".into()),
+            hairpin: None,
+        };
+        for attr in message.attrs(LINK_HEADER_LEN) {
+            link.take(&attr);
+        }
+        Some(link)
+    }
+
+    fn take(&mut self, attr: &Attr<'_>) {
+        match attr.kind {
+            rt::IFLA_ADDRESS => self.mac = Mac::try_from(attr.value).ok(),
+            rt::IFLA_MTU => self.mtu = attr.u32(),
+            rt::IFLA_GROUP => self.group = attr.u32(),
+            rt::IFLA_IFALIAS => self.alias = Some(attr.str().into()),
+            rt::IFLA_MASTER => self.master = Some(attr.u32()),
+            rt::IFLA_LINKINFO => self.take_info(attr),
+            _ => {}
+        }
+    }
+
+    fn take_info(&mut self, info: &Attr<'_>) {
+        let kind = info.attrs().find(rt::IFLA_INFO_KIND).map(|a| a.str()).unwrap_or_default();
+        self.kind = match kind {
+            "bridge" => ObservedKind::Bridge,
+            "veth" => ObservedKind::Veth,
+            "vxlan" => {
+                ObservedKind::Vxlan(vxlan_of(info.attrs().find(rt::IFLA_INFO_DATA).as_ref()))
+            }
+            other => ObservedKind::Other(other.into()),
+        };
+        let slave = info.attrs().find(rt::IFLA_INFO_SLAVE_KIND).map(|a| a.str());
+        if slave == Some("bridge") {
+            let data = info.attrs().find(rt::IFLA_INFO_SLAVE_DATA);
+            let mode = data.and_then(|data| data.attrs().find(rt::IFLA_BRPORT_MODE));
+            self.hairpin = mode.map(|mode| (mode.u8() != 0).into());
+        }
+    }
+
+    /// The role that our alias names; `None` when it is not ours.
+    pub fn role(&self) -> Option<&str> {
+        if self.group != GROUP {
+            return None;
+        }
+        self.alias.as_deref()?.strip_prefix(ALIAS_PREFIX)
+    }
+
+    pub fn is_ours(&self) -> bool {
+        self.role().is_some()
+    }
+
+    /// Whether we began to make it and died before its alias was set, which comes right after.
+    pub fn is_half_made(&self) -> bool {
+        self.group == GROUP && self.alias.is_none()
+    }
+
+    /// For an operator: what is there instead of ours.
+    pub fn describe(&self) -> String {
+        let alias = self.alias.as_deref().unwrap_or("none");
+        format!("a {} in link group {} with alias {alias}", self.kind.name(), self.group)
+    }
+}
+
+fn vxlan_of(data: Option<&Attr<'_>>) -> ObservedVxlan {
+    let mut vxlan = ObservedVxlan::default();
+    for attr in data.into_iter().flat_map(Attr::attrs) {
+        match attr.kind {
+            rt::IFLA_VXLAN_ID => vxlan.vni = attr.u32(),
+            rt::IFLA_VXLAN_LOCAL | rt::IFLA_VXLAN_LOCAL6 => vxlan.local = attr.ip(),
+            rt::IFLA_VXLAN_LINK => vxlan.underlay = attr.u32(),
+            rt::IFLA_VXLAN_PORT => vxlan.port = attr.u16_be(),
+            rt::IFLA_VXLAN_LEARNING => vxlan.learning = attr.u8() != 0,
+            rt::IFLA_VXLAN_GBP => vxlan.gbp = true,
+            _ => {}
+        }
+    }
+    vxlan
+}
+
+/// All links of a network namespace, kept up to date by listing and by events.
+#[derive(Debug, Default)]
+pub struct Links {
+    by_index: BTreeMap<u32, ObservedLink>,
+    by_name: HashMap<IfName, u32>,
+}
+
+/// What an event changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkChange {
+    /// Nothing that we look at.
+    Nothing,
+    /// Something that concerns the link alone: MTU, alias, master.
+    Itself,
+    /// Whether it is there, under this name, up, and with a carrier: all that lies behind it may have
+    /// changed with it, and the kernel does not say so.
+    Behind(IfName),
+}
+
+impl Links {
+    /// Lists all links.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be listed; what is known stays as it was.
+    pub fn refresh(&mut self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        let mut request = Batch::new();
+        get_request(&mut request, 0);
+        let links = socket.dump("links", &mut request, |links: &mut Vec<_>, message| {
+            links.extend(ObservedLink::parse(&message));
+        })?;
+        self.by_name = links.iter().map(|link| (link.name, link.index)).collect();
+        self.by_index = links.into_iter().map(|link| (link.index, link)).collect();
+        Ok(())
+    }
+
+    /// Reads one link anew by its name.
+    ///
+    /// # Errors
+    ///
+    /// The socket's failure. A link that is not there is no error; it is forgotten.
+    pub fn refresh_one(&mut self, socket: &mut Socket, name: IfName) -> Result<(), NetlinkError> {
+        let mut request = Batch::new();
+        let header = rt::link_header(0, 0, 0);
+        request
+            .push(rt::RTM_GETLINK, 0, &header)
+            .u32(rt::IFLA_EXT_MASK, rt::SKIP_STATS)
+            .str(rt::IFLA_IFNAME, name.as_str());
+        let mut found = None;
+        let result = socket.request_with_reply("get link", name, &mut request, |message| {
+            found = ObservedLink::parse(&message);
+        });
+        match (result, found) {
+            (Ok(()), Some(link)) => {
+                self.insert(link);
+            }
+            (Err(err), _) if !err.is_not_found() => return Err(err),
+            _ => {
+                self.forget(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in an `RTM_NEWLINK` or `RTM_DELLINK`.
+    pub fn observe(&mut self, message: &Message<'_>) -> LinkChange {
+        // A bridge's own messages tell of ports; their removal is not the link's.
+        if message.u8(0) != rt::AF_UNSPEC {
+            return LinkChange::Nothing;
+        }
+        let Some(link) = ObservedLink::parse(message) else { return LinkChange::Nothing };
+        match message.kind {
+            rt::RTM_NEWLINK => self.insert(link),
+            rt::RTM_DELLINK if self.index(link.name) == Some(link.index) => self.forget(link.name),
+            _ => LinkChange::Nothing,
+        }
+    }
+
+    fn insert(&mut self, link: ObservedLink) -> LinkChange {
+        let (name, index) = (link.name, link.index);
+        let (up, carrier) = (link.up, link.carrier);
+        if self.by_index.get(&index) == Some(&link) {
+            return LinkChange::Nothing;
+        }
+        let before = self.by_index.insert(index, link);
+        if let Some(old) = before.as_ref().filter(|old| old.name != name)
+            && self.by_name.get(&old.name) == Some(&index)
+        {
+            self.by_name.remove(&old.name);
+        }
+        self.by_name.insert(name, index);
+        match before {
+            Some(before) if (before.name, before.up, before.carrier) == (name, up, carrier) => {
+                LinkChange::Itself
+            }
+            _ => LinkChange::Behind(name),
+        }
+    }
+
+    fn forget(&mut self, name: IfName) -> LinkChange {
+        match self.by_name.remove(&name) {
+            Some(index) => {
+                self.by_index.remove(&index);
+                LinkChange::Behind(name)
+            }
+            None => LinkChange::Nothing,
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &ObservedLink> {
+        self.by_index.values()
+    }
+
+    /// Which number each name stands for, and whether it is up: when this is the same, nothing behind a
+    /// link was lost.
+    pub fn numbers(&self) -> Vec<(u32, IfName, Flag)> {
+        self.iter().map(|link| (link.index, link.name, link.up)).collect()
+    }
+
+    pub fn by_name(&self, name: IfName) -> Option<&ObservedLink> {
+        self.by_index.get(&self.index(name)?)
+    }
+
+    pub fn by_index(&self, index: u32) -> Option<&ObservedLink> {
+        self.by_index.get(&index)
+    }
+
+    pub fn index(&self, name: IfName) -> Option<u32> {
+        self.by_name.get(&name).copied()
+    }
+
+    pub fn name(&self, index: u32) -> Option<IfName> {
+        self.by_index.get(&index).map(|link| link.name)
+    }
+
+    /// The index of a link that must be there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub fn need(
+        &self,
+        op: &'static str,
+        subject: impl std::fmt::Display,
+        name: IfName,
+    ) -> Result<u32, NetlinkError> {
+        self.index(name)
+            .ok_or_else(|| NetlinkError::missing(op, subject, format_args!("link {name}")))
+    }
+
+    /// The index of a link that must be there and ours.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, or not ours.
+    pub fn need_ours(
+        &self,
+        op: &'static str,
+        subject: impl std::fmt::Display,
+        name: IfName,
+    ) -> Result<u32, NetlinkError> {
+        match self.by_name(name) {
+            Some(link) if link.is_ours() => Ok(link.index),
+            Some(link) => Err(NetlinkError::foreign(op, subject, link.describe())),
+            None => Err(NetlinkError::missing(op, subject, format_args!("link {name}"))),
+        }
+    }
+}
+
+/// The request for one link, or for all when `index` is 0.
+fn get_request(request: &mut Batch, index: u32) {
+    let header = rt::link_header(index, 0, 0);
+    request.push(rt::RTM_GETLINK, 0, &header).u32(rt::IFLA_EXT_MASK, rt::SKIP_STATS);
+}

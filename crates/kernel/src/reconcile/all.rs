@@ -1,0 +1,273 @@
+//! All kinds of one network namespace, in the order in which they need each other.
+//!
+//! What is made goes from sysctls to routes and rules, what is removed the other way. Links are special:
+//! what lies behind one (addresses, neighbours, FDB entries, next hops, routes) dies with it, or with its
+//! carrier, and the kernel says little or nothing of that. So a link that went away, came, went up or down
+//! means that all kinds behind links are read back. A next hop that went takes routes with it and means
+//! that the routes are read back.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Instant,
+};
+
+use russet_desired::{
+    Address, AddressKey, Fdb, FdbKey, Key, Link, LinkKind, Neighbour, NeighbourKey, NextHop,
+    Patches, Port, Route, Sysctl,
+};
+use russet_net::{IfName, Mac};
+
+use super::{News, Path, Reconciler, part::Part, rules::Rules};
+use crate::{
+    Host, KernelError,
+    address::AddressDriver,
+    fdb::FdbDriver,
+    link::{LinkChange, LinkDriver},
+    neighbour::NeighbourDriver,
+    netlink::{Message, rt},
+    next_hop::NextHopDriver,
+    port::PortDriver,
+    route::RouteDriver,
+    sysctl::SysctlDriver,
+};
+
+/// The reconcilers of every kind, and what they share.
+#[derive(Debug)]
+pub struct Reconcilers {
+    host: Host,
+    sysctls: Reconciler<Sysctl, SysctlDriver>,
+    links: Reconciler<Link, LinkDriver>,
+    ports: Reconciler<Port, PortDriver>,
+    addresses: Reconciler<Address, AddressDriver>,
+    neighbours: Reconciler<Neighbour, NeighbourDriver>,
+    fdb: Reconciler<Fdb, FdbDriver>,
+    next_hops: Reconciler<NextHop, NextHopDriver>,
+    routes: Reconciler<Route, RouteDriver>,
+    rules: Rules,
+    resyncs: u64,
+}
+
+impl Reconcilers {
+    /// Opens the sockets in the thread's network namespace. Nothing is changed yet.
+    ///
+    /// # Errors
+    ///
+    /// When a socket cannot be had.
+    pub fn open() -> Result<Self, KernelError> {
+        Ok(Self {
+            host: Host::open()?,
+            sysctls: Reconciler::new(SysctlDriver::default()),
+            links: Reconciler::new(LinkDriver),
+            ports: Reconciler::new(PortDriver),
+            addresses: Reconciler::new(AddressDriver),
+            neighbours: Reconciler::new(NeighbourDriver),
+            fdb: Reconciler::new(FdbDriver),
+            next_hops: Reconciler::new(NextHopDriver::default()),
+            routes: Reconciler::new(RouteDriver),
+            rules: Rules::open()?,
+            resyncs: 0,
+        })
+    }
+
+    /// Takes newer wishes. Cheap: the kernel is not touched until [`Self::apply`].
+    pub fn update(&mut self, mut patches: Patches) {
+        for part in self.row() {
+            part.update(&mut patches);
+        }
+    }
+
+    /// Says that every wish has been told, so what is ours and unwished may go.
+    pub fn complete(&mut self) {
+        for part in self.row() {
+            part.complete();
+        }
+    }
+
+    /// Asks for everything to be read back before the next change.
+    pub fn mark_stale(&mut self, path: Path) {
+        for part in self.row() {
+            part.mark_stale(path);
+        }
+    }
+
+    /// Asks for the rules alone to be read back.
+    pub fn mark_rules_stale(&mut self, path: Path) {
+        self.rules.mark_stale(path);
+    }
+
+    /// Tries again what was refused.
+    pub fn retry(&mut self) {
+        for part in self.row() {
+            part.retry();
+        }
+    }
+
+    /// Takes in one event of `NETLINK_ROUTE`. Whoever calls it resolves `by` only when it is asked for.
+    pub fn observe(
+        &mut self,
+        message: &Message<'_>,
+        by: &mut dyn FnMut() -> Option<Arc<str>>,
+        now: Instant,
+    ) {
+        if matches!(message.kind, rt::RTM_NEWLINK | rt::RTM_DELLINK) {
+            let change = self.host.links.observe(message);
+            self.observe_link(change);
+        }
+        let (host, row) = self.host_and_row();
+        for part in row {
+            part.observe(host, message, by, now);
+        }
+        if self.next_hops.is_stale() {
+            self.routes.mark_stale(Path::Event);
+        }
+    }
+
+    fn observe_link(&mut self, change: LinkChange) {
+        let LinkChange::Behind(name) = change else { return };
+        if self.is_used(name) {
+            self.mark_behind_stale(Path::Event);
+        }
+        if self.is_needed(name) {
+            self.retry();
+        }
+    }
+
+    /// Whether something that is wanted lies behind the link.
+    fn is_used(&self, link: IfName) -> bool {
+        let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let address = AddressKey { link, addr: lowest, len: 0 };
+        let neighbour = NeighbourKey { link, ip: lowest };
+        let entry = FdbKey { link, mac: Mac::ZERO };
+        let first = |key: Option<IfName>| key == Some(link);
+        first(self.addresses.desired().range(address..).next().map(|(key, _)| key.link))
+            || first(self.neighbours.desired().range(neighbour..).next().map(|(key, _)| key.link))
+            || first(self.fdb.desired().range(entry..).next().map(|(key, _)| key.link))
+            || self.next_hops.desired().keys().any(|key| key.link == link)
+    }
+
+    /// Whether something that is wanted may wait for the link.
+    fn is_needed(&self, link: IfName) -> bool {
+        let stands_on = |kind: &LinkKind| match kind {
+            LinkKind::Vxlan(spec) => spec.underlay == link,
+            LinkKind::Bridge | LinkKind::PodVeth => false,
+        };
+        let links = self.links.desired();
+        links.contains_key(&link)
+            || self.is_used(link)
+            || links.values().any(|spec| spec.master == Some(link) || stands_on(&spec.kind))
+    }
+
+    fn mark_behind_stale(&mut self, path: Path) {
+        self.ports.mark_stale(path);
+        self.addresses.mark_stale(path);
+        self.neighbours.mark_stale(path);
+        self.fdb.mark_stale(path);
+        self.next_hops.mark_stale(path);
+        self.routes.mark_stale(path);
+    }
+
+    /// Reads back what is stale, then makes, changes and removes what is pending.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be read back. What could not be stays stale; nothing is lost by calling again.
+    pub fn apply(&mut self, now: Instant) -> Result<(), KernelError> {
+        self.resync(now)?;
+        self.sysctls.upsert(&mut self.host, now);
+        self.apply_links(now)?;
+        let (host, row) = self.host_and_row();
+        for part in row.into_iter().skip(2) {
+            part.upsert(host, now);
+        }
+        let (host, row) = self.host_and_row();
+        for part in row.into_iter().rev() {
+            part.remove(host);
+        }
+        Ok(())
+    }
+
+    /// A link that we made, or made again, has nothing behind it yet, whatever we thought was there.
+    fn apply_links(&mut self, now: Instant) -> Result<(), KernelError> {
+        let before = self.host.links.numbers();
+        self.links.upsert(&mut self.host, now);
+        if before != self.host.links.numbers() {
+            self.mark_behind_stale(Path::Own);
+            self.resync(now)?;
+        }
+        Ok(())
+    }
+
+    fn resync(&mut self, now: Instant) -> Result<(), KernelError> {
+        let (host, row) = self.host_and_row();
+        let mut resyncs = 0;
+        let result = row.into_iter().filter(|part| part.is_stale()).try_for_each(|part| {
+            resyncs += 1;
+            part.resync(host, now)
+        });
+        self.resyncs += resyncs;
+        result
+    }
+
+    /// Whether [`Self::apply`] has anything to do.
+    pub fn is_pending(&mut self) -> bool {
+        self.row().iter().any(|part| part.is_stale() || part.is_pending())
+    }
+
+    /// How many objects are refused now.
+    pub fn refused(&mut self) -> usize {
+        self.row().iter().map(|part| part.refused()).sum()
+    }
+
+    /// How many objects are wanted, by kind.
+    pub fn wanted(&mut self) -> Vec<(&'static str, usize)> {
+        self.row().iter().map(|part| (part.name(), part.wanted())).collect()
+    }
+
+    /// What was noticed since the last call.
+    pub fn take_news(&mut self) -> Vec<News<Key>> {
+        let mut news = Vec::new();
+        for part in self.row() {
+            part.take_news(&mut news);
+        }
+        news
+    }
+
+    /// How many kinds were read back, ever, each time counted.
+    pub fn resyncs(&self) -> u64 {
+        self.resyncs
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What each sysctl was before we set it for the first time.
+    pub fn sysctls_before(&self) -> &std::collections::BTreeMap<String, String> {
+        self.sysctls.driver().before()
+    }
+
+    fn row(&mut self) -> [&mut dyn Part; 9] {
+        self.host_and_row().1
+    }
+
+    /// The kinds in the order of making.
+    fn host_and_row(&mut self) -> (&mut Host, [&mut dyn Part; 9]) {
+        let row: [&mut dyn Part; 9] = [
+            &mut self.sysctls,
+            &mut self.links,
+            &mut self.ports,
+            &mut self.addresses,
+            &mut self.neighbours,
+            &mut self.fdb,
+            &mut self.next_hops,
+            &mut self.routes,
+            &mut self.rules,
+        ];
+        (&mut self.host, row)
+    }
+}

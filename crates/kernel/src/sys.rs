@@ -1,0 +1,109 @@
+//! The system calls that no safe crate wraps. The only unsafe code of the workspace is here.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{c_int, c_void},
+    io, mem,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// Sets an option of level `SOL_NETLINK` whose value is a number.
+///
+/// # Errors
+///
+/// When the kernel does not know the option or refuses the value.
+pub fn set_netlink_option(fd: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+    let len = mem::size_of::<c_int>();
+    // SAFETY: `value` is a live `c_int` for the length of the call and `len` is its size; the descriptor
+    // is open, because it is borrowed.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const value).cast::<c_void>(),
+            libc::socklen_t::try_from(len).unwrap_or_default(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Moves the calling thread, and no other, into a fresh network namespace.
+///
+/// # Errors
+///
+/// When we may not (`EPERM`), or the kernel has no memory.
+pub fn unshare_network() -> io::Result<()> {
+    // SAFETY: only `UnshareFlags::FILES` can harm another thread, and it is not among the flags.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?)
+}
+
+/// Lets a netlink socket pass over the messages that a request from `port` caused.
+///
+/// # Errors
+///
+/// When the kernel refuses the filter.
+pub fn pass_over_port(fd: BorrowedFd<'_>, port: u32) -> io::Result<()> {
+    // The filter loads in network order what lies in memory in the host's.
+    let wanted = u32::from_be_bytes(port.to_ne_bytes());
+    let mut program = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, NLMSG_PID_AT),
+        libc::sock_filter {
+            jf: 1,
+            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, wanted)
+        },
+        statement(libc::BPF_RET | libc::BPF_K, 0),
+        statement(libc::BPF_RET | libc::BPF_K, u32::MAX),
+    ];
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).unwrap_or_default(),
+        filter: program.as_mut_ptr(),
+    };
+    let len = mem::size_of::<libc::sock_fprog>();
+    // SAFETY: `filter` is a live `sock_fprog` of size `len`, and its pointer leads to `program`, which lives
+    // through the call and has as many statements as it says; the kernel copies them. The descriptor is
+    // open, because it is borrowed.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast::<c_void>(),
+            libc::socklen_t::try_from(len).unwrap_or_default(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn statement(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: u16::try_from(code).unwrap_or_default(), jt: 0, jf: 0, k }
+}
+
+/// Where `nlmsghdr` has `nlmsg_pid`.
+const NLMSG_PID_AT: u32 = 12;
+
+/// Binds a packet socket to the link with this index: from then on it gets every packet of that link, in
+/// either direction (packet(7)). The socket is to be made with protocol 0, so that none came before.
+///
+/// # Errors
+///
+/// When the link is gone, or the descriptor is no packet socket.
+pub fn bind_packet_socket(fd: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
+    let number = |wide: c_int| u16::try_from(wide).unwrap_or_default();
+    // SAFETY: `sockaddr_ll` is made of numbers and arrays of numbers, for which all zeroes is a value.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = number(libc::AF_PACKET);
+    address.sll_protocol = number(libc::ETH_P_ALL).to_be();
+    address.sll_ifindex = ifindex.cast_signed();
+    let len = mem::size_of::<libc::sockaddr_ll>();
+    // SAFETY: `address` is a live `sockaddr_ll` for the length of the call and `len` is its size; the
+    // descriptor is open, because it is borrowed.
+    let done = unsafe {
+        libc::bind(
+            fd.as_raw_fd(),
+            (&raw const address).cast::<libc::sockaddr>(),
+            libc::socklen_t::try_from(len).unwrap_or_default(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

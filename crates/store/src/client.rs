@@ -1,0 +1,74 @@
+//! A client of etcd's v3 API: the part of it that the contract needs.
+//!
+//! - `client/call.rs`: one request - endpoint, token, time limit, what may be repeated;
+//! - `client/kv.rs`: reads, compare-and-swap writes, leases;
+//! - `client/identity.rs`: the cluster's id;
+//! - `client/watch.rs`: a snapshot, then every change, across breaks and compactions.
+//!
+//! A handle is cheap to clone and shares its connections. Creating one connects to nothing: the
+//! first request does.
+
+mod backoff;
+mod call;
+mod identity;
+mod kv;
+mod watch;
+
+use std::sync::{Arc, atomic::AtomicUsize};
+
+use tonic::transport::Channel;
+
+pub use self::{
+    identity::ClusterId,
+    kv::{Listing, ServerStatus},
+    watch::Watch,
+};
+use crate::{
+    config::{ClientConfig, Login},
+    contract::WatchRequest,
+};
+
+/// A handle on the datastore.
+#[derive(Clone, Debug)]
+pub struct EtcdClient {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// One connection per endpoint, made when it is first needed and again after it broke.
+    channels: Vec<(Channel, String)>,
+    /// The endpoint that answered last; a failure moves it on.
+    current: AtomicUsize,
+    login: Option<Login>,
+    token: tokio::sync::Mutex<call::Token>,
+    request_timeout: std::time::Duration,
+}
+
+impl EtcdClient {
+    /// Creates a handle. Must be called inside a tokio runtime, whose tasks drive the connections.
+    #[must_use]
+    pub fn new(config: &ClientConfig) -> Self {
+        let channels = config.endpoints.iter().map(|endpoint| {
+            let name = endpoint.uri().to_string();
+            (endpoint.connect_lazy(), name.trim_end_matches('/').to_owned())
+        });
+        let shared = Shared {
+            channels: channels.collect(),
+            current: AtomicUsize::new(0),
+            login: config.login.clone(),
+            token: tokio::sync::Mutex::default(),
+            request_timeout: config.request_timeout,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Watches every key under the prefixes. Ends when the returned handle is dropped.
+    ///
+    /// The events wait in a bounded queue; a receiver that is slow slows the stream down, it loses
+    /// nothing.
+    #[must_use]
+    pub fn watch(&self, request: WatchRequest) -> Watch {
+        Watch::start(self.clone(), request)
+    }
+}

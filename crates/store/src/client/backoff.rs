@@ -1,0 +1,54 @@
+//! How long to wait before the next attempt: from 100 ms doubling to 5 s, half of it random so that
+//! a thousand agents that lost the same server do not come back in the same moment.
+
+use std::time::Duration;
+
+/// The waiting times of one thing that is tried again and again.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) const MIN: Duration = Duration::from_millis(100);
+    pub(crate) const MAX: Duration = Duration::from_secs(5);
+
+    pub(crate) fn new() -> Self {
+        Self { next: Self::MIN }
+    }
+
+    /// Starts over from the shortest wait.
+    pub(crate) fn reset(&mut self) {
+        self.next = Self::MIN;
+    }
+
+    /// Returns the next wait; `random` decides between half and all of it.
+    pub(crate) fn next(&mut self, random: u64) -> Duration {
+        let whole = self.next;
+        self.next = (whole * 2).min(Self::MAX);
+        let half = whole / 2;
+        let spread = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
+        half + Duration::from_micros(random % spread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_maximum_and_stay_there() {
+        let mut backoff = Backoff::new();
+        let waits: Vec<_> = (0..8).map(|_| backoff.next(0).as_millis()).collect();
+        assert_eq!(waits, [50, 100, 200, 400, 800, 1_600, 2_500, 2_500]);
+        backoff.reset();
+        assert_eq!(backoff.next(0).as_millis(), 50);
+    }
+
+    #[test]
+    fn randomness_never_exceeds_the_wait() {
+        for random in [0, 1, 49_999, 50_000, 50_001, u64::MAX] {
+            assert!(Backoff::new().next(random) <= Backoff::MIN);
+        }
+    }
+}

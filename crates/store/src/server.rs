@@ -1,0 +1,230 @@
+//! `russet store`: a small etcd v3 server in one process.
+//!
+//! ```text
+//!  connections ── grpc.rs ── commands (bounded) ──▶ owner.rs: one task that owns everything
+//!      ▲                                              │  txn.rs    a request upon the two below
+//!      │                                              │  mvcc.rs   keys and their history (pure)
+//!      └── watch.rs ◀── "the revision is now N" ──────┘  lease.rs  who expires when (pure)
+//! ```
+//!
+//! Nothing is pushed to a watcher: each stream pulls the history from where it stands when it has
+//! room, so one that is slow holds nobody back and costs no memory. When the history it needs is
+//! compacted it is told so, as by etcd.
+//!
+//! This form keeps everything in memory: a restart is an empty store of another cluster number. It
+//! is one machine's store and does not pretend to be more.
+
+mod grpc;
+mod lease;
+mod mvcc;
+mod owner;
+mod txn;
+mod watch;
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use tokio::net::TcpListener;
+use tonic::transport::{
+    Certificate, Identity, Server, ServerTlsConfig,
+    server::{Router, TcpIncoming},
+};
+
+use crate::{
+    config::{ConfigFaults, read_certificates, read_key},
+    random,
+};
+
+/// How the store is served.
+#[derive(Clone, Debug, Default)]
+pub struct ServerConfig {
+    pub exposure: Exposure,
+    pub limits: Limits,
+    /// The cluster number in every header. Random unless told: what was in memory is gone after a
+    /// restart, so it is another store and must not look like the same.
+    pub cluster: Option<u64>,
+}
+
+/// Who can reach the store, and how they prove who they are.
+#[derive(Clone, Debug, Default)]
+pub enum Exposure {
+    /// Plain text, on a loopback address only; any other is refused.
+    #[default]
+    Loopback,
+    /// Plain text on any address: *whoever reaches the port reads and writes the whole network's
+    /// configuration*. For network namespaces that nobody else can reach, such as the lab's.
+    AllowPlaintext,
+    /// TLS, and only clients whose certificate the authority signed.
+    MutualTls(MutualTls),
+}
+
+/// The certificates of a server that asks its clients for theirs.
+#[derive(Clone)]
+pub struct MutualTls {
+    identity: Identity,
+    client_ca: Certificate,
+}
+
+/// What bounds the memory that clients can make the store use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one request (`--max-request-bytes` of etcd).
+    pub request_bytes: usize,
+    /// Compares, and operations of either branch, of one transaction (`--max-txn-ops`).
+    pub txn_ops: usize,
+    /// Bytes of keys and values, history included (`--quota-backend-bytes`).
+    pub store_bytes: u64,
+    /// Revisions of history that are kept; older ones are compacted on the way.
+    pub history: u64,
+    /// Leases that live at one time.
+    pub leases: usize,
+    /// Watchers on one stream.
+    pub watchers_per_stream: usize,
+    /// Streams and requests at one time on one connection.
+    pub streams_per_connection: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes: 1_536 * 1_024,
+            txn_ops: 128,
+            store_bytes: 512 << 20,
+            history: 100_000,
+            leases: 100_000,
+            watchers_per_stream: 10_000,
+            streams_per_connection: 1_024,
+        }
+    }
+}
+
+/// Why the store cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(
+        "listen on {0}: not a loopback address, and neither mutual TLS nor plain text is configured"
+    )]
+    Exposed(SocketAddr),
+    #[error("listen address")]
+    Listener(#[source] std::io::Error),
+    #[error("serve the datastore")]
+    Transport(#[source] tonic::transport::Error),
+}
+
+impl MutualTls {
+    /// Reads the server's certificate and key and the authority of its clients, all PEM.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once.
+    pub fn read(cert: &Path, key: &Path, client_ca: &Path) -> Result<Self, ConfigFaults> {
+        let mut faults = Vec::new();
+        let cert = read_certificates(cert, &mut faults);
+        let key = read_key(key, &mut faults);
+        let client_ca = read_certificates(client_ca, &mut faults);
+        match (cert, key, client_ca) {
+            (Some(cert), Some(key), Some(ca)) => Ok(Self {
+                identity: Identity::from_pem(cert, key),
+                client_ca: Certificate::from_pem(ca),
+            }),
+            _ => Err(ConfigFaults(faults)),
+        }
+    }
+
+    fn server(self) -> ServerTlsConfig {
+        ServerTlsConfig::new().identity(self.identity).client_ca_root(self.client_ca)
+    }
+}
+
+impl std::fmt::Debug for MutualTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MutualTls")
+    }
+}
+
+/// Serves an empty store on `listener` until `shutdown` is ready, then ends every stream and waits a
+/// little for the requests that run.
+///
+/// # Errors
+///
+/// When the address is exposed without protection, or the certificates do not fit.
+pub async fn serve(
+    config: ServerConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let address = listener.local_addr().map_err(ServeError::Listener)?;
+    let (server, scheme) = prepare(config.exposure, address)?;
+    let identity = grpc::ServerIdentity {
+        cluster: config.cluster.unwrap_or_else(random::id64),
+        member: random::id64(),
+        url: format!("{scheme}://{address}"),
+    };
+    let owner = owner::start(config.limits.clone());
+    let router = server
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .max_concurrent_streams(config.limits.streams_per_connection);
+    let router = grpc::routes(router, &owner.handle, identity, &config.limits);
+    tracing::info!(via = %address, "datastore served");
+    run(router, listener, owner, shutdown).await
+}
+
+async fn run(
+    router: Router,
+    listener: TcpListener,
+    owner: owner::Owner,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = router.serve_with_incoming_shutdown(incoming, async move {
+        // An error means that the other half is gone, which is a reason to stop as well.
+        let _ = stopped.await;
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended.map_err(ServeError::Transport),
+        () = shutdown => {}
+    }
+    // Without an owner the streams end, and with them the connections.
+    owner.stop().await;
+    drop(stop);
+    match tokio::time::timeout(SHUTDOWN_GRACE, serving).await {
+        Ok(ended) => ended.map_err(ServeError::Transport),
+        Err(_) => Ok(()),
+    }
+}
+
+fn prepare(exposure: Exposure, address: SocketAddr) -> Result<(Server, &'static str), ServeError> {
+    match exposure {
+        Exposure::Loopback if !address.ip().is_loopback() => Err(ServeError::Exposed(address)),
+        Exposure::Loopback | Exposure::AllowPlaintext => Ok((Server::builder(), "http")),
+        Exposure::MutualTls(tls) => {
+            let server = Server::builder().tls_config(tls.server());
+            Ok((server.map_err(ServeError::Transport)?, "https"))
+        }
+    }
+}
+
+/// A client that says nothing for this long is asked whether it is there.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_others_can_reach_is_refused_unless_told_otherwise() {
+        let elsewhere: SocketAddr = "192.0.2.1:2379".parse().unwrap();
+        let everywhere: SocketAddr = "[::]:2379".parse().unwrap();
+        let here: SocketAddr = "127.0.0.1:2379".parse().unwrap();
+        for address in [elsewhere, everywhere] {
+            let refused = prepare(Exposure::Loopback, address).map(drop).unwrap_err();
+            assert!(matches!(refused, ServeError::Exposed(at) if at == address));
+            assert!(prepare(Exposure::AllowPlaintext, address).is_ok());
+        }
+        assert!(prepare(Exposure::Loopback, here).is_ok());
+    }
+}

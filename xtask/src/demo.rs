@@ -1,0 +1,3 @@
+//! The demo.
+use anyhow::Result;
+pub fn run() -> Result<()> { Ok(()) }

@@ -1,0 +1,83 @@
+//! Russet's own tooling: `cargo xtask demo|test|bench|ci|setup`.
+//!
+//! `setup` knows which programs the tests need and where Debian has them, `run` starts other programs and
+//! says what it starts, `layers` holds the crates to the architecture's map.
+
+mod demo;
+mod layers;
+mod run;
+mod setup;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::run::Cargo;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Russet's own tooling", version)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Builds, brings up three nodes in namespaces and shows what Russet does
+    Demo,
+    /// Installs what the tests need (as root on Debian; else says what is missing) and runs them all
+    Test {
+        /// Only tests whose name holds this
+        filter: Option<String>,
+    },
+    /// Measures against baselines in the same run; prints a table and writes JSON
+    Bench {
+        /// Names of figures; all when none is given
+        figures: Vec<String>,
+    },
+    /// What CI runs: formatting, lints, documentation, tests
+    Ci,
+    /// Installs what the tests need, and nothing else
+    Setup,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Args::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("xtask: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(task: Task) -> Result<()> {
+    match task {
+        Task::Demo => demo::run(),
+        Task::Test { filter } => test(filter.as_deref()),
+        Task::Bench { figures } => bench(&figures),
+        Task::Ci => ci(),
+        Task::Setup => setup::install(),
+    }
+}
+
+/// Unit, property and end-to-end tests. The binaries come first: the end-to-end tests run them.
+fn test(filter: Option<&str>) -> Result<()> {
+    setup::install()?;
+    Cargo::new(["build", "--workspace", "--bins"]).run()?;
+    Cargo::new(["test", "--workspace", "--no-fail-fast"]).args(filter).run()
+}
+
+fn bench(figures: &[String]) -> Result<()> {
+    setup::install()?;
+    Cargo::new(["build", "--release", "--workspace", "--bins"]).run()?;
+    Cargo::new(["run", "--release", "--quiet", "--package", "russet-bench", "--"]).args(figures).run()
+}
+
+fn ci() -> Result<()> {
+    Cargo::new(["fmt", "--all", "--check"]).run()?;
+    Cargo::new(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()?;
+    Cargo::new(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
+    test(None)
+}
