@@ -1,4 +1,6 @@
-//! `russet store`: the embedded datastore.
+//! `russet store`: the embedded datastore, and, in `key`, single keys of any store.
+
+mod key;
 
 use std::{future::Future, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -13,8 +15,13 @@ use crate::agent::{LogFormat, start_logs};
 #[command(long_about = "Runs the embedded datastore: etcd's v3 API on one machine, in memory.
 
 What it holds is gone when it ends; nodes notice that (the cluster's id is another) and remove nothing.
-Off loopback it wants mutual TLS.")]
+Off loopback it wants mutual TLS.
+
+With put, get or del it speaks to a running store instead, to ours or to an etcd.")]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct StoreArgs {
+    #[command(subcommand)]
+    command: Option<key::KeyCommand>,
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2379", env = "RUSSET_STORE_LISTEN")]
     listen: SocketAddr,
@@ -37,6 +44,9 @@ pub struct StoreArgs {
 }
 
 pub fn run(args: StoreArgs) -> Result<ExitCode> {
+    if let Some(command) = args.command {
+        return key::run(command);
+    }
     start_logs(args.log_format);
     let config = ServerConfig { exposure: args.exposure()?, ..ServerConfig::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;

@@ -50,7 +50,9 @@ impl Ruleset for Fake {
         self.tried.push(steps.to_vec());
         let outcomes: Vec<_> = steps.iter().map(|step| self.judge(step)).collect();
         if outcomes.iter().all(Result::is_ok) {
-            steps.iter().for_each(|step| self.held.note(step.clone()));
+            for step in steps {
+                self.held.note(step.clone());
+            }
         }
         Ok(outcomes)
     }

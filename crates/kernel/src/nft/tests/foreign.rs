@@ -48,7 +48,7 @@ fn every_forward_chain_that_drops_is_named_with_its_reason() {
         assert_eq!(dropping(&mut driver), []);
         run(DOCKER);
         nft(FIREWALLD);
-        nft(r#"
+        nft(r"
 table ip6 strict {
     chain last { counter drop; }
     chain first { tcp dport 22 accept; }
@@ -78,7 +78,7 @@ table bridge filter {
         type filter hook forward priority 0; policy drop;
     }
 }
-"#);
+");
         assert_eq!(
             dropping(&mut driver),
             [

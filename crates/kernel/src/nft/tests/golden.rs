@@ -23,8 +23,8 @@ fn hex(fill: impl FnOnce(&mut Batch)) -> String {
     fill(&mut batch);
     let (header, body) = batch.bytes().split_at(16);
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-    let words: Vec<_> =
-        body.chunks(4).map(|w| w.iter().map(|b| format!("{b:02x}")).collect::<String>()).collect();
+    let words = body.as_chunks::<4>().0.iter();
+    let words: Vec<_> = words.map(|word| format!("{:08x}", u32::from_be_bytes(*word))).collect();
     format!("{:04x} {:04x} {}", half(4), half(6), words.join(" "))
 }
 

@@ -17,7 +17,7 @@ use crate::{
         Nft,
         kernel::{Kernel, Ruleset},
         object::{self, TableRef},
-        plan::{Wanted, plan},
+        plan::{Plan, Wanted, plan},
         rule::write_rule,
     },
     reconcile::Sync,
@@ -147,14 +147,20 @@ fn any_state() -> impl Strategy<Value = Vec<Item>> {
 /// The patch that leads from one state to another.
 fn between(old: &[Item], new: &[Item]) -> Patches {
     let mut patches = Patches::default();
-    old.iter().for_each(|item| patches.unset(item.key()));
-    new.iter().for_each(|item| patches.set(item.clone()));
+    for item in old {
+        patches.unset(item.key());
+    }
+    for item in new {
+        patches.set(item.clone());
+    }
     patches
 }
 
 fn wanted(items: &[Item]) -> Wanted {
     let mut all = russet_desired::Tables::default();
-    items.iter().for_each(|item| all.insert(item.clone()));
+    for item in items {
+        all.insert(item.clone());
+    }
     Wanted { sets: all.sets, elements: all.elements.into_keys().collect(), chains: all.chains }
 }
 
@@ -164,7 +170,7 @@ fn assert_holds(items: &[Item]) {
     let wanted = wanted(items);
     let held = found.elements();
     let pending = wanted.elements.iter().copied().chain(held).collect();
-    assert_eq!(plan(&wanted, &found, &pending, Sync::Complete), Default::default());
+    assert_eq!(plan(&wanted, &found, &pending, Sync::Complete), Plan::default());
 }
 
 const SOME: u32 = 40;
