@@ -1,3 +1,5 @@
 //! The demo.
 use anyhow::Result;
-pub fn run() -> Result<()> { Ok(()) }
+pub fn run() -> Result<()> {
+    Ok(())
+}

@@ -17,18 +17,42 @@ mod tests {
         ("russet-kernel", &["russet-net", "russet-desired"]),
         (
             "russet-agent",
-            &["russet-net", "russet-desired", "russet-core", "russet-api", "russet-store", "russet-kernel"],
+            &[
+                "russet-net",
+                "russet-desired",
+                "russet-core",
+                "russet-api",
+                "russet-store",
+                "russet-kernel",
+            ],
         ),
         ("russet-cni", &["russet-net", "russet-api"]),
         ("russet-lab", &["russet-net", "russet-api", "russet-kernel"]),
         (
             "russet",
             &[
-                "russet-net", "russet-desired", "russet-core", "russet-api", "russet-store", "russet-kernel",
-                "russet-agent", "russet-lab", "russet-cni",
+                "russet-net",
+                "russet-desired",
+                "russet-core",
+                "russet-api",
+                "russet-store",
+                "russet-kernel",
+                "russet-agent",
+                "russet-lab",
+                "russet-cni",
             ],
         ),
-        ("russet-bench", &["russet-net", "russet-desired", "russet-core", "russet-api", "russet-kernel", "russet-lab"]),
+        (
+            "russet-bench",
+            &[
+                "russet-net",
+                "russet-desired",
+                "russet-core",
+                "russet-api",
+                "russet-kernel",
+                "russet-lab",
+            ],
+        ),
         ("xtask", &[]),
     ];
 
@@ -46,13 +70,20 @@ mod tests {
     ];
 
     /// Without any async runtime, however far away.
-    const WITHOUT_RUNTIME: &[&str] =
-        &["russet-net", "russet-desired", "russet-core", "russet-api", "russet-kernel", "russet-cni"];
+    const WITHOUT_RUNTIME: &[&str] = &[
+        "russet-net",
+        "russet-desired",
+        "russet-core",
+        "russet-api",
+        "russet-kernel",
+        "russet-cni",
+    ];
 
     #[test]
     fn every_edge_between_our_crates_is_on_the_map() {
         let metadata = metadata();
-        let ours: BTreeSet<_> = metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect();
+        let ours: BTreeSet<_> =
+            metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect();
         let map: BTreeMap<_, _> = EDGES.iter().copied().collect();
         for package in metadata.workspace_packages() {
             let allowed = map.get(package.name.as_str());
@@ -90,7 +121,11 @@ mod tests {
     }
 
     fn normal(package: &Package) -> impl Iterator<Item = &str> {
-        package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal).map(|d| d.name.as_str())
+        package
+            .dependencies
+            .iter()
+            .filter(|d| d.kind == DependencyKind::Normal)
+            .map(|d| d.name.as_str())
     }
 
     /// The names of all that a package depends on, tests and build scripts apart.
@@ -110,6 +145,11 @@ mod tests {
                 }
             }
         }
-        metadata.packages.iter().filter(|p| seen.contains(&p.id)).map(|p| p.name.to_string()).collect()
+        metadata
+            .packages
+            .iter()
+            .filter(|p| seen.contains(&p.id))
+            .map(|p| p.name.to_string())
+            .collect()
     }
 }

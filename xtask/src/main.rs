@@ -72,7 +72,9 @@ fn test(filter: Option<&str>) -> Result<()> {
 fn bench(figures: &[String]) -> Result<()> {
     setup::install()?;
     Cargo::new(["build", "--release", "--workspace", "--bins"]).run()?;
-    Cargo::new(["run", "--release", "--quiet", "--package", "russet-bench", "--"]).args(figures).run()
+    Cargo::new(["run", "--release", "--quiet", "--package", "russet-bench", "--"])
+        .args(figures)
+        .run()
 }
 
 fn ci() -> Result<()> {

@@ -64,7 +64,10 @@ async fn converse(mut stream: UnixStream, owner: &OwnerHandle) -> io::Result<()>
 
 async fn read(stream: &mut UnixStream) -> Result<Request, String> {
     let mut header = [0; frame::HEADER_LEN];
-    stream.read_exact(&mut header).await.map_err(|err| format!("read the request's length: {err}"))?;
+    stream
+        .read_exact(&mut header)
+        .await
+        .map_err(|err| format!("read the request's length: {err}"))?;
     let len = frame::body_len(header).map_err(|err| one_line(&err))?;
     let mut body = vec![0; len];
     stream.read_exact(&mut body).await.map_err(|err| format!("read the request: {err}"))?;

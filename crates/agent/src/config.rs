@@ -106,7 +106,8 @@ impl Config {
 fn read(path: &Path) -> Result<RawConfig, String> {
     let text = std::fs::read_to_string(path).map_err(|err| format!("{}: {err}", path.display()))?;
     // The parser's text names line and column, and shows the line.
-    toml::from_str(&text).map_err(|err| format!("{}: {}", path.display(), err.to_string().trim_end()))
+    toml::from_str(&text)
+        .map_err(|err| format!("{}: {}", path.display(), err.to_string().trim_end()))
 }
 
 impl Default for Paths {
@@ -155,7 +156,16 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(err.0.len(), 9, "{err}");
-        for place in ["node", "preset", "interface", "public-ip", "lease-renew-margin-minutes", "store", "pods.bridge", "http.listen"] {
+        for place in [
+            "node",
+            "preset",
+            "interface",
+            "public-ip",
+            "lease-renew-margin-minutes",
+            "store",
+            "pods.bridge",
+            "http.listen",
+        ] {
             assert!(err.0.iter().any(|fault| fault.contains(place)), "{place} is missing in {err}");
         }
     }

@@ -80,7 +80,8 @@ impl Disk for Files {
             entries => entries?,
         };
         // A name that is not UTF-8 is none of ours.
-        let names = entries.filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose());
+        let names =
+            entries.filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose());
         let mut names = names.collect::<io::Result<Vec<_>>>()?;
         names.sort_unstable();
         Ok(names)
@@ -118,12 +119,15 @@ impl Disk for Files {
     }
 
     fn lock(&self, folder: &Path) -> io::Result<Lock> {
-        let file = File::options().write(true).create(true).truncate(false).open(folder.join("lock"))?;
+        let file =
+            File::options().write(true).create(true).truncate(false).open(folder.join("lock"))?;
         let until = Instant::now() + LOCK_PATIENCE;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Lock(Some(file))),
-                Err(rustix::io::Errno::AGAIN) if Instant::now() < until => std::thread::sleep(LOCK_STEP),
+                Err(rustix::io::Errno::AGAIN) if Instant::now() < until => {
+                    std::thread::sleep(LOCK_STEP);
+                }
                 Err(errno) => return Err(errno.into()),
             }
         }

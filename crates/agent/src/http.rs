@@ -74,7 +74,9 @@ async fn answer(request: &Request<Incoming>, owner: &OwnerHandle) -> Response<Fu
         return page(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n".into());
     }
     match owner.ask(Ask::Status).await {
-        Answer::Status(status) if path == "/metrics" => page(StatusCode::OK, metrics::text(&status)),
+        Answer::Status(status) if path == "/metrics" => {
+            page(StatusCode::OK, metrics::text(&status))
+        }
         Answer::Status(status) => ready(&status.not_ready),
         _ => page(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n".into()),
     }

@@ -27,7 +27,11 @@ impl Files {
     /// Whether nothing but the store's revision differs.
     fn is_near(&self, other: &Self) -> bool {
         let without_revision = |files: &Self| {
-            files.checkpoint.clone().map(|checkpoint| Checkpoint { revision: 0, digest: None, ..checkpoint })
+            files.checkpoint.clone().map(|checkpoint| Checkpoint {
+                revision: 0,
+                digest: None,
+                ..checkpoint
+            })
         };
         self.subnet_env == other.subnet_env && without_revision(self) == without_revision(other)
     }
@@ -59,11 +63,17 @@ impl Keeper {
     /// # Errors
     ///
     /// When there can be no thread.
-    pub fn start(disk: Arc<dyn Disk>, checkpoint: PathBuf, subnet_env: PathBuf) -> std::io::Result<Self> {
+    pub fn start(
+        disk: Arc<dyn Disk>,
+        checkpoint: PathBuf,
+        subnet_env: PathBuf,
+    ) -> std::io::Result<Self> {
         let desk = Arc::new(Desk::default());
-        let writer = Writer { disk, checkpoint, subnet_env, written: Files::default(), failed: false };
+        let writer =
+            Writer { disk, checkpoint, subnet_env, written: Files::default(), failed: false };
         let shared = Arc::clone(&desk);
-        let thread = thread::Builder::new().name("keeper".into()).spawn(move || writer.run(&shared))?;
+        let thread =
+            thread::Builder::new().name("keeper".into()).spawn(move || writer.run(&shared))?;
         Ok(Self { desk, thread: Some(thread) })
     }
 
@@ -126,7 +136,12 @@ impl Writer {
             }
             wanted = match wait {
                 None => desk.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner),
-                Some(wait) => desk.changed.wait_timeout(wanted, wait).unwrap_or_else(PoisonError::into_inner).0,
+                Some(wait) => {
+                    desk.changed
+                        .wait_timeout(wanted, wait)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
             };
         }
     }
@@ -151,7 +166,8 @@ impl Writer {
         if let Some(text) = &files.subnet_env
             && files.subnet_env != self.written.subnet_env
         {
-            self.write_subnet_env(text).map_err(|err| format!("write {}: {err}", self.subnet_env.display()))?;
+            self.write_subnet_env(text)
+                .map_err(|err| format!("write {}: {err}", self.subnet_env.display()))?;
         }
         Ok(())
     }
@@ -183,7 +199,8 @@ mod tests {
     #[test]
     fn the_newest_is_on_disk_when_the_keeper_has_ended() {
         let folder = tempfile::tempdir().unwrap();
-        let (file, env) = (folder.path().join("state/checkpoint"), folder.path().join("run/subnet.env"));
+        let (file, env) =
+            (folder.path().join("state/checkpoint"), folder.path().join("run/subnet.env"));
         let keeper = Keeper::start(Arc::new(RealDisk), file.clone(), env.clone()).unwrap();
         for revision in 1..=100 {
             keeper.keep(checkpoint(revision, "a"));

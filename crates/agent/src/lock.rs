@@ -20,7 +20,9 @@ pub struct NodeLock {
 pub enum LockError {
     #[error("another russet agent runs on this node (pid {holder}, lock {})", path.display())]
     Held { path: PathBuf, holder: String },
-    #[error("{program} runs on this node (pid {pid}) and would undo what russet does: stop it first")]
+    #[error(
+        "{program} runs on this node (pid {pid}) and would undo what russet does: stop it first"
+    )]
     Foreign { program: String, pid: u32 },
     #[error("lock {}", path.display())]
     File { path: PathBuf, source: std::io::Error },
@@ -40,11 +42,20 @@ impl NodeLock {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(file)?;
         }
-        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(file)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(file)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut holder = String::new();
             let _ = lock.read_to_string(&mut holder);
-            return Err(LockError::Held { path: path.to_owned(), holder: holder.trim().to_owned() });
+            return Err(LockError::Held {
+                path: path.to_owned(),
+                holder: holder.trim().to_owned(),
+            });
         }
         lock.set_len(0).and_then(|()| lock.rewind()).map_err(file)?;
         writeln!(lock, "{}", std::process::id()).map_err(file)?;

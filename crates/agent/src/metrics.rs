@@ -53,13 +53,25 @@ fn gauges(status: &Status) -> Vec<Row<i64>> {
         ("peers", "Leases of other nodes", count(status.peers_total)),
         ("pods", "Pods of this node", count(status.pods)),
         ("refused_facts", "Facts that are left out", count(status.refused.len())),
-        ("pending_objects", "Kernel objects that are not as they should be", count(status.pending.len())),
-        ("forward_drops", "Foreign forward chains that drop pod traffic", count(status.forward_drops.len())),
+        (
+            "pending_objects",
+            "Kernel objects that are not as they should be",
+            count(status.pending.len()),
+        ),
+        (
+            "forward_drops",
+            "Foreign forward chains that drop pod traffic",
+            count(status.forward_drops.len()),
+        ),
     ];
     if let Some(network) = &status.network {
         rows.push(("pod_mtu_bytes", "The MTU that a new pod is given", network.pod_mtu.into()));
         if let Some(seconds) = network.lease_expires_in_s {
-            rows.push(("lease_expires_seconds", "Seconds until the node's lease runs out", long(seconds)));
+            rows.push((
+                "lease_expires_seconds",
+                "Seconds until the node's lease runs out",
+                long(seconds),
+            ));
         }
     }
     rows
@@ -70,8 +82,16 @@ fn counters(status: &Status) -> Vec<Row<u64>> {
     vec![
         ("kernel_events", "Netlink and nftables events that were looked at", counted.kernel_events),
         ("resyncs", "Whole read-backs of the kernel", counted.resyncs),
-        ("repairs_by_event", "Objects set right because an event told of them", counted.repairs_by_event),
-        ("repairs_by_sweep", "Objects set right because a sweep found them", counted.repairs_by_sweep),
+        (
+            "repairs_by_event",
+            "Objects set right because an event told of them",
+            counted.repairs_by_event,
+        ),
+        (
+            "repairs_by_sweep",
+            "Objects set right because a sweep found them",
+            counted.repairs_by_sweep,
+        ),
         ("netlink_messages", "Netlink messages sent", counted.netlink_messages),
         ("store_events", "Changes received from the datastore", counted.store_events),
         ("cni_adds", "Pods attached", counted.cni_adds),
@@ -88,7 +108,12 @@ mod tests {
         let mut status = Status { ready: true, pods: 3, ..Status::default() };
         status.counters.cni_adds = 7;
         let text = text(&status);
-        for wanted in ["# TYPE russet_ready gauge", "russet_ready 1", "russet_pods 3", "russet_cni_adds_total 7"] {
+        for wanted in [
+            "# TYPE russet_ready gauge",
+            "russet_ready 1",
+            "russet_pods 3",
+            "russet_cni_adds_total 7",
+        ] {
             assert!(text.lines().any(|line| line == wanted), "{wanted} is missing in\n{text}");
         }
     }

@@ -53,14 +53,38 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
 
 fn uplink<'a>(view: &'a NodeView, wanted: &Uplink) -> Result<&'a LinkView, String> {
     if let Some(name) = wanted.interface {
-        return view.link(name).ok_or_else(|| format!("the configured interface {name} does not exist"));
+        return view
+            .link(name)
+            .ok_or_else(|| format!("the configured interface {name} does not exist"));
     }
     let addressed = [wanted.public_ip.map(IpAddr::V4), wanted.public_ipv6.map(IpAddr::V6)];
     let bearer = addressed.into_iter().flatten().find_map(|ip| bearer_of(view, ip));
     let default = || Family::BOTH.into_iter().find_map(|family| view.default_link(family));
-    bearer.or_else(default).ok_or_else(|| {
-        "there is no default route to tell the uplink by; name it with --interface".into()
-    })
+    match bearer.or_else(default) {
+        Some(link) => Ok(link),
+        None => only_candidate(view),
+    }
+}
+
+/// Without a default route there is no doubt either when just one link can be meant.
+fn only_candidate(view: &NodeView) -> Result<&LinkView, String> {
+    let is_candidate = |link: &&LinkView| {
+        link.group != GROUP
+            && !link.loopback.is_on()
+            && Family::BOTH.iter().any(|f| link.best_address(*f).is_some())
+    };
+    let candidates: Vec<_> = view.links.iter().filter(is_candidate).collect();
+    match candidates.as_slice() {
+        [link] => Ok(link),
+        [] => Err("no link has an address, so there is no uplink".into()),
+        several => {
+            let names: Vec<_> = several.iter().map(|link| link.name.to_string()).collect();
+            let names = names.join(", ");
+            Err(format!(
+                "there is no default route to tell the uplink by; name one of {names} with --interface"
+            ))
+        }
+    }
 }
 
 fn bearer_of(view: &NodeView, ip: IpAddr) -> Option<&LinkView> {
@@ -73,7 +97,8 @@ fn foreign(view: &NodeView) -> Vec<ForeignRoute> {
     let routes = routes.map(|r| ForeignRoute { dst: r.dst, link: r.link, protocol: r.protocol });
     let links = view.links.iter().filter(|link| link.group != GROUP);
     let connected = links.flat_map(|link| {
-        let on = move |dst: Prefix| ForeignRoute { dst, link: Some(link.name), protocol: RTPROT_KERNEL };
+        let on =
+            move |dst: Prefix| ForeignRoute { dst, link: Some(link.name), protocol: RTPROT_KERNEL };
         link.connected().map(on)
     });
     routes.chain(connected).collect()
@@ -125,7 +150,18 @@ mod tests {
     #[test]
     fn without_a_default_route_the_node_says_what_to_do() {
         let view = NodeView { routes: Vec::new(), ..node() };
-        assert!(fact(&view, &Uplink::default()).unwrap_err().contains("--interface"));
+        let err = fact(&view, &Uplink::default()).unwrap_err();
+        assert!(err.contains("eth0, eth1") && err.contains("--interface"), "{err}");
+    }
+
+    #[test]
+    fn without_a_default_route_the_only_link_with_an_address_is_the_uplink() {
+        let links = vec![
+            link(2, "eth0", 0, [192, 168, 77, 1], 24),
+            link(4, "cni0", GROUP, [10, 50, 7, 1], 24),
+        ];
+        let view = NodeView { routes: Vec::new(), links };
+        assert_eq!(fact(&view, &Uplink::default()).unwrap().underlay.link.as_str(), "eth0");
     }
 
     #[test]

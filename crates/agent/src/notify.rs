@@ -32,7 +32,8 @@ mod tests {
         let path = folder.path().join("notify");
         let name = format!("@russet-test-{}", std::process::id());
         let by_path = UnixDatagram::bind(&path).unwrap();
-        let by_name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name[1..]).unwrap()).unwrap();
+        let by_name =
+            UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name[1..]).unwrap()).unwrap();
         for (socket, to) in [(by_path, path.to_str().unwrap()), (by_name, &name)] {
             send(to, "READY=1").unwrap();
             let mut buffer = [0; 32];

@@ -39,7 +39,10 @@ use crate::{
 pub enum Input {
     Store(WatchEvent),
     /// A write to the store ended.
-    Wrote { op: u64, outcome: WriteOutcome },
+    Wrote {
+        op: u64,
+        outcome: WriteOutcome,
+    },
     /// What the node observes of itself, or why that is of no use.
     Node(Result<NodeFact, String>),
     /// What the reconcile lane did.
@@ -101,10 +104,20 @@ pub struct Owner {
 
 impl Owner {
     /// An owner that knows what the node kept from before: nothing, on a new node.
-    pub fn new(config: Arc<Config>, kept: Option<Checkpoint>, previous: Option<LeaseKey>, seed: u64, outlets: Outlets) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        kept: Option<Checkpoint>,
+        previous: Option<LeaseKey>,
+        seed: u64,
+        outlets: Outlets,
+    ) -> Self {
         let mut owner = Self {
             calc: Calc::new(config.settings.clone()),
-            lease: LeaseMachine::new(config.settings.clone(), Term { margin: config.renew_margin, ..Term::default() }, seed),
+            lease: LeaseMachine::new(
+                config.settings.clone(),
+                Term { margin: config.renew_margin, ..Term::default() },
+                seed,
+            ),
             store: StoreView::new(&config, kept.as_ref()),
             kernel: KernelView::default(),
             outlets,
@@ -135,7 +148,9 @@ impl Owner {
                 self.own_lease = Some(lease);
                 self.change(Change::Upsert { id: FactId::Own, fact: Fact::Own(lease.key), rev: 0 });
             }
-            Some(lease) => tracing::warn!(op = "recall", subnet = %lease.key, "this node's lease has run out"),
+            Some(lease) => {
+                tracing::warn!(op = "recall", subnet = %lease.key, "this node's lease has run out")
+            }
             None => {}
         }
     }
@@ -174,7 +189,9 @@ impl Owner {
     fn handle(&mut self, input: Input, now: Instant) {
         match input {
             Input::Store(event) => self.store_event(event, now),
-            Input::Wrote { op, outcome } => self.lease_input(LeaseInput::Wrote { op, outcome }, now),
+            Input::Wrote { op, outcome } => {
+                self.lease_input(LeaseInput::Wrote { op, outcome }, now)
+            }
             Input::Node(node) => self.observed(node, now),
             Input::Lane(report) => self.kernel.take(report, now),
             Input::Attached(id, pod) => {
@@ -220,6 +237,7 @@ impl Owner {
                     Change::Upsert { id: FactId::Node, fact, rev: 0 },
                     Change::InSync(Source::Kernel),
                 ]);
+                self.tell_lease_of_config(now);
             }
             Err(reason) => {
                 tracing::warn!(op = "observe node", %reason, "the node has no usable uplink");

@@ -20,7 +20,10 @@ pub struct PodDesk {
 }
 
 impl PodDesk {
-    pub const fn new(given: watch::Receiver<Option<Arc<PodNetwork>>>, inputs: mpsc::Sender<Input>) -> Self {
+    pub const fn new(
+        given: watch::Receiver<Option<Arc<PodNetwork>>>,
+        inputs: mpsc::Sender<Input>,
+    ) -> Self {
         Self { given, inputs }
     }
 
@@ -34,7 +37,8 @@ impl Core for PodDesk {
     fn pod_network(&self) -> Result<PodNetwork, NotReady> {
         let given = self.given.borrow();
         given.as_deref().cloned().ok_or_else(|| NotReady {
-            reason: "this node has no network configuration or no subnet yet; see russet status".into(),
+            reason: "this node has no network configuration or no subnet yet; see russet status"
+                .into(),
             existing: Existing::Fine,
         })
     }

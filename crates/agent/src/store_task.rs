@@ -2,7 +2,9 @@
 
 use russet_api::flannel::{Keys, write_lease};
 use russet_core::lease::{StoreWrite, WriteOutcome};
-use russet_store::{CreateOutcome, EtcdClient, Revision, StoreError, WatchRequest, client::ClusterId};
+use russet_store::{
+    CreateOutcome, EtcdClient, Revision, StoreError, WatchRequest, client::ClusterId,
+};
 use tokio::sync::mpsc;
 
 use crate::{one_line, owner::Input};
@@ -48,7 +50,11 @@ pub async fn name_cluster(client: EtcdClient, prefix: String, mut asked: mpsc::R
     }
 }
 
-async fn carry_out(client: &EtcdClient, keys: &Keys, write: StoreWrite) -> Result<WriteOutcome, StoreError> {
+async fn carry_out(
+    client: &EtcdClient,
+    keys: &Keys,
+    write: StoreWrite,
+) -> Result<WriteOutcome, StoreError> {
     let key = keys.lease(write.key());
     let key = key.as_bytes();
     let done = |revision: Revision| WriteOutcome::Done { rev: revision.get() };
@@ -62,10 +68,14 @@ async fn carry_out(client: &EtcdClient, keys: &Keys, write: StoreWrite) -> Resul
         StoreWrite::Renew { lease, ttl_s, .. } => {
             done(client.put_leased(key, write_lease(&lease).as_bytes(), ttl_s).await?)
         }
-        StoreWrite::Update { lease, .. } => done(client.put(key, write_lease(&lease).as_bytes()).await?),
-        StoreWrite::Release { mod_rev, .. } => match client.delete_if(key, Revision::new(mod_rev)).await? {
-            russet_store::WriteOutcome::Done { revision } => done(revision),
-            russet_store::WriteOutcome::Conflict(_) => WriteOutcome::Exists,
-        },
+        StoreWrite::Update { lease, .. } => {
+            done(client.put(key, write_lease(&lease).as_bytes()).await?)
+        }
+        StoreWrite::Release { mod_rev, .. } => {
+            match client.delete_if(key, Revision::new(mod_rev)).await? {
+                russet_store::WriteOutcome::Done { revision } => done(revision),
+                russet_store::WriteOutcome::Conflict(_) => WriteOutcome::Exists,
+            }
+        }
     })
 }

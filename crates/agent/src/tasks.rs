@@ -35,8 +35,7 @@ use tokio::{
 };
 
 use crate::{
-    StartError, admin,
-    cni,
+    StartError, admin, cni,
     config::Config,
     disk::{Files, checkpoint::Checkpoint},
     http,
@@ -78,7 +77,8 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         std::fs::create_dir_all(folder).map_err(|source| file("make", folder, source))?;
     }
     let admin_socket = admin::bind(&paths.admin_socket());
-    let admin_socket = admin_socket.map_err(|source| file("bind", &paths.admin_socket(), source))?;
+    let admin_socket =
+        admin_socket.map_err(|source| file("bind", &paths.admin_socket(), source))?;
     let web = match config.http {
         Some(addr) => Some(http::bind(addr).await.map_err(|err| StartError::Listen(addr, err))?),
         None => None,
@@ -90,9 +90,22 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (pod_network, given) = watch::channel(None);
     let handle = OwnerHandle::new(inputs.clone());
 
-    let outlets = Outlets { lane: lane(&inputs)?, writes, pod_network, keeper: keeper(config)?, name_cluster };
-    let mut owner = Owner::new(Arc::clone(config), checkpoint(config), previous(&paths.subnet_file), seed(), outlets);
-    let cni = cni::Server::start(&cni_settings(config), Box::new(PodDesk::new(given, inputs.clone())));
+    let outlets = Outlets {
+        lane: lane(&inputs)?,
+        writes,
+        pod_network,
+        keeper: keeper(config)?,
+        name_cluster,
+    };
+    let mut owner = Owner::new(
+        Arc::clone(config),
+        checkpoint(config),
+        previous(&paths.subnet_file),
+        seed(),
+        outlets,
+    );
+    let cni =
+        cni::Server::start(&cni_settings(config), Box::new(PodDesk::new(given, inputs.clone())));
     let (cni, pods) = cni.map_err(StartError::Cni)?;
     owner.recover_pods(pods);
     let owner = tokio::spawn(owner.run(inbox));

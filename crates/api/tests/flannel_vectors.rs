@@ -293,5 +293,6 @@ fn rows<'a>(dump: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 fn lines_of(lines: &Value) -> String {
-    lines.as_array().unwrap().iter().map(|line| format!("{}\n", line.as_str().unwrap())).collect()
+    let lines = lines.as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+    lines.flat_map(|line| [line, "\n"]).collect()
 }

@@ -63,8 +63,13 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     start_logs(log_format);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(async { russet_agent::run(config, until_asked_to_stop()?).await.map_err(anyhow::Error::from) })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        russet_agent::run(config, until_asked_to_stop()?).await.map_err(anyhow::Error::from)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -86,7 +91,10 @@ impl AgentArgs {
 /// Logs go to standard error; `RUST_LOG` chooses what is said.
 pub fn start_logs(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     match format {
         LogFormat::Text => logs.with_ansi(false).init(),
         LogFormat::Json => logs.json().init(),

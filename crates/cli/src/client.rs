@@ -17,7 +17,12 @@ use russet_api::{
 #[derive(Args, Clone, Debug)]
 pub struct AgentSocket {
     /// The agent's admin socket
-    #[arg(long, value_name = "PATH", default_value = "/run/russet/admin.sock", env = "RUSSET_ADMIN_SOCKET")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/russet/admin.sock",
+        env = "RUSSET_ADMIN_SOCKET"
+    )]
     socket: PathBuf,
 }
 
@@ -33,7 +38,9 @@ impl AgentSocket {
     ///
     /// [`NoAgent`] when nobody listens; else what the agent, or the protocol, has to say.
     pub fn ask(&self, ask: Ask) -> Result<Answer> {
-        let mut stream = self.connect().map_err(|err| anyhow::Error::new(NoAgent(self.socket.clone())).context(err))?;
+        let mut stream = self
+            .connect()
+            .map_err(|err| anyhow::Error::new(NoAgent(self.socket.clone())).context(err))?;
         frame::write(&mut stream, &Request::new(ask)).context("ask the agent")?;
         let reply: Reply = frame::read(&mut stream).context("read the agent's answer")?;
         match reply.answer {

@@ -51,7 +51,10 @@ pub fn run(args: CniArgs) -> Result<ExitCode> {
     println!("plugin   {}", done.binary.display());
     println!("network  {}", done.conflist.display());
     if !done.portmap {
-        println!("ports    no portmap plugin in {}: published ports are not mapped", install.bin_folder.display());
+        println!(
+            "ports    no portmap plugin in {}: published ports are not mapped",
+            install.bin_folder.display()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

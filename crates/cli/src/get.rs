@@ -68,7 +68,11 @@ fn show<T: Serialize>(args: &GetArgs, rows: &[T], human: fn(&[T]) -> String) -> 
 }
 
 /// Asks for page after page. A list that shrinks meanwhile ends early; none is asked for for ever.
-fn all<T>(socket: &AgentSocket, ask: fn(usize) -> Ask, take: fn(Answer) -> Option<Page<T>>) -> Result<Vec<T>> {
+fn all<T>(
+    socket: &AgentSocket,
+    ask: fn(usize) -> Ask,
+    take: fn(Answer) -> Option<Page<T>>,
+) -> Result<Vec<T>> {
     let mut rows = Vec::new();
     for _ in 0..MAX_PAGES {
         let Some(page) = take(socket.ask(ask(rows.len()))?) else {
@@ -99,8 +103,9 @@ pub fn leases(rows: &[LeaseRow]) -> String {
 }
 
 fn routes(rows: &[RouteRow]) -> String {
-    let cells =
-        rows.iter().map(|row| vec![row.dst.clone(), row.via.clone(), row.link.clone(), row.state.clone()]);
+    let cells = rows
+        .iter()
+        .map(|row| vec![row.dst.clone(), row.via.clone(), row.link.clone(), row.state.clone()]);
     table(&["destination", "via", "link", "state"], cells)
 }
 

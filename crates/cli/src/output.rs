@@ -14,7 +14,11 @@ pub enum Format {
 }
 
 /// Prints `value` for a program, or calls `human` for a person.
-pub fn print<T: Serialize + ?Sized>(format: Format, value: &T, human: impl FnOnce(&T) -> String) -> Result<()> {
+pub fn print<T: Serialize + ?Sized>(
+    format: Format,
+    value: &T,
+    human: impl FnOnce(&T) -> String,
+) -> Result<()> {
     match format {
         Format::Table => println!("{}", human(value).trim_end()),
         Format::Json => println!("{}", serde_json::to_string_pretty(value)?),

@@ -49,13 +49,23 @@ pub fn run(args: &PathArgs) -> Result<ExitCode> {
     })?;
     let to = target(&pods, &args.to)?;
     // The pod's own address of the same family is what the packet bears.
-    let src = from.addresses.iter().filter_map(|a| a.parse().ok()).find(|a: &IpAddr| a.is_ipv4() == to.is_ipv4());
-    let src: IpAddr = src.with_context(|| format!("{} has no address of the family of {to}", args.from))?;
+    let src = from
+        .addresses
+        .iter()
+        .filter_map(|a| a.parse().ok())
+        .find(|a: &IpAddr| a.is_ipv4() == to.is_ipv4());
+    let src: IpAddr =
+        src.with_context(|| format!("{} has no address of the family of {to}", args.from))?;
 
     let bridge = bridge(&args.socket)?;
     let mut steps = leave(from, src, &bridge);
     match pods.iter().find(|pod| has(pod, to)) {
-        Some(local) => steps.push(step("pod", Some(&local.host_link), Some(local.mtu), format!("{to} on the same bridge"))),
+        Some(local) => steps.push(step(
+            "pod",
+            Some(&local.host_link),
+            Some(local.mtu),
+            format!("{to} on the same bridge"),
+        )),
         None => cross(to, &leases, &mut steps)?,
     }
     output::print(args.output, &steps, |steps| human(steps))?;
@@ -64,7 +74,12 @@ pub fn run(args: &PathArgs) -> Result<ExitCode> {
 
 fn leave(from: &PodRow, src: IpAddr, bridge: &str) -> Vec<Step> {
     vec![
-        step("pod", Some(&from.interface), Some(from.mtu), format!("{src} in container {}", from.container)),
+        step(
+            "pod",
+            Some(&from.interface),
+            Some(from.mtu),
+            format!("{src} in container {}", from.container),
+        ),
         step("bridge", Some(bridge), Some(from.mtu), format!("in by {}", from.host_link)),
     ]
 }
@@ -117,7 +132,9 @@ fn step(what: &'static str, device: Option<&str>, mtu: Option<u32>, detail: Stri
 
 fn bridge(socket: &AgentSocket) -> Result<String> {
     match socket.ask(Ask::Status)? {
-        Answer::Status(status) => Ok(status.network.map(|network| network.bridge).unwrap_or_default()),
+        Answer::Status(status) => {
+            Ok(status.network.map(|network| network.bridge).unwrap_or_default())
+        }
         _ => bail!("the agent answered something else than was asked"),
     }
 }

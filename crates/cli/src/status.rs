@@ -48,15 +48,31 @@ fn human(status: &Status) -> String {
     section(&mut text, "NODES", &nodes(status), status.peers.is_empty());
     let rows = status.refused.iter().map(|r| vec![r.fact.clone(), r.reason.clone()]);
     section(&mut text, "LEFT OUT", &table(&["what", "because"], rows), status.refused.is_empty());
-    let rows =
-        status.pending.iter().map(|p| vec![p.object.clone(), p.reason.clone(), p.cause.clone().unwrap_or_default()]);
-    section(&mut text, "PENDING", &table(&["object", "reason", "wanted by"], rows), status.pending.is_empty());
+    let rows = status
+        .pending
+        .iter()
+        .map(|p| vec![p.object.clone(), p.reason.clone(), p.cause.clone().unwrap_or_default()]);
+    section(
+        &mut text,
+        "PENDING",
+        &table(&["object", "reason", "wanted by"], rows),
+        status.pending.is_empty(),
+    );
     section(&mut text, "REPAIRED", &repaired(status), status.repaired.is_empty());
     let rows = status.forward_drops.iter().map(|d| {
-        let accepted = if d.accepted { "our accept stands before it" } else { "pods cannot be reached through it" };
+        let accepted = if d.accepted {
+            "our accept stands before it"
+        } else {
+            "pods cannot be reached through it"
+        };
         vec![d.chain.clone(), d.why.clone(), accepted.into()]
     });
-    section(&mut text, "FORWARD CHAINS THAT DROP", &table(&["chain", "why", "so"], rows), status.forward_drops.is_empty());
+    section(
+        &mut text,
+        "FORWARD CHAINS THAT DROP",
+        &table(&["chain", "why", "so"], rows),
+        status.forward_drops.is_empty(),
+    );
     text
 }
 
@@ -84,8 +100,18 @@ fn head(status: &Status, text: &mut String) {
     match &status.network {
         Some(net) => {
             line("network", &format!("{} by {}", net.networks.join(" "), net.transport));
-            let expiry = net.lease_expires_in_s.map_or(String::new(), |s| format!(", lease for {}", duration(s)));
-            line("subnet", &format!("{} on {}, pod MTU {}{expiry}", net.subnets.join(" "), net.bridge, net.pod_mtu));
+            let expiry = net
+                .lease_expires_in_s
+                .map_or(String::new(), |s| format!(", lease for {}", duration(s)));
+            line(
+                "subnet",
+                &format!(
+                    "{} on {}, pod MTU {}{expiry}",
+                    net.subnets.join(" "),
+                    net.bridge,
+                    net.pod_mtu
+                ),
+            );
         }
         None => line("network", "no configuration yet"),
     }
@@ -100,7 +126,9 @@ fn store(status: &Status) -> String {
     let state = match (store.connected, store.in_sync) {
         (true, true) => "in sync".to_owned(),
         (true, false) => "connected, not in sync".to_owned(),
-        (false, _) => format!("NOT REACHED ({})", store.error.as_deref().unwrap_or("no answer yet")),
+        (false, _) => {
+            format!("NOT REACHED ({})", store.error.as_deref().unwrap_or("no answer yet"))
+        }
     };
     format!("{} {state}, revision {}", store.endpoints.join(","), store.revision)
 }
@@ -145,7 +173,10 @@ mod tests {
         let text = human(&Status {
             node: "a".into(),
             not_ready: vec!["the store is not in sync".into()],
-            store: StoreStatus { error: Some("connection refused".into()), ..StoreStatus::default() },
+            store: StoreStatus {
+                error: Some("connection refused".into()),
+                ..StoreStatus::default()
+            },
             network: Some(NetworkStatus {
                 transport: "vxlan".into(),
                 networks: vec!["10.50.0.0/16".into()],
@@ -161,7 +192,13 @@ mod tests {
             }],
             ..Status::default()
         });
-        for wanted in ["NOT READY", "- the store is not in sync", "connection refused", "held by protocol bird", "22 h 13 min"] {
+        for wanted in [
+            "NOT READY",
+            "- the store is not in sync",
+            "connection refused",
+            "held by protocol bird",
+            "22 h 13 min",
+        ] {
             assert!(text.contains(wanted), "{wanted} is missing in\n{text}");
         }
         assert!(!text.contains("REPAIRED"));

@@ -23,7 +23,12 @@ pub struct StoreArgs {
     #[command(subcommand)]
     command: Option<key::KeyCommand>,
     /// Where to listen
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2379", env = "RUSSET_STORE_LISTEN")]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:2379",
+        env = "RUSSET_STORE_LISTEN"
+    )]
     listen: SocketAddr,
     /// Serves plain text off loopback: whoever reaches the port reads and writes the whole network's
     /// configuration. For namespaces that nobody else can reach
@@ -49,7 +54,10 @@ pub fn run(args: StoreArgs) -> Result<ExitCode> {
     }
     start_logs(args.log_format);
     let config = ServerConfig { exposure: args.exposure()?, ..ServerConfig::default() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
     runtime.block_on(async {
         let stop = until_asked_to_stop()?;
         let listener = tokio::net::TcpListener::bind(args.listen).await;
@@ -62,7 +70,9 @@ pub fn run(args: StoreArgs) -> Result<ExitCode> {
 impl StoreArgs {
     fn exposure(&self) -> Result<Exposure> {
         match (&self.cert, &self.key, &self.client_ca) {
-            (Some(cert), Some(key), Some(ca)) => Ok(Exposure::MutualTls(MutualTls::read(cert, key, ca)?)),
+            (Some(cert), Some(key), Some(ca)) => {
+                Ok(Exposure::MutualTls(MutualTls::read(cert, key, ca)?))
+            }
             (None, None, None) if self.allow_plaintext => Ok(Exposure::AllowPlaintext),
             (None, None, None) => Ok(Exposure::Loopback),
             _ => bail!("--cert, --key and --client-ca belong together"),

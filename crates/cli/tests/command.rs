@@ -6,7 +6,11 @@ use std::process::{Command, Output};
 fn a_bad_configuration_is_refused_whole_with_exit_64() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.toml");
-    std::fs::write(&file, "preset = 'calico'\n[store]\nendpoints = ['ftp://x']\n[http]\nlisten = 'nowhere'\n").unwrap();
+    std::fs::write(
+        &file,
+        "preset = 'calico'\n[store]\nendpoints = ['ftp://x']\n[http]\nlisten = 'nowhere'\n",
+    )
+    .unwrap();
 
     let out = russet(&["agent", "--config", file.to_str().unwrap()]);
 

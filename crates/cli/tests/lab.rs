@@ -45,7 +45,11 @@ topologies! {
 }
 
 fn holds(file: &Path) {
-    let out = Command::new(env!("CARGO_BIN_EXE_russet")).args(["lab", "run"]).arg(file).output().expect("start russet");
+    let out = Command::new(env!("CARGO_BIN_EXE_russet"))
+        .args(["lab", "run"])
+        .arg(file)
+        .output()
+        .expect("start russet");
     assert!(
         out.status.success(),
         "{}: {}\n{}\n{}",
@@ -62,7 +66,8 @@ fn root() -> PathBuf {
 
 fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("the folder");
-    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let names =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
     let names: Vec<_> = names.filter(|name| name.ends_with(".yaml")).collect();
     sorted(&names)
 }

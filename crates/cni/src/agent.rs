@@ -41,10 +41,12 @@ impl<'a> Agent<'a> {
     /// Asks, and waits for the answer as long as the call is worth.
     pub(crate) fn ask(self, call: Call, namespace: Option<&Namespace>) -> Result<Answer, AskError> {
         let until = Instant::now() + patience(&call);
-        let stream = UnixStream::connect(self.socket).map_err(|err| AskError::Away(err.to_string()))?;
+        let stream =
+            UnixStream::connect(self.socket).map_err(|err| AskError::Away(err.to_string()))?;
         let frame = frame::encode(&Request::new(call)).map_err(|err| told(&err))?;
         send(&stream, &frame, namespace, until).map_err(|err| AskError::Away(err.to_string()))?;
-        let reply: Reply = frame::read(&mut Timed::new(&stream, until)).map_err(|err| told(&err))?;
+        let reply: Reply =
+            frame::read(&mut Timed::new(&stream, until)).map_err(|err| told(&err))?;
         Ok(reply.answer)
     }
 }

@@ -42,7 +42,9 @@ pub struct Installed {
 pub enum InstallError {
     #[error("{op} {}", path.display())]
     Io { op: &'static str, path: PathBuf, source: io::Error },
-    #[error("network name {0:?}: only letters, digits, '_', '.' and '-' are allowed, a letter or digit first")]
+    #[error(
+        "network name {0:?}: only letters, digits, '_', '.' and '-' are allowed, a letter or digit first"
+    )]
     Name(String),
 }
 
@@ -157,7 +159,11 @@ mod tests {
         let conflist: Value = serde_json::from_slice(&fs::read(&first.conflist).unwrap()).unwrap();
         assert_eq!(conflist["cniVersion"], "1.0.0");
         assert_eq!(conflist["plugins"].as_array().unwrap().len(), 1);
-        assert_eq!(fs::read_dir(folder.path().join("net.d")).unwrap().count(), 1, "no draft is left");
+        assert_eq!(
+            fs::read_dir(folder.path().join("net.d")).unwrap().count(),
+            1,
+            "no draft is left"
+        );
     }
 
     #[test]
@@ -167,7 +173,8 @@ mod tests {
         fs::create_dir_all(&install.bin_folder).unwrap();
         fs::write(install.bin_folder.join("portmap"), "").unwrap();
         let installed = install.run().unwrap();
-        let conflist: Value = serde_json::from_slice(&fs::read(installed.conflist).unwrap()).unwrap();
+        let conflist: Value =
+            serde_json::from_slice(&fs::read(installed.conflist).unwrap()).unwrap();
         assert_eq!(conflist["plugins"][1]["type"], "portmap");
         assert_eq!(conflist["plugins"][1]["capabilities"]["portMappings"], true);
     }

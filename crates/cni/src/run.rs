@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use russet_api::cni::{
-    Code, CniError, Fault, Text, Version,
+    CniError, Code, Fault, Text, Version,
     conf::{self, NetConf},
     env::{Attachment, Command, Env},
     result::{Interface, Ip, Outcome, default_route},
@@ -120,7 +120,8 @@ fn del(attachment: &Attachment, conf: &NetConf) -> Result<String, CniError> {
         Err(AskError::Away(reason)) => match spool::keep(&spool::Files, &conf.spool, &pod) {
             Ok(()) => Ok(String::new()),
             Err(err) => {
-                let msg = format!("no agent, and the DEL cannot be kept in {}", conf.spool.display());
+                let msg =
+                    format!("no agent, and the DEL cannot be kept in {}", conf.spool.display());
                 Err(CniError::new(Code::TRY_AGAIN, msg).with_details(format!("{reason}; {err}")))
             }
         },

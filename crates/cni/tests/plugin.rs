@@ -22,7 +22,10 @@ fn a_pod_is_added_checked_and_removed() {
     let pod = Namespace::create().unwrap();
     let result = node.add("c1", &pod);
     assert_eq!(result["cniVersion"], "1.1.0");
-    assert_eq!(result["ips"][0], json!({"address": "10.50.7.2/24", "gateway": "10.50.7.1", "interface": 2}));
+    assert_eq!(
+        result["ips"][0],
+        json!({"address": "10.50.7.2/24", "gateway": "10.50.7.1", "interface": 2})
+    );
     assert_eq!(result["ips"][1]["address"], "fd00:50::2/64");
     assert_eq!(result["interfaces"][0]["name"], "cni0");
     assert_eq!(result["interfaces"][2]["name"], "eth0");
@@ -38,7 +41,8 @@ fn a_pod_is_added_checked_and_removed() {
     let checked = json!({"prevResult": result});
     node.call("CHECK", "c1", Some(&pod.path()), &with(&node.conf(), &checked)).good();
     ip(&pod, "addr del 10.50.7.2/24 dev eth0");
-    let (code, msg) = node.call("CHECK", "c1", Some(&pod.path()), &with(&node.conf(), &checked)).bad();
+    let (code, msg) =
+        node.call("CHECK", "c1", Some(&pod.path()), &with(&node.conf(), &checked)).bad();
     assert_eq!(code, 102);
     assert!(msg.contains("interface eth0 has no address 10.50.7.2/24"), "{msg}");
 
@@ -113,7 +117,9 @@ fn without_an_agent_add_waits_and_del_is_kept_and_done_at_its_start() {
 
     let found = node.start();
     assert!(found.keys().all(|pod| pod.container != "c1"), "{found:?}");
-    eventually("the DEL is done", || node.recorded().values().all(|owner| !owner.starts_with("c1")));
+    eventually("the DEL is done", || {
+        node.recorded().values().all(|owner| !owner.starts_with("c1"))
+    });
     assert!(!ip(&pod, "link").contains("eth0"));
     eventually("the spool is empty", || std::fs::read_dir(node.spool()).unwrap().count() == 0);
 }
@@ -208,6 +214,36 @@ fn a_restarted_agent_finds_its_pods_and_a_reboot_frees_what_died() {
 }
 
 #[test]
+fn a_del_under_way_is_finished_by_the_next_agent() {
+    let mut node = Node::new();
+    let pods: Vec<_> = (0..3).map(|_| Namespace::create().unwrap()).collect();
+    for (n, pod) in pods.iter().enumerate() {
+        node.add(&format!("c{n}"), pod);
+    }
+    node.del("c0");
+    node.del("c1");
+    // The links are marked and the records are there.
+    let found = node.start();
+    assert_eq!(found.keys().map(|pod| pod.container.as_str()).collect::<Vec<_>>(), ["c2"]);
+    eventually("the records are gone", || node.recorded().len() == 2);
+    eventually("the links are gone", || node.links().len() == 1);
+    eventually("the spool is empty", || std::fs::read_dir(node.spool()).unwrap().count() == 0);
+}
+
+#[test]
+fn another_plugin_s_attachment_keeps_its_address() {
+    let node = Node::new();
+    node.add("first", &Namespace::create().unwrap());
+    host_local(&node, "ADD", "theirs");
+    let pod = Namespace::create().unwrap();
+    ip(&pod, "link add eth0 type veth peer name x");
+    let before = node.recorded();
+    let (code, msg) = node.call("ADD", "theirs", Some(&pod.path()), &node.conf()).bad();
+    assert_eq!(code, 100, "{msg}");
+    assert_eq!(node.recorded(), before);
+}
+
+#[test]
 fn a_pod_whose_namespace_is_gone_is_removed_all_the_same() {
     let node = Node::new();
     let pod = Namespace::create().unwrap();
@@ -221,7 +257,8 @@ fn a_pod_whose_namespace_is_gone_is_removed_all_the_same() {
 fn ipv6_that_is_off_in_the_pod_is_turned_on() {
     let node = Node::new();
     let pod = Namespace::create().unwrap();
-    pod.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap()).unwrap();
+    pod.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap())
+        .unwrap();
     node.add("c1", &pod);
     assert!(ip(&pod, "-o addr show eth0").contains("fd00:50::"));
     let own = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6").unwrap();
@@ -232,7 +269,8 @@ fn ipv6_that_is_off_in_the_pod_is_turned_on() {
 fn wishes_are_granted_and_those_that_cannot_be_are_refused() {
     let node = Node::new();
     let pods: Vec<_> = (0..4).map(|_| Namespace::create().unwrap()).collect();
-    let wish = json!({"mtu": 1300, "runtimeConfig": {"ips": ["10.50.7.77"], "mac": "02:00:00:00:00:07"}});
+    let wish =
+        json!({"mtu": 1300, "runtimeConfig": {"ips": ["10.50.7.77"], "mac": "02:00:00:00:00:07"}});
     let add = |n: usize, wish: &Value| {
         node.call("ADD", &format!("c{n}"), Some(&pods[n].path()), &with(&node.conf(), wish))
     };
@@ -276,7 +314,8 @@ fn twenty_at_once_each_get_an_address_of_their_own() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     println!("20 ADDs at once: {:?}", began.elapsed());
-    let addresses: BTreeSet<_> = results.iter().map(|r| r["ips"][0]["address"].to_string()).collect();
+    let addresses: BTreeSet<_> =
+        results.iter().map(|r| r["ips"][0]["address"].to_string()).collect();
     assert_eq!(addresses.len(), 20);
     assert_eq!((node.links().len(), node.recorded().len()), (20, 40));
     for n in 0..20 {
@@ -286,7 +325,7 @@ fn twenty_at_once_each_get_an_address_of_their_own() {
 }
 
 #[test]
-fn one_after_the_other_is_quick() {
+fn fifty_come_and_go_one_after_the_other() {
     let node = Node::new();
     let pods: Vec<_> = (0..50).map(|_| Namespace::create().unwrap()).collect();
     let timed = |work: &dyn Fn(usize)| {
@@ -321,7 +360,10 @@ fn host_local_and_we_release_what_the_other_took() {
     assert!(!node.recorded().contains_key(&addr("10.50.7.2")));
     let second = Namespace::create().unwrap();
     let result = node.add("second", &second);
-    assert_eq!(result["ips"][0]["address"], "10.50.7.4/24", "the turn goes on from host-local's last");
+    assert_eq!(
+        result["ips"][0]["address"], "10.50.7.4/24",
+        "the turn goes on from host-local's last"
+    );
     host_local(&node, "ADD", "again");
     assert!(node.recorded().contains_key(&addr("10.50.7.5")));
 }
@@ -333,8 +375,13 @@ fn bad_input_is_told_with_its_place_and_touches_nothing() {
     let path = pod.path().display().to_string();
     let good = node.conf().to_string();
     let env = |command: &str, id: &str, netns: &str, ifname: &str| {
-        [("CNI_COMMAND", command), ("CNI_CONTAINERID", id), ("CNI_NETNS", netns), ("CNI_IFNAME", ifname)]
-            .map(|(name, value)| (name, value.to_owned()))
+        [
+            ("CNI_COMMAND", command),
+            ("CNI_CONTAINERID", id),
+            ("CNI_NETNS", netns),
+            ("CNI_IFNAME", ifname),
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
     };
     let change = |change: Value| with(&node.conf(), &change).to_string();
     let own = "/proc/self/ns/net";
@@ -362,7 +409,8 @@ fn bad_input_is_told_with_its_place_and_touches_nothing() {
         assert!(msg.contains(wanted), "{msg}");
     }
     assert!(node.recorded().is_empty() && node.links().is_empty());
-    let version = plugin(env!("CARGO_BIN_EXE_russet-cni"), &env("VERSION", "", "", ""), good.as_bytes());
+    let version =
+        plugin(env!("CARGO_BIN_EXE_russet-cni"), &env("VERSION", "", "", ""), good.as_bytes());
     assert_eq!(version.good()["supportedVersions"], json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
 }
 
@@ -393,7 +441,9 @@ fn peers_that_speak_nonsense_or_nothing_disturb_nobody() {
     assert!(answer.contains("descriptors are wanted"), "{answer}");
 
     node.add("c1", &Namespace::create().unwrap());
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(node.socket()).unwrap().permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(node.socket()).unwrap().permissions(),
+    );
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -404,8 +454,11 @@ fn host_local(node: &Node, command: &str, container: &str) {
         "ranges": [[{"subnet": "10.50.7.0/24"}], [{"subnet": "fd00:50::/64"}]],
     }});
     let env = [
-        ("CNI_COMMAND", command), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0"),
-        ("CNI_NETNS", "/dev/null"), ("CNI_PATH", "/usr/lib/cni"),
+        ("CNI_COMMAND", command),
+        ("CNI_CONTAINERID", container),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_NETNS", "/dev/null"),
+        ("CNI_PATH", "/usr/lib/cni"),
     ];
     let env = env.map(|(name, value)| (name, value.to_owned()));
     plugin("/usr/lib/cni/host-local", &env, conf.to_string().as_bytes()).good();

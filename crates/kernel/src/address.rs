@@ -16,7 +16,7 @@ use crate::{
         Batch, Message, flags,
         rt::{self, ADDR_HEADER_LEN},
     },
-    reconcile::{Change, Driver, Refused, Seen},
+    reconcile::{Change, Driver, Events, Refused, Seen},
     route::PROTOCOL,
 };
 
@@ -27,6 +27,7 @@ pub struct AddressDriver;
 impl Driver<Address> for AddressDriver {
     type Context = Host;
     type Actual = AddressSpec;
+    const EVENTS: Events = Events::Exact;
 
     fn list_owned(
         &mut self,

@@ -16,7 +16,7 @@ use crate::{
         Batch, Message, flags,
         rt::{self, NEIGH_HEADER_LEN},
     },
-    reconcile::{Change, Driver, Refused, Seen},
+    reconcile::{Change, Driver, Events, Refused, Seen},
 };
 
 /// Keeps FDB entries.
@@ -34,6 +34,7 @@ pub enum FdbActual {
 impl Driver<Fdb> for FdbDriver {
     type Context = Host;
     type Actual = FdbActual;
+    const EVENTS: Events = Events::Anonymous;
 
     fn list_owned(
         &mut self,

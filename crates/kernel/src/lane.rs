@@ -275,10 +275,10 @@ impl Lane {
         counters.refused = self.all.refused();
         for item in news {
             match item {
-                News::Repaired(_, drift) if drift.path == Path::Event => {
-                    counters.repairs_by_event += 1;
-                }
-                News::Repaired(..) => counters.repairs_by_sweep += 1,
+                News::Repaired(_, drift) => match drift.path {
+                    Path::Event | Path::Link => counters.repairs_by_event += 1,
+                    Path::Sweep | Path::Own => counters.repairs_by_sweep += 1,
+                },
                 News::Failed(..) | News::Cleared(_) => {}
             }
         }

@@ -22,7 +22,7 @@ use self::plan::{Aspect, Step};
 use crate::{
     Host, KernelError,
     netlink::{Batch, Message, NetlinkError, rt},
-    reconcile::{Change, Driver, Refused, Seen, refuse_all},
+    reconcile::{Change, Driver, Events, Refused, Seen, refuse_all},
 };
 
 /// Keeps links.
@@ -32,13 +32,14 @@ pub struct LinkDriver;
 impl Driver<Link> for LinkDriver {
     type Context = Host;
     type Actual = ObservedLink;
+    const EVENTS: Events = Events::Hint;
 
     fn list_owned(
         &mut self,
         host: &mut Host,
         _desired: &Table<Link>,
     ) -> Result<BTreeMap<IfName, ObservedLink>, KernelError> {
-        host.links.refresh(&mut host.socket)?;
+        host.links.refresh_if_old(&mut host.socket)?;
         let ours = host.links.iter().filter(|link| link.is_ours());
         Ok(ours.map(|link| (link.name, link.clone())).collect())
     }

@@ -16,7 +16,7 @@ use crate::{
         Batch, Message, flags,
         rt::{self, NEIGH_HEADER_LEN},
     },
-    reconcile::{Change, Driver, Refused, Seen},
+    reconcile::{Change, Driver, Events, Refused, Seen},
 };
 
 /// Keeps neighbours.
@@ -26,6 +26,7 @@ pub struct NeighbourDriver;
 impl Driver<Neighbour> for NeighbourDriver {
     type Context = Host;
     type Actual = Mac;
+    const EVENTS: Events = Events::Exact;
 
     fn list_owned(
         &mut self,

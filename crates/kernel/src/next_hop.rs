@@ -21,7 +21,7 @@ use crate::{
         Batch, Message, NetlinkError, flags,
         rt::{self, NEXT_HOP_HEADER_LEN},
     },
-    reconcile::{Change, Driver, Refused, Seen, refuse_all},
+    reconcile::{Change, Driver, Events, Refused, Seen, refuse_all},
     route::PROTOCOL,
 };
 
@@ -68,6 +68,7 @@ pub struct NextHopDriver {
 impl Driver<NextHop> for NextHopDriver {
     type Context = Host;
     type Actual = NextHopSpec;
+    const EVENTS: Events = Events::Anonymous;
 
     fn list_owned(
         &mut self,

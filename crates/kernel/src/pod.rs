@@ -93,6 +93,15 @@ impl Inside {
     pub fn new(netns: OwnedFd, netlink: OwnedFd) -> Result<Self, NetlinkError> {
         Ok(Self { netns, socket: Socket::from_owned_fd(netlink)? })
     }
+
+    /// Whether the pod has an interface of that name.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be asked.
+    pub fn has_link(&mut self, name: IfName) -> Result<bool, NetlinkError> {
+        Ok(get_link(&mut self.socket, name)?.is_some())
+    }
 }
 
 /// What stands on the host of a pod.

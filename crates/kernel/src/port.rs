@@ -15,7 +15,7 @@ use crate::{
         Message,
         rt::{self, LINK_HEADER_LEN},
     },
-    reconcile::{Change, Driver, Refused, Seen},
+    reconcile::{Change, Driver, Events, Refused, Seen},
 };
 
 /// Keeps the settings of bridge ports.
@@ -25,13 +25,15 @@ pub struct PortDriver;
 impl Driver<Port> for PortDriver {
     type Context = Host;
     type Actual = PortSpec;
+    const EVENTS: Events = Events::Hint;
 
-    /// What the links' listing, which comes first, said of them.
+    /// What the links' listing says of them.
     fn list_owned(
         &mut self,
         host: &mut Host,
         desired: &Table<Port>,
     ) -> Result<BTreeMap<IfName, PortSpec>, KernelError> {
+        host.links.refresh_if_old(&mut host.socket)?;
         let of = |name: &IfName| host.links.by_name(*name).and_then(spec_of);
         Ok(desired.keys().filter_map(|name| Some((*name, of(name)?))).collect())
     }

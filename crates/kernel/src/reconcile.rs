@@ -31,7 +31,7 @@ pub(crate) use self::driver::refuse_all;
 use self::fight::Fights;
 pub use self::{
     all::Reconcilers,
-    driver::{Change, Driver, Refused, Seen},
+    driver::{Change, Driver, Events, Refused, Seen},
     rules::Rules,
 };
 use crate::KernelError;
@@ -46,6 +46,8 @@ pub struct Reconciler<K: Kind, D: Driver<K>> {
     pending: BTreeSet<K::Key>,
     refused: BTreeMap<K::Key, KernelError>,
     drifted: BTreeMap<K::Key, Drift>,
+    /// Who sent the events that gave a hint of a drift.
+    suspects: BTreeMap<K::Key, Arc<str>>,
     fights: Fights<K::Key>,
     sync: Sync,
     stale: Option<Path>,
@@ -68,6 +70,8 @@ pub enum Path {
     Sweep,
     /// By an event.
     Event,
+    /// By an event of its link, which took it along.
+    Link,
 }
 
 /// An object was not any more what we had made it.
@@ -106,6 +110,7 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
             pending: BTreeSet::new(),
             refused: BTreeMap::new(),
             drifted: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             fights: Fights::default(),
             sync: Sync::Partial,
             stale: Some(Path::Own),
@@ -156,12 +161,14 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
         self.stale = None;
         let keys: BTreeSet<_> = self.desired.keys().chain(self.actual.keys()).cloned().collect();
         let plan = self.diff(cx, &keys);
+        let mut suspects = mem::take(&mut self.suspects);
         for change in &plan.upserts {
             let what = match change.before {
                 Some(_) => DriftKind::Changed,
                 None => DriftKind::Gone,
             };
-            self.note_drift(&change.key, Drift { what, by: None, path }, now);
+            let by = suspects.remove(&change.key);
+            self.note_drift(&change.key, Drift { what, by, path }, now);
         }
         self.pending.extend(plan.upserts.into_iter().map(|change| change.key));
         self.pending.extend(plan.removals);
@@ -177,6 +184,12 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
         now: Instant,
     ) {
         match seen {
+            // What is there will be read back; only who did it would be lost.
+            Seen::Ours(key, _) | Seen::Gone(key) if self.is_stale() => {
+                if self.desired.contains_key(&key) {
+                    self.suspect(key, by);
+                }
+            }
             Seen::Ours(key, actual) => self.observe_ours(cx, key, actual, by, now),
             Seen::Gone(key) => self.observe_gone(&key, by, now),
             Seen::Foreign(key) if self.refused.contains_key(&key) => {
@@ -204,6 +217,7 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
                     self.pending.insert(key.clone());
                 }
             }
+            Some(_) if D::EVENTS == Events::Hint => return self.suspect(key, by),
             Some(_) => {
                 let drift = Drift { what: DriftKind::Changed, by: by(), path: Path::Event };
                 self.note_drift(&key, drift, now);
@@ -216,6 +230,9 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
     }
 
     fn observe_gone(&mut self, key: &K::Key, by: impl FnOnce() -> Option<Arc<str>>, now: Instant) {
+        if D::EVENTS == Events::Hint && self.desired.contains_key(key) {
+            return self.suspect(key.clone(), by);
+        }
         let was_there = self.actual.remove(key).is_some();
         if self.desired.contains_key(key) {
             if was_there {
@@ -226,13 +243,24 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
         }
     }
 
+    /// The event may be older than our own last change, so what is there is read back.
+    fn suspect(&mut self, key: K::Key, by: impl FnOnce() -> Option<Arc<str>>) {
+        if let Some(by) = by() {
+            self.suspects.insert(key, by);
+        }
+        self.mark_stale(Path::Event);
+    }
+
     /// Only what had been as it should be can drift.
     fn note_drift(&mut self, key: &K::Key, drift: Drift, now: Instant) {
         let settled = !self.pending.contains(key) && !self.refused.contains_key(key);
         if drift.path == Path::Own || !settled {
             return;
         }
-        self.fights.reverted(key, drift.by.as_deref(), now);
+        let done_by_somebody = drift.by.is_some() || D::EVENTS != Events::Exact;
+        if drift.path != Path::Link && done_by_somebody {
+            self.fights.reverted(key, drift.by.as_deref(), now);
+        }
         self.drifted.insert(key.clone(), drift);
     }
 

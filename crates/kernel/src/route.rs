@@ -20,7 +20,7 @@ use crate::{
         Batch, Message, NetlinkError, Socket, Writer, flags,
         rt::{self, ROUTE_HEADER_LEN},
     },
-    reconcile::{Change, Driver, Refused, Seen},
+    reconcile::{Change, Driver, Events, Refused, Seen},
 };
 
 /// `RTPROT_RUSSET`: the mark of our routes and next hops.
@@ -37,6 +37,7 @@ pub type NextHopId = u32;
 impl Driver<Route> for RouteDriver {
     type Context = Host;
     type Actual = NextHopId;
+    const EVENTS: Events = Events::Exact;
 
     fn list_owned(
         &mut self,

@@ -14,7 +14,7 @@ use russet_desired::{Sysctl, SysctlKey, SysctlSpec, Table};
 use crate::{
     Host, KernelError,
     netlink::{Message, rt},
-    reconcile::{Change, Driver, Refused, Seen},
+    reconcile::{Change, Driver, Events, Refused, Seen},
 };
 
 /// Keeps sysctls.
@@ -76,6 +76,7 @@ impl SysctlDriver {
 impl Driver<Sysctl> for SysctlDriver {
     type Context = Host;
     type Actual = SysctlActual;
+    const EVENTS: Events = Events::Anonymous;
 
     fn list_owned(
         &mut self,

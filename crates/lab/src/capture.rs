@@ -64,7 +64,11 @@ impl Capture {
     }
 
     /// The first packet that `wanted` takes, or `None` when the time is over.
-    pub fn find(&mut self, within: Duration, wanted: impl Fn(&Frame) -> bool) -> Result<Option<Frame>> {
+    pub fn find(
+        &mut self,
+        within: Duration,
+        wanted: impl Fn(&Frame) -> bool,
+    ) -> Result<Option<Frame>> {
         let until = Instant::now() + within;
         while let Some(octets) = self.next(until)? {
             let frame = Frame::decode(octets);

@@ -209,7 +209,13 @@ struct Limit {
     until: Instant,
 }
 
-fn capture(client: &Client, link: &LinkAt, limit: Limit, show: Show, pcap: Option<PathBuf>) -> Result<ExitCode> {
+fn capture(
+    client: &Client,
+    link: &LinkAt,
+    limit: Limit,
+    show: Show,
+    pcap: Option<PathBuf>,
+) -> Result<ExitCode> {
     let request = Request::Capture { place: link.place.to_string(), link: link.link.to_string() };
     let (_, sockets) = client.ask_with(&request, &[])?;
     let socket = sockets.into_iter().next().ok_or_else(|| anyhow!("no socket came"))?;
@@ -248,7 +254,11 @@ fn status(client: &Client, form: Form) -> Result<ExitCode> {
     for node in &status.nodes {
         println!("  {:<10} {:<10} {}", node.name, node.subnet, node.addresses.join(" "));
         for process in &node.processes {
-            let again = if process.starts > 1 { format!(", started {} times", process.starts) } else { String::new() };
+            let again = if process.starts > 1 {
+                format!(", started {} times", process.starts)
+            } else {
+                String::new()
+            };
             println!("  {:<10}   {:<10} {}{again}", "", process.name, process.state);
         }
         for pod in status.pods.iter().filter(|pod| pod.node == node.name) {
@@ -281,7 +291,8 @@ fn down(client: &Client) -> Result<()> {
     if !client.wait_for_end(END_WITHIN) {
         bail!("{} does not end within {END_WITHIN:?}", name_of(client));
     }
-    fs::remove_dir_all(client.dir()).with_context(|| format!("remove {}", client.dir().display()))?;
+    fs::remove_dir_all(client.dir())
+        .with_context(|| format!("remove {}", client.dir().display()))?;
     println!("{} is down", name_of(client));
     Ok(())
 }

@@ -34,22 +34,62 @@ pub enum Request {
     /// Ends the lab and all in it.
     Down,
     /// Runs a command; standard input, output and error come beside it. It ends when the asker goes away.
-    Exec { place: String, command: Vec<String>, env: Vec<(String, String)> },
-    Start { node: String, process: String },
-    Stop { node: String, process: String },
-    Signal { node: String, process: String, signal: SignalName },
-    Cut { link: String, how: CutHow },
+    Exec {
+        place: String,
+        command: Vec<String>,
+        env: Vec<(String, String)>,
+    },
+    Start {
+        node: String,
+        process: String,
+    },
+    Stop {
+        node: String,
+        process: String,
+    },
+    Signal {
+        node: String,
+        process: String,
+        signal: SignalName,
+    },
+    Cut {
+        link: String,
+        how: CutHow,
+    },
     /// All links when none is named.
-    Heal { link: Option<String> },
-    Routes { place: String },
-    DeleteRoute { place: String, dst: String },
-    DeleteLink { place: String, link: String },
-    Counters { place: String, link: String },
+    Heal {
+        link: Option<String>,
+    },
+    Routes {
+        place: String,
+    },
+    DeleteRoute {
+        place: String,
+        dst: String,
+    },
+    DeleteLink {
+        place: String,
+        link: String,
+    },
+    Counters {
+        place: String,
+        link: String,
+    },
     /// A packet socket on a link comes back beside the answer.
-    Capture { place: String, link: String },
-    AddPod { pod: Name },
-    RemovePod { pod: Name },
-    Put { key: String, value: String },
+    Capture {
+        place: String,
+        link: String,
+    },
+    AddPod {
+        pod: Name,
+    },
+    RemovePod {
+        pod: Name,
+    },
+    Put {
+        key: String,
+        value: String,
+    },
 }
 
 /// What is answered.
@@ -133,7 +173,11 @@ impl Client {
     }
 
     /// Asks with descriptors beside the request; those beside the answer come back.
-    pub fn ask_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
+    pub fn ask_with(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>)> {
         let socket = self.connect()?;
         send(socket.as_fd(), request, fds).context("ask the lab")?;
         let answer = receive::<Reply>(socket.as_fd()).context("hear from the lab")?;
@@ -182,7 +226,11 @@ pub(crate) fn listen(dir: &Path) -> Result<OwnedFd> {
 }
 
 /// Sends one message with the descriptors beside it.
-pub(crate) fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> Result<()> {
+pub(crate) fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> Result<()> {
     let octets = serde_json::to_vec(message)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
@@ -195,7 +243,9 @@ pub(crate) fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[Bor
 }
 
 /// Receives one message; `None` when the other side is gone.
-pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+) -> Result<Option<(T, Vec<OwnedFd>)>> {
     let mut octets = vec![0; MAX_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);

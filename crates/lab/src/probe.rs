@@ -21,7 +21,10 @@ use std::{
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-pub use self::{stream::StreamSummary, tally::{Latency, Summary}};
+pub use self::{
+    stream::StreamSummary,
+    tally::{Latency, Summary},
+};
 use crate::programs::PROBE_PORT;
 
 /// Arguments of `russet probe`.
@@ -99,8 +102,12 @@ struct Paced {
 /// Runs the prober. The exit status is 0 when there was an answer.
 pub fn run(args: ProbeArgs) -> Result<ExitCode> {
     match args.command {
-        Command::Ping { to, paced } => paced.run(&mut icmp::Icmp::open(to)?, "icmp", &to.to_string()),
-        Command::Udp { to, paced } => paced.run(&mut sockets::Udp::open(to)?, "udp", &to.to_string()),
+        Command::Ping { to, paced } => {
+            paced.run(&mut icmp::Icmp::open(to)?, "icmp", &to.to_string())
+        }
+        Command::Udp { to, paced } => {
+            paced.run(&mut sockets::Udp::open(to)?, "udp", &to.to_string())
+        }
         Command::Tcp { to, paced } => {
             let mut wire = sockets::Tcp::open(to, Duration::from_millis(paced.timeout))?;
             paced.run(&mut wire, "tcp", &to.to_string())

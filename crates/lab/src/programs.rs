@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use russet_net::Family;
 use serde_json::{Value, json};
 
-use crate::topology::{Node, Program, ProgramKind, Topology};
+use crate::topology::{Node, Program, ProgramKind, Topology, form::Router};
 
 /// Where the programs are: beside the one that runs now.
 #[derive(Clone, Debug)]
@@ -32,7 +32,12 @@ impl Programs {
     }
 
     /// Program and arguments of what runs on a node.
-    pub(crate) fn command(&self, topology: &Topology, node: &Node, program: &Program) -> Vec<String> {
+    pub(crate) fn command(
+        &self,
+        topology: &Topology,
+        node: &Node,
+        program: &Program,
+    ) -> Vec<String> {
         let listen = node.addresses.first().map(|(addr, _)| *addr);
         let listen =
             listen.map(|addr| SocketAddr::new(addr, crate::topology::STORE_PORT).to_string());
@@ -78,7 +83,8 @@ impl Programs {
     }
 
     fn fill_in(&self, word: &str, topology: &Topology, node: &Node) -> String {
-        let address = |family| node.address(family).map(|addr| addr.to_string()).unwrap_or_default();
+        let address =
+            |family| node.address(family).map(|addr| addr.to_string()).unwrap_or_default();
         word.replace("{russet}", &self.russet())
             .replace("{node}", node.name.as_str())
             .replace("{ipv4}", &address(Family::V4))
@@ -92,6 +98,10 @@ pub(crate) fn agent_config(topology: &Topology, node: &Node) -> Result<String> {
     let mut settings = BTreeMap::from([("node".to_owned(), json!(node.name.as_str()))]);
     if let Some((_, store)) = topology.store() {
         settings.insert("store".to_owned(), json!({ "endpoints": [url(store)] }));
+    }
+    if topology.router == Router::None {
+        // An agent tells the uplink by the default route, and here there is none.
+        settings.insert("interface".to_owned(), json!("eth0"));
     }
     for (key, value) in &node.agent {
         lay_over(settings.entry(key.clone()).or_insert(Value::Null), value);
@@ -170,6 +180,7 @@ nodes:
             read,
             json!({
                 "node": "n2",
+                "interface": "eth0",
                 "store": {"endpoints": ["http://192.168.1.11:2379"], "prefix": "/x"},
                 "log": {"level": "debug"},
             })

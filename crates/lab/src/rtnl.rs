@@ -88,7 +88,12 @@ impl Rtnl {
     }
 
     /// Makes a VXLAN link on `port`, which sends to what its forwarding database says.
-    pub fn add_vxlan(&mut self, name: IfName, vni: u32, from: (IfIndex, IpAddr)) -> Result<(), NetlinkError> {
+    pub fn add_vxlan(
+        &mut self,
+        name: IfName,
+        vni: u32,
+        from: (IfIndex, IpAddr),
+    ) -> Result<(), NetlinkError> {
         let (under, local) = from;
         let mut batch = Batch::new();
         batch
@@ -98,7 +103,10 @@ impl Rtnl {
                 info.str(IFLA_INFO_KIND, "vxlan").nest(IFLA_INFO_DATA, |data| {
                     data.u32(IFLA_VXLAN_ID, vni)
                         .u32(IFLA_VXLAN_LINK, under.get())
-                        .ip(if local.is_ipv4() { IFLA_VXLAN_LOCAL } else { IFLA_VXLAN_LOCAL6 }, local)
+                        .ip(
+                            if local.is_ipv4() { IFLA_VXLAN_LOCAL } else { IFLA_VXLAN_LOCAL6 },
+                            local,
+                        )
                         .u8(IFLA_VXLAN_LEARNING, 0)
                         .u16_be(IFLA_VXLAN_PORT, VXLAN_PORT);
                 });
@@ -107,7 +115,12 @@ impl Rtnl {
     }
 
     /// Makes both ends of a pair in one message (`VETH_INFO_PEER` in linux/veth.h).
-    pub fn add_veth(&mut self, near: VethEnd<'_>, far: VethEnd<'_>, mtu: Mtu) -> Result<(), NetlinkError> {
+    pub fn add_veth(
+        &mut self,
+        near: VethEnd<'_>,
+        far: VethEnd<'_>,
+        mtu: Mtu,
+    ) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
         let mut link = batch.push(RTM_NEWLINK, CREATE, &link_header(0, 0, 0));
         link.str(IFLA_IFNAME, near.name.as_str()).u32(IFLA_MTU, mtu.get());
@@ -182,7 +195,12 @@ impl Rtnl {
         self.socket.request("add address", format_args!("{addr}/{len} to {name}"), &mut batch)
     }
 
-    pub fn add_route(&mut self, dst: Prefix, via: Option<IpAddr>, link: Option<IfName>) -> Result<(), NetlinkError> {
+    pub fn add_route(
+        &mut self,
+        dst: Prefix,
+        via: Option<IpAddr>,
+        link: Option<IfName>,
+    ) -> Result<(), NetlinkError> {
         let index = link.map(|name| self.index_of(name)).transpose()?;
         let scope = if via.is_some() { 0 } else { RT_SCOPE_LINK };
         let onlink = if via.is_some() && index.is_some() { RTNH_F_ONLINK } else { 0 };
@@ -211,7 +229,12 @@ impl Rtnl {
     }
 
     /// Says once and for all where `addr` is on `name`.
-    pub fn add_neighbour(&mut self, name: IfName, addr: IpAddr, mac: Mac) -> Result<(), NetlinkError> {
+    pub fn add_neighbour(
+        &mut self,
+        name: IfName,
+        addr: IpAddr,
+        mac: Mac,
+    ) -> Result<(), NetlinkError> {
         let header = self.neighbour_header(family_number(Family::of(addr)), name, 0)?;
         let mut batch = Batch::new();
         batch
@@ -232,7 +255,12 @@ impl Rtnl {
         self.socket.request("add forwarding entry", mac, &mut batch)
     }
 
-    fn neighbour_header(&mut self, family: u8, name: IfName, ntf: u8) -> Result<[u8; 12], NetlinkError> {
+    fn neighbour_header(
+        &mut self,
+        family: u8,
+        name: IfName,
+        ntf: u8,
+    ) -> Result<[u8; 12], NetlinkError> {
         let mut header = [0; 12];
         header[0] = family;
         header[4..8].copy_from_slice(&self.index_of(name)?.get().to_ne_bytes());
@@ -341,8 +369,7 @@ fn address_fact(message: Message<'_>) -> Option<AddressFact> {
 }
 
 fn route_fact(message: Message<'_>, family: Family) -> Option<RouteFact> {
-    let (len, table, protocol, kind) =
-        (message.u8(1), message.u8(4), message.u8(5), message.u8(7));
+    let (len, table, protocol, kind) = (message.u8(1), message.u8(4), message.u8(5), message.u8(7));
     if table != RT_TABLE_MAIN || kind != RTN_UNICAST {
         return None;
     }

@@ -145,7 +145,8 @@ impl Lab {
         let pods = self.status()?.pods;
         let pod = pods.iter().find(|pod| pod.name == target);
         let pod = pod.ok_or_else(|| anyhow!("pod {target} is not there"))?;
-        let of_family = |pod: &PodStatus| pod.addresses.iter().copied().find(|a| Family::of(*a) == family);
+        let of_family =
+            |pod: &PodStatus| pod.addresses.iter().copied().find(|a| Family::of(*a) == family);
         of_family(pod).ok_or_else(|| anyhow!("pod {target} has no {family} address"))
     }
 
@@ -164,7 +165,8 @@ impl Lab {
 
 /// A file that is nowhere but in memory, for what a command writes: no reader has to keep up with it.
 fn memory_file() -> Result<OwnedFd> {
-    rustix::fs::memfd_create("output", rustix::fs::MemfdFlags::CLOEXEC).context("make a file in memory")
+    rustix::fs::memfd_create("output", rustix::fs::MemfdFlags::CLOEXEC)
+        .context("make a file in memory")
 }
 
 /// All that was written, whoever moved the position.

@@ -57,10 +57,18 @@ pub(crate) struct World {
 
 impl World {
     /// Builds the lab, telling each stretch of the way to `tell`. Logs go below `dir`.
-    pub(crate) fn build(topology: Topology, dir: &Path, tell: &mut dyn FnMut(&str)) -> Result<Self> {
+    pub(crate) fn build(
+        topology: Topology,
+        dir: &Path,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         needs::check(&topology)?;
         let (machines, ports) = fabric::build(&topology)?;
-        tell(&format!("{} nodes on {} subnets", topology.nodes.len(), topology.subnets.len()));
+        tell(&format!(
+            "{}, {}",
+            count(topology.nodes.len(), "node"),
+            count(topology.subnets.len(), "subnet")
+        ));
         let programs = Programs::beside_this_one()?;
         let processes = Processes::new(dir.join("logs"))?;
         let (pods, cut) = Default::default();
@@ -176,7 +184,8 @@ impl World {
         let (node, at) = self.topology.store().ok_or_else(|| anyhow!("no node runs a store"))?;
         let command = self.programs.put(at, key, value);
         let env = vec![("PATH".to_owned(), self.programs.search_path())];
-        let done = self.inside(node.name.as_str(), || process::output(&process::Line { command, env }))?;
+        let done =
+            self.inside(node.name.as_str(), || process::output(&process::Line { command, env }))?;
         if done.status == 0 { Ok(()) } else { bail!("put {key}: {}", done.text.trim()) }
     }
 
@@ -251,7 +260,12 @@ impl World {
     pub(crate) fn status(&self) -> Status {
         let node = |node: &Node| NodeStatus {
             name: node.name.to_string(),
-            subnet: self.topology.subnets.get(node.subnet).map(|s| s.name.to_string()).unwrap_or_default(),
+            subnet: self
+                .topology
+                .subnets
+                .get(node.subnet)
+                .map(|s| s.name.to_string())
+                .unwrap_or_default(),
             addresses: node.addresses.iter().map(|(addr, len)| format!("{addr}/{len}")).collect(),
             processes: self.processes.of_node(node.name.as_str()),
         };
@@ -272,6 +286,10 @@ impl World {
     }
 }
 
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Writes a file of the machine that the thread is in. A link to the host's file is replaced by it.
 fn write(path: &Path, text: &str) -> Result<()> {
     let told = || format!("write {}", path.display());
@@ -285,7 +303,16 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Asks again and again until there is an answer or the time is over.
-pub(crate) fn eventually<T>(within: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn eventually<T>(within: Duration, ask: impl FnMut() -> Option<T>) -> Option<T> {
+    eventually_every(ASK_AGAIN, within, ask)
+}
+
+/// The same, with a pause of `every` between two questions.
+fn eventually_every<T>(
+    every: Duration,
+    within: Duration,
+    mut ask: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let until = Instant::now() + within;
     loop {
         if let Some(answer) = ask() {
@@ -294,7 +321,7 @@ pub(crate) fn eventually<T>(within: Duration, mut ask: impl FnMut() -> Option<T>
         if Instant::now() >= until {
             return None;
         }
-        thread::sleep(ASK_AGAIN);
+        thread::sleep(every);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, os::fd::OwnedFd, os::unix::net::UnixStream};
 
 use russet_api::cni::{
-    Code, CniError, Text,
+    CniError, Code, Text,
     wire::{self, Add, Answer, Attached, Call, PodIp},
 };
 use russet_core::{
@@ -71,7 +71,12 @@ impl Lane {
     }
 
     /// The pod has no address yet.
-    fn begin_fresh(&mut self, pod: &Wanted, asked: &[IpAddr], inside: Inside) -> Result<Begun, CniError> {
+    fn begin_fresh(
+        &mut self,
+        pod: &Wanted,
+        asked: &[IpAddr],
+        inside: Inside,
+    ) -> Result<Begun, CniError> {
         let Key { network, pod: id } = pod.key;
         let reserved = self.records.reserve(network, id, &pod.network.subnets, asked);
         let (assigned, unsynced) = reserved.map_err(|err| records_error(&err))?;
@@ -90,20 +95,27 @@ impl Lane {
         let link = self.kernel.host_link(name::host_link(&pod.key.network, &pod.key.pod));
         let link = link.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if link.is_none_or(|link| link.state == LinkState::Marked) {
+            let there = inside.has_link(pod.key.pod.ifname);
+            if there.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))? {
+                // Another plugin's attachment, on record as ours are: its address is in use.
+                return Err(refused(&PodError::Exists(pod.key.pod.ifname)));
+            }
             // Nothing uses the addresses, so a fresh choice is as good, and fits the subnets of today.
             self.release(pod.key)?;
             return self.begin_fresh(pod, asked, inside);
         }
         let want = pod.link(&in_subnets(&pod.network.subnets, found));
-        let faults = match want.addresses.len() == found.len() {
-            true => self.kernel.check(&mut inside, &want),
-            false => Ok(vec!["its addresses are of another lease of this node".to_owned()]),
+        let faults = if want.addresses.len() == found.len() {
+            self.kernel.check(&mut inside, &want)
+        } else {
+            Ok(vec!["its addresses are of another lease of this node".to_owned()])
         };
         let faults = faults.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if faults.is_empty() {
             return Ok(Begun { key: pod.key.clone(), inside, want, made: Made::Before });
         }
-        let msg = format!("{} is attached already, and not as this ADD would: DEL it first", pod.key);
+        let msg =
+            format!("{} is attached already, and not as this ADD would: DEL it first", pod.key);
         Err(CniError::new(Code::INTERFACE_EXISTS, msg).with_details(faults.join("; ")))
     }
 
@@ -203,12 +215,17 @@ pub(super) fn in_subnets(subnets: &[Prefix], addresses: &[IpAddr]) -> Vec<Assign
 /// The two descriptors that come with an ADD and a CHECK.
 pub(super) fn inside(descriptors: Vec<OwnedFd>) -> Result<Inside, CniError> {
     let missing = || {
-        let msg = format!("{} descriptors are wanted: the namespace and a netlink socket", wire::DESCRIPTORS);
+        let msg = format!(
+            "{} descriptors are wanted: the namespace and a netlink socket",
+            wire::DESCRIPTORS
+        );
         CniError::new(Code::DECODE, msg)
     };
-    let [netns, netlink]: [OwnedFd; wire::DESCRIPTORS] = descriptors.try_into().map_err(|_| missing())?;
+    let [netns, netlink]: [OwnedFd; wire::DESCRIPTORS] =
+        descriptors.try_into().map_err(|_| missing())?;
     Inside::new(netns, netlink).map_err(|err| {
-        CniError::new(Code::DECODE, "the second descriptor is no netlink socket").with_details(one_line(&err))
+        CniError::new(Code::DECODE, "the second descriptor is no netlink socket")
+            .with_details(one_line(&err))
     })
 }
 

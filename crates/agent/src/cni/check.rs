@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use russet_api::cni::{Code, CniError, wire::Check};
+use russet_api::cni::{CniError, Code, wire::Check};
 
 use super::{
     add::{Wanted, in_subnets, inside},
@@ -28,8 +28,9 @@ impl Lane {
         let pod = Wanted { key: &key, network: &network, mtu: network.mtu, mac: None };
         let want = pod.link(&in_subnets(&network.subnets, &found));
         let unknown = check.ips.iter().filter(|ip| !found.contains(ip));
-        let mut faults: Vec<_> =
-            unknown.map(|ip| format!("address {ip} of prevResult is not recorded for it")).collect();
+        let mut faults: Vec<_> = unknown
+            .map(|ip| format!("address {ip} of prevResult is not recorded for it"))
+            .collect();
         let seen = self.kernel.check(&mut inside, &want);
         faults.extend(seen.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?);
         if faults.is_empty() {

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use russet_api::cni::{Code, CniError};
+use russet_api::cni::{CniError, Code};
 use russet_kernel::pod::Marked;
 
 use super::{

@@ -10,7 +10,7 @@ use std::{
 
 use russet_api::{
     cni::{
-        Code, CniError,
+        CniError, Code,
         wire::{Answer, Call, Gc, Reply, check_network},
     },
     frame::{self, Timed},
@@ -19,7 +19,7 @@ use russet_core::model::{PodFact, PodId};
 use russet_kernel::pod::{Lane as Kernel, LinkState};
 
 use super::{
-    ServeError, Core, Existing, Key, name, one_line,
+    Core, Existing, Key, ServeError, name, one_line,
     reap::{Going, Reaper},
     records::{Record, RecordError, Records},
     spool::{Spool, key_of},
@@ -88,34 +88,32 @@ impl Lane {
         let mut facts = BTreeMap::new();
         for network in self.records.networks()? {
             let lives = |pod: &PodId| links.contains_key(&name::host_link(&network, pod));
-            let reclaimed = self.records.reclaim(&network, lives)?;
-            if !reclaimed.is_empty() {
-                tracing::info!(network, count = reclaimed.len(), op = "reclaim pod addresses after a reboot");
+            let reclaimed = self.records.reclaim(&network, lives)?.len();
+            if reclaimed > 0 {
+                tracing::info!(network, reclaimed, op = "reclaim pod addresses after a reboot");
             }
-            let (_, records) = self.records.read_all(&network)?;
-            for Record { pod, addresses } in records {
+            for Record { pod, addresses } in self.records.read_all(&network)?.1 {
                 let Some(pod) = pod else { continue };
                 let host_link = name::host_link(&network, &pod);
-                let key = Key { network: network.clone(), pod: pod.clone() };
+                let key = Key { network: network.clone(), pod };
                 match links.get(&host_link).map(|link| (link.state, link.mtu)) {
                     Some((LinkState::InUse, Some(mtu))) => {
                         let fact = PodFact { network: network.clone(), host_link, addresses, mtu };
-                        facts.insert(pod, fact);
+                        facts.insert(key, fact);
                     }
                     Some((LinkState::Marked, _)) => self.let_go(key, addresses),
                     // Without a link no pod uses the address, but its DEL has not come: it may be added
                     // again, or be another plugin's.
-                    Some(_) | None => tracing::debug!(pod = %key, op = "keep a record without a link"),
+                    Some((LinkState::InUse, None)) | None => {
+                        tracing::debug!(pod = %key, op = "keep a record without a link");
+                    }
                 }
             }
         }
         self.drain_spool();
         // A pod whose DEL waited is none any more.
-        facts.retain(|pod, fact| {
-            let key = Key { network: fact.network.clone(), pod: pod.clone() };
-            !self.going.contains_key(&key)
-        });
-        Ok(facts.into_iter().collect())
+        facts.retain(|key, _| !self.going.contains_key(key));
+        Ok(facts.into_iter().map(|(key, fact)| (key.pod, fact)).collect())
     }
 
     /// Serves until told to stop.
@@ -177,7 +175,11 @@ impl Lane {
         match failed.as_slice() {
             [] => Ok(()),
             [first, ..] => {
-                let msg = format!("{} attachments could not be removed; the first: {}", failed.len(), first.msg);
+                let msg = format!(
+                    "{} attachments could not be removed; the first: {}",
+                    failed.len(),
+                    first.msg
+                );
                 Err(CniError::new(first.code, msg).with_details(&first.details))
             }
         }

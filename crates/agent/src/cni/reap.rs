@@ -5,19 +5,19 @@
 //! are forgotten after that, when the pod can make no new ones; the record goes last, and is the lane's.
 
 use std::{
-    io,
+    io, mem,
     net::IpAddr,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use russet_kernel::pod::Lane as Kernel;
 
-use super::{Core, Key, lane::ToLane};
+use super::{Core, Key, lane::ToLane, one_line};
 
 /// A marked attachment on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +28,11 @@ pub(super) struct Going {
     pub(super) generation: u64,
 }
 
-/// Hands work to the reaping thread, which ends with it.
+/// Hands work to the reaping thread. Dropping it waits until what was handed over is removed.
 #[derive(Debug)]
 pub(super) struct Reaper {
-    going: Sender<Going>,
+    going: Option<Sender<Going>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Reaper {
@@ -42,50 +43,58 @@ impl Reaper {
         lane: SyncSender<ToLane>,
     ) -> io::Result<Self> {
         let (going, queue) = channel();
-        let mut thread = Thread { kernel, core, lane };
-        thread::Builder::new().name("cni-reap".into()).spawn(move || thread.run(&queue))?;
-        Ok(Self { going })
+        let mut worker = Worker { kernel, core, lane };
+        let thread = thread::Builder::new().name("cni-reap".into());
+        let thread = thread.spawn(move || worker.run(&queue))?;
+        Ok(Self { going: Some(going), thread: Some(thread) })
     }
 
     pub(super) fn take(&self, going: Going) {
         // A thread that is gone leaves marked links and records, and the next start finds both.
-        let _ = self.going.send(going);
+        let _ = self.going.as_ref().map(|queue| queue.send(going));
     }
 }
 
-struct Thread {
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.going = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+struct Worker {
     kernel: Kernel,
     core: Arc<dyn Core>,
     lane: SyncSender<ToLane>,
 }
 
-impl Thread {
+impl Worker {
     fn run(&mut self, queue: &Receiver<Going>) {
-        while let Ok(first) = queue.recv() {
-            let going = collect(first, queue);
-            if self.remove() == Removed::No {
+        let mut going = Vec::new();
+        let mut queued = Queued::More;
+        while queued == Queued::More {
+            queued = collect(&mut going, queue);
+            if going.is_empty() || self.remove() == Removed::No {
                 continue;
             }
             for one in &going {
                 forget(self.core.as_ref(), &one.addresses);
             }
-            if self.lane.send(ToLane::Reaped(going)).is_err() {
-                return;
-            }
+            // A lane that is gone has left a note of each in the spool.
+            let _ = self.lane.send(ToLane::Reaped(mem::take(&mut going)));
         }
     }
 
-    /// Tries a few times. What cannot be removed stays marked, its record stays, and the next removal, or
-    /// the next start, takes it along.
+    /// What cannot be removed stays marked, its record stays, and it is tried again.
     fn remove(&mut self) -> Removed {
-        for attempt in 1..=ATTEMPTS {
-            match self.kernel.remove_marked() {
-                Ok(()) => return Removed::Yes,
-                Err(error) => tracing::warn!(%error, attempt, op = "remove pod links"),
+        match self.kernel.remove_marked() {
+            Ok(()) => Removed::Yes,
+            Err(err) => {
+                tracing::warn!(error = one_line(&err), op = "remove pod links");
+                thread::sleep(BETWEEN_ATTEMPTS);
+                Removed::No
             }
-            thread::sleep(BETWEEN_ATTEMPTS);
         }
-        Removed::No
     }
 }
 
@@ -105,20 +114,32 @@ enum Removed {
     No,
 }
 
-/// Waits until no more come for a moment, or the first has waited long enough.
-fn collect(first: Going, queue: &Receiver<Going>) -> Vec<Going> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queued {
+    More,
+    /// There will be no more.
+    Nothing,
+}
+
+/// Waits for one, and then until no more come for a moment, or the first has waited long enough.
+fn collect(going: &mut Vec<Going>, queue: &Receiver<Going>) -> Queued {
+    if going.is_empty() {
+        match queue.recv() {
+            Ok(first) => going.push(first),
+            Err(_) => return Queued::Nothing,
+        }
+    }
     let until = Instant::now() + LONGEST;
-    let mut going = vec![first];
     while Instant::now() < until {
         match queue.recv_timeout(QUIET) {
             Ok(next) => going.push(next),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(RecvTimeoutError::Disconnected) => return Queued::Nothing,
         }
     }
-    going
+    Queued::More
 }
 
 const QUIET: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(250);
-const ATTEMPTS: u32 = 5;
-const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);

@@ -22,7 +22,7 @@ use std::{
 
 use russet_api::{
     cni::{
-        Code, CniError,
+        CniError, Code,
         wire::{DESCRIPTORS, Request},
     },
     frame::{self, FrameError, HEADER_LEN, Timed},
@@ -96,7 +96,11 @@ impl Server {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let stop = Arc::new(stop.map_err(|errno| ServeError::Thread("cni-read", errno.into()))?);
         let mut server = Self { stop, lane: to_lane, threads: Vec::new() };
-        server.spawn("cni-lane", move || lane.run(&inbox))?;
+        server.spawn("cni-lane", move || {
+            lane.run(&inbox);
+            // Before the lane: its reaper may be waiting for room in here.
+            drop(inbox);
+        })?;
         for _ in 0..READERS {
             let listener = listener.try_clone().map_err(thread("cni-read"))?;
             let reader =
@@ -154,8 +158,17 @@ struct Reader {
 impl Reader {
     fn run(&self) {
         while self.wait() == Woken::ByPeer {
-            // Another reader may have been faster.
-            let Ok((stream, _)) = self.listener.accept() else { continue };
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(err) => {
+                    // Another reader was faster; else there are no descriptors left, and waiting may help.
+                    if err.kind() != io::ErrorKind::WouldBlock {
+                        tracing::warn!(error = %err, op = "accept CNI call");
+                        thread::sleep(AFTER_FAILURE);
+                    }
+                    continue;
+                }
+            };
             let _ = stream.set_nonblocking(false);
             match read(&stream) {
                 Ok((request, descriptors)) => {
@@ -203,7 +216,9 @@ enum ReadError {
 impl From<FrameError> for ReadError {
     fn from(err: FrameError) -> Self {
         match err {
-            FrameError::Closed | FrameError::Truncated { .. } | FrameError::Socket(_) => Self::Silent,
+            FrameError::Closed | FrameError::Truncated { .. } | FrameError::Socket(_) => {
+                Self::Silent
+            }
             err => Self::Told(CniError::new(Code::DECODE, one_line(&err))),
         }
     }
@@ -259,6 +274,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const READERS: usize = 4;
 /// How many may wait for the lane.
 const QUEUE: usize = 64;
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// In octets; the threads hold little, and a node's agent is to be small.
 const STACK: usize = 512 << 10;

@@ -41,7 +41,8 @@ impl Spool {
             tracing::warn!(path = %self.folder.display(), %error, op = "list spool");
             Vec::new()
         });
-        let names = names.iter().filter(|name| name.ends_with(SUFFIX) && !self.going.contains(*name));
+        let names =
+            names.iter().filter(|name| name.ends_with(SUFFIX) && !self.going.contains(*name));
         names.filter_map(|name| self.read(&self.folder.join(name))).collect()
     }
 

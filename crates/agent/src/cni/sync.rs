@@ -8,17 +8,18 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use super::records::Unsynced;
 use crate::disk::Disk;
 
-/// Hands work to the syncing thread, which ends with it.
+/// Hands work to the syncing thread. Dropping it waits for the thread's end.
 #[derive(Debug)]
 pub(super) struct Syncer {
-    jobs: Sender<Job>,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -35,15 +36,23 @@ impl Syncer {
     /// Starts the thread. The queue is bounded by the lane, which has a batch of ADDs under way at most.
     pub(super) fn start(disk: Arc<dyn Disk>) -> io::Result<Self> {
         let (jobs, queue) = channel();
-        thread::Builder::new().name("cni-sync".into()).spawn(move || run(disk.as_ref(), &queue))?;
-        Ok(Self { jobs })
+        let thread = thread::Builder::new().name("cni-sync".into());
+        let thread = thread.spawn(move || run(disk.as_ref(), &queue))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
     pub(super) fn begin(&self, what: Unsynced) -> Pending {
         let (done, pending) = sync_channel(1);
         // A thread that is gone answers nothing, and that is told by the wait.
-        let _ = self.jobs.send(Job { what, done });
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(Job { what, done }));
         Pending(pending)
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -130,12 +130,18 @@ impl RawConfig {
             Some(name) => name.clone(),
             None => hostname(),
         };
-        if node.is_empty() || node.len() > 253 || node.contains(|c: char| c.is_whitespace() || c == '/') {
+        if node.is_empty()
+            || node.len() > 253
+            || node.contains(|c: char| c.is_whitespace() || c == '/')
+        {
             faults.add("node", &format!("{node:?} is no node name; 1 to 253 characters without blanks or slashes are wanted"));
         }
         let word = self.preset.as_deref().unwrap_or("flannel");
         let Some(preset) = preset(word) else {
-            faults.add("preset", &format!("{word:?} is not known; \"flannel\" or \"russet\" is wanted"));
+            faults.add(
+                "preset",
+                &format!("{word:?} is not known; \"flannel\" or \"russet\" is wanted"),
+            );
             // The bridge is checked all the same.
             let _ = self.pods.bridge(faults);
             return None;
@@ -148,7 +154,10 @@ impl RawConfig {
             masquerade: on(self.pods.masquerade, true),
             fully_random: on(self.pods.masquerade_fully_random, true),
             hide_client_source: on(self.pods.hide_client_source, true),
-            forward_accept: on(self.pods.forward_accept, preset == russet_core::model::Preset::Flannel),
+            forward_accept: on(
+                self.pods.forward_accept,
+                preset == russet_core::model::Preset::Flannel,
+            ),
             hairpin: on(self.pods.hairpin, true),
         })
     }
@@ -164,7 +173,10 @@ impl RawConfig {
     fn renew_margin(&self, faults: &mut Faults) -> Duration {
         let minutes = self.lease_renew_margin_minutes.unwrap_or(60);
         if !(1..=1_439).contains(&minutes) {
-            faults.add("lease-renew-margin-minutes", &format!("{minutes} is not within 1 to 1439 (a lease lives for a day)"));
+            faults.add(
+                "lease-renew-margin-minutes",
+                &format!("{minutes} is not within 1 to 1439 (a lease lives for a day)"),
+            );
         }
         Duration::from_mins(minutes)
     }
@@ -180,7 +192,10 @@ impl RawStore {
     fn prefix(&self, faults: &mut Faults) -> String {
         let prefix = self.prefix.as_deref().unwrap_or("/coreos.com/network");
         if !prefix.starts_with('/') || prefix.trim_end_matches('/').is_empty() {
-            faults.add("store.prefix", &format!("{prefix:?} is no folder; \"/coreos.com/network\" is flannel's"));
+            faults.add(
+                "store.prefix",
+                &format!("{prefix:?} is no folder; \"/coreos.com/network\" is flannel's"),
+            );
         }
         prefix.trim_end_matches('/').to_owned()
     }
@@ -209,7 +224,9 @@ impl RawStore {
 
 fn read_password(path: &Path, faults: &mut Faults) -> Option<String> {
     let text = std::fs::read_to_string(path);
-    let text = text.map_err(|err| faults.add("store.password-file", &format!("{}: {err}", path.display()))).ok()?;
+    let text = text
+        .map_err(|err| faults.add("store.password-file", &format!("{}: {err}", path.display())))
+        .ok()?;
     text.lines().next().map(str::to_owned)
 }
 
@@ -251,7 +268,11 @@ impl Faults {
         self.0.push(format!("{place}: {fault}"));
     }
 
-    fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, place: &str, text: Option<&str>) -> Option<T> {
+    fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        place: &str,
+        text: Option<&str>,
+    ) -> Option<T> {
         let text = text?;
         text.parse().map_err(|err| self.add(place, &format!("{text:?}: {err}"))).ok()
     }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use russet_core::model::LeaseKey;
-use russet_net::{Prefix, ParseError};
+use russet_net::{ParseError, Prefix};
 use serde::{Deserialize, Serialize};
 
 use super::{Disk, replace};
@@ -107,10 +107,10 @@ impl Checkpoint {
             return Err(CheckpointError::Torn("the file is empty"));
         }
         let text = str::from_utf8(octets).map_err(|_| CheckpointError::Foreign)?;
-        let (head, body) = text.split_once('\n').ok_or(match text.starts_with(MAGIC) {
-            true => CheckpointError::Torn("its first line has no end"),
-            false => CheckpointError::Foreign,
-        })?;
+        let Some((head, body)) = text.split_once('\n') else {
+            let torn = CheckpointError::Torn("its first line has no end");
+            return Err(if text.starts_with(MAGIC) { torn } else { CheckpointError::Foreign });
+        };
         let words: Vec<_> = head.split(' ').collect();
         match words.as_slice() {
             [MAGIC, FORMAT, digest, len] => {
@@ -194,10 +194,8 @@ impl TryFrom<LeaseForm> for OwnLease {
         let subnet = |text: Option<String>| text.map(|text| text.parse::<Prefix>()).transpose();
         let key = LeaseKey::new(subnet(form.v4)?, subnet(form.v6)?);
         let at = |ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms));
-        let expires = match form.expires_ms {
-            None => None,
-            Some(ms) => Some(at(ms).unwrap_or(SystemTime::UNIX_EPOCH)),
-        };
+        // A time that the clock cannot have is over.
+        let expires = form.expires_ms.map(|ms| at(ms).unwrap_or(SystemTime::UNIX_EPOCH));
         Ok(Self { key: key.ok_or(CheckpointError::NoSubnet)?, expires })
     }
 }

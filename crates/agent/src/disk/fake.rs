@@ -59,6 +59,7 @@ impl FakeDisk {
     }
 
     /// What a killed process leaves: the same disk, in order again.
+    #[must_use]
     pub fn after_kill(&self) -> Self {
         let mut state = self.state().clone();
         state.fails_at = None;
@@ -151,10 +152,13 @@ impl Disk for FakeDisk {
         let mut state = self.state();
         state.step()?;
         let unsynced = std::mem::take(&mut state.unsynced);
-        let (here, elsewhere) = unsynced.into_iter().partition(|op| op.path().parent() == Some(folder));
+        let (here, elsewhere) =
+            unsynced.into_iter().partition(|op| op.path().parent() == Some(folder));
         state.unsynced = elsewhere;
         let here: Vec<NameOp> = here;
-        here.iter().for_each(|op| op.apply(&mut state.durable));
+        for op in here {
+            op.apply(&mut state.durable);
+        }
         Ok(())
     }
 
@@ -303,9 +307,18 @@ mod tests {
     fn what_was_not_synced_may_be_there_or_not_and_torn() {
         let disk = FakeDisk::default();
         disk.write(Path::new("/a"), b"1234").unwrap();
-        let left: BTreeSet<_> =
-            disk.states_after_power_failure().iter().map(|d| d.read(Path::new("/a")).ok()).collect();
-        let wanted = [None, Some(b"".to_vec()), Some(vec![0; 4]), Some(b"12".to_vec()), Some(b"1234".to_vec())];
+        let left: BTreeSet<_> = disk
+            .states_after_power_failure()
+            .iter()
+            .map(|d| d.read(Path::new("/a")).ok())
+            .collect();
+        let wanted = [
+            None,
+            Some(b"".to_vec()),
+            Some(vec![0; 4]),
+            Some(b"12".to_vec()),
+            Some(b"1234".to_vec()),
+        ];
         assert_eq!(left, BTreeSet::from(wanted));
     }
 

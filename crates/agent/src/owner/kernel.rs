@@ -115,9 +115,10 @@ impl KernelView {
             by: repair.drift.by.as_deref().map(str::to_owned),
             times: repair.times,
             seconds_ago: now.saturating_duration_since(repair.at).as_secs(),
-            found_by: match repair.drift.path {
-                Path::Event => "event".into(),
-                Path::Sweep | Path::Own => "sweep".into(),
+            found_by: if repair.drift.path == Path::Sweep {
+                "sweep".into()
+            } else {
+                "event".into()
             },
         };
         self.repairs.iter().map(row).collect()

@@ -7,15 +7,13 @@ use std::{
 
 use russet_api::admin::{Answer, Ask, Page, SHOWN, Status, StoreStatus};
 use russet_api::flannel::SubnetEnv;
-use russet_core::{
-    Change, Fact, FactId, Source,
-    lease::LeaseOutput,
-};
+use russet_core::{Change, Fact, FactId, Source, lease::LeaseOutput};
 
 use super::{Owner, view};
 use crate::{
     disk::checkpoint::{Checkpoint, OwnLease},
-    keeper::Files,     notify::notify,
+    keeper::Files,
+    notify::notify,
     one_line,
 };
 
@@ -77,7 +75,9 @@ impl Owner {
             // The checkpoint is what a doubted store is measured by.
             return;
         }
-        self.outlets.keeper.keep(Files { checkpoint: self.checkpoint(), subnet_env: self.subnet_env() });
+        self.outlets
+            .keeper
+            .keep(Files { checkpoint: self.checkpoint(), subnet_env: self.subnet_env() });
     }
 
     fn checkpoint(&self) -> Option<Checkpoint> {
@@ -131,7 +131,8 @@ impl Owner {
     fn status(&self, now: Instant) -> Status {
         let not_ready = self.not_ready();
         let expires = self.own_lease.and_then(|lease| lease.expires);
-        let expires_in = expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
+        let expires_in =
+            expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
         let peers_total = self.calc.peers().count();
         let mut counters = self.kernel.counters;
         counters.store_events = self.store.events;

@@ -97,7 +97,9 @@ impl StoreView {
     fn fact(&self, kv: &KeyValue) -> Option<Change> {
         let rev = kv.created.get();
         let (id, read) = match self.keys.read(&kv.key) {
-            StoreKey::Config => (FactId::Config, read_net_conf(&kv.value, self.preset).map(Fact::Config)),
+            StoreKey::Config => {
+                (FactId::Config, read_net_conf(&kv.value, self.preset).map(Fact::Config))
+            }
             StoreKey::Lease(key) => (FactId::Lease(key), read_lease(&kv.value).map(Fact::Lease)),
             StoreKey::BadLease(fault) => {
                 tracing::warn!(op = "read store", reason = %one_line(&fault), "a lease's key is left out");
@@ -133,7 +135,11 @@ impl StoreView {
 }
 
 fn seen_before(kept: &Checkpoint) -> Seen {
-    Seen { cluster_id: kept.cluster_id.clone(), revision: kept.revision, configured: kept.config.is_some() }
+    Seen {
+        cluster_id: kept.cluster_id.clone(),
+        revision: kept.revision,
+        configured: kept.config.is_some(),
+    }
 }
 
 // ---- events
@@ -153,7 +159,11 @@ impl Owner {
                 self.store.error = Some(error);
             }
             WatchEvent::Resumed { revision } => {
-                tracing::info!(op = "watch", revision = revision.get(), "the datastore is back; nothing was missed");
+                tracing::info!(
+                    op = "watch",
+                    revision = revision.get(),
+                    "the datastore is back; nothing was missed"
+                );
                 self.reached();
             }
         }
@@ -172,13 +182,18 @@ impl Owner {
             None => {
                 self.store.believe();
                 self.take_all(&snapshot.entries, now);
-                tracing::info!(op = "snapshot", revision = self.store.revision, "the datastore is in sync");
+                tracing::info!(
+                    op = "snapshot",
+                    revision = self.store.revision,
+                    "the datastore is in sync"
+                );
             }
             Some(doubt) => {
                 tracing::error!(op = "snapshot", reason = %doubt, "the datastore is not believed; nothing is removed");
                 self.store.doubt = Some(doubt);
                 self.add_only(&snapshot.entries);
-                self.store.aside = snapshot.entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+                self.store.aside =
+                    snapshot.entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
             }
         }
         self.ask_for_name();
@@ -243,9 +258,9 @@ impl Owner {
         }
     }
 
-    /// Tells the lease machine which configuration is the newest good one.
+    /// Tells the lease machine which configuration it may lease in.
     pub(super) fn tell_lease_of_config(&mut self, now: Instant) {
-        if let Some(config) = self.calc.world().config() {
+        if let Some(config) = self.calc.world().lease_config() {
             self.lease_input(LeaseInput::Config(config), now);
         }
     }
@@ -300,7 +315,11 @@ impl Owner {
             return;
         }
         self.store.believe();
-        tracing::info!(op = "accept store", revision = self.store.revision, "the datastore is believed");
+        tracing::info!(
+            op = "accept store",
+            revision = self.store.revision,
+            "the datastore is believed"
+        );
         self.take_all(&entries, now);
         self.ask_for_name();
     }

@@ -39,7 +39,10 @@ impl fmt::Display for Doubt {
                 write!(f, "the store is of cluster {found}, this node is of cluster {seen}")
             }
             Self::OtherCluster { seen, found: None } => {
-                write!(f, "the store has no cluster id, this node is of cluster {seen}: was it emptied?")
+                write!(
+                    f,
+                    "the store has no cluster id, this node is of cluster {seen}: was it emptied?"
+                )
             }
             Self::Older { seen, found } => write!(
                 f,

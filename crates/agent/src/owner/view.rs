@@ -13,7 +13,8 @@ use russet_net::Family;
 
 /// Every lease, readable or not, our own first.
 pub fn leases(calc: &Calc) -> impl Iterator<Item = LeaseRow> + '_ {
-    let (ours, theirs): (Vec<_>, Vec<_>) = calc.peers().partition(|peer| peer.standing == Standing::Own);
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        calc.peers().partition(|peer| peer.standing == Standing::Own);
     ours.into_iter().chain(theirs).map(|peer| lease(calc, &peer))
 }
 
@@ -52,7 +53,8 @@ fn backend(backend: Backend) -> String {
 /// Facts that are left out.
 pub fn refused(calc: &Calc) -> Vec<Refused> {
     let rows = calc.refusals().iter();
-    rows.map(|(id, fault)| Refused { fact: id.to_string(), reason: crate::one_line(fault) }).collect()
+    rows.map(|(id, fault)| Refused { fact: id.to_string(), reason: crate::one_line(fault) })
+        .collect()
 }
 
 /// The routes that are wanted; `state_of` knows what the kernel said.
@@ -86,7 +88,11 @@ pub fn network(calc: &Calc, lease_expires_in_s: Option<u64>) -> Option<NetworkSt
     Some(NetworkStatus {
         transport: transport_name(footing),
         networks: networks.map(|pool| pool.network().to_string()).collect(),
-        subnets: own.into_iter().flat_map(LeaseKey::subnets).map(|subnet| subnet.to_string()).collect(),
+        subnets: own
+            .into_iter()
+            .flat_map(LeaseKey::subnets)
+            .map(|subnet| subnet.to_string())
+            .collect(),
         pod_mtu: footing.pod_mtu.get(),
         bridge: calc.world().settings.bridge.to_string(),
         lease_expires_in_s,
@@ -95,7 +101,9 @@ pub fn network(calc: &Calc, lease_expires_in_s: Option<u64>) -> Option<NetworkSt
 
 fn transport_name(footing: &Footing) -> String {
     match footing.config.transport() {
-        TransportConfig::Vxlan(vxlan) if vxlan.direct_routing.is_on() => "vxlan with direct routing".into(),
+        TransportConfig::Vxlan(vxlan) if vxlan.direct_routing.is_on() => {
+            "vxlan with direct routing".into()
+        }
         TransportConfig::Vxlan(_) => "vxlan".into(),
         TransportConfig::Direct => "direct".into(),
     }

@@ -173,12 +173,11 @@ impl Reader {
                 continue;
             };
             for (n, value) in list.iter().enumerate() {
-                match value.as_str().and_then(parse_ip) {
-                    Some(ip) => ips.push(ip),
-                    None => {
-                        let reason = format!("{value} is no IP address");
-                        self.wrong(&format!("{place}.ips[{n}]"), reason);
-                    }
+                if let Some(ip) = value.as_str().and_then(parse_ip) {
+                    ips.push(ip);
+                } else {
+                    let reason = format!("{value} is no IP address");
+                    self.wrong(&format!("{place}.ips[{n}]"), reason);
                 }
             }
         }

@@ -261,11 +261,7 @@ impl Scene {
     /// Deletes our tables with `nft`. False when they are protected by their owner.
     fn delete_tables(&self) -> Result<bool> {
         let node = self.site.nodes.first().context("a site has a node")?;
-        let tables =
-            self.rules.lines().filter_map(|line| line.strip_suffix(" {")?.strip_prefix("table "));
-        let words = tables
-            .filter(|table| table.ends_with(" russet"))
-            .map(|table| format!("delete table {table}"));
+        let words = our_tables(&self.rules).map(|table| format!("delete table {table}"));
         let script = words.collect::<Vec<_>>().join("; ");
         ensure!(!script.is_empty(), "Russet has no table");
         let output = nft(node, &script)?;
@@ -292,6 +288,15 @@ fn holds(objects: &Objects, peer: Peer) -> bool {
     objects.iter().any(|line| line.starts_with(&route))
 }
 
+/// Family and name of each table of ours in a listed ruleset.
+fn our_tables(rules: &str) -> impl Iterator<Item = String> {
+    rules.lines().filter_map(|line| {
+        let mut words = line.strip_prefix("table ")?.split_whitespace();
+        let (family, name) = (words.next()?, words.next()?);
+        (name == "russet").then(|| format!("{family} {name}"))
+    })
+}
+
 fn rules(node: &Node) -> Result<String> {
     let output = nft(node, "list ruleset")?;
     ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
@@ -308,3 +313,14 @@ const PEERS: std::ops::RangeInclusive<u16> = 101..=112;
 const PACE: Duration = Duration::from_secs(11);
 const POLL: Duration = Duration::from_micros(500);
 const PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_tables_are_found_whatever_nft_says_behind_their_names() {
+        let rules = "table ip russet { # progname russet\n\tset x {\n}\n}\ntable ip6 russet {\n}\ntable ip x {\n}\n";
+        assert_eq!(our_tables(rules).collect::<Vec<_>>(), ["ip russet", "ip6 russet"]);
+    }
+}

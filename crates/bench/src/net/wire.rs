@@ -78,7 +78,8 @@ pub fn vxlan(batch: &mut Batch, vxlan: &Vxlan<'_>) {
 
 /// Lets frames leave a bridge's port by the port that they came in by.
 pub fn hairpin(batch: &mut Batch, index: u32) {
-    let mut message = batch.push(RTM_SETLINK, 0, &ifinfo(index, Admin::Keep));
+    // RTM_SETLINK would take it and ignore it.
+    let mut message = batch.push(RTM_NEWLINK, 0, &ifinfo(index, Admin::Keep));
     message.nest(IFLA_LINKINFO, |info| {
         info.str(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
             port.u8(IFLA_BRPORT_MODE, 1);
@@ -227,7 +228,6 @@ fn kind(message: &mut Writer<'_>, name: &str, data: impl FnOnce(&mut Writer<'_>)
 pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
 pub const RTM_GETLINK: u16 = 18;
-const RTM_SETLINK: u16 = 19;
 pub const RTM_NEWADDR: u16 = 20;
 pub const RTM_GETADDR: u16 = 22;
 pub const RTM_NEWROUTE: u16 = 24;

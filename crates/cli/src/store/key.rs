@@ -34,7 +34,10 @@ pub enum KeyCommand {
 pub struct StoreAt {
     /// An endpoint, `http://HOST:PORT` or `https://HOST:PORT`; may be given again
     #[arg(
-        long = "endpoint", value_name = "URL", env = "RUSSET_ENDPOINTS", value_delimiter = ',',
+        long = "endpoint",
+        value_name = "URL",
+        env = "RUSSET_ENDPOINTS",
+        value_delimiter = ',',
         default_value = "http://127.0.0.1:2379"
     )]
     endpoints: Vec<String>,
@@ -70,7 +73,10 @@ impl StoreAt {
 
 /// Does one thing to one key.
 pub fn run(command: KeyCommand) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
     runtime.block_on(async {
         match command {
             KeyCommand::Put { store, key, value } => {

@@ -22,25 +22,25 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The name of the network in every configuration here.
-pub const NET: &str = "lab";
+pub(crate) const NET: &str = "lab";
 
 /// A node with the bridge and its gateway addresses, as the agent makes them.
-pub struct Node {
-    pub netns: Namespace,
-    pub core: Arc<FakeCore>,
-    pub folder: TempDir,
+pub(crate) struct Node {
+    pub(crate) netns: Namespace,
+    pub(crate) core: Arc<FakeCore>,
+    pub(crate) folder: TempDir,
     server: Option<Server>,
 }
 
 impl Node {
     /// A node whose agent runs.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut node = Self::without_agent();
         node.start();
         node
     }
 
-    pub fn without_agent() -> Self {
+    pub(crate) fn without_agent() -> Self {
         let netns = Namespace::create().unwrap();
         for command in [
             "link set lo up",
@@ -56,11 +56,11 @@ impl Node {
     }
 
     /// Starts the agent, or starts it anew, and returns the pods that it found.
-    pub fn start(&mut self) -> BTreeMap<PodId, PodFact> {
+    pub(crate) fn start(&mut self) -> BTreeMap<PodId, PodFact> {
         self.start_in("boot-1")
     }
 
-    pub fn start_in(&mut self, boot: &str) -> BTreeMap<PodId, PodFact> {
+    pub(crate) fn start_in(&mut self, boot: &str) -> BTreeMap<PodId, PodFact> {
         self.stop();
         let settings = ServerSettings {
             socket: self.socket(),
@@ -74,24 +74,24 @@ impl Node {
         pods.into_iter().collect()
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.server = None;
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("cni.sock")
     }
 
-    pub fn spool(&self) -> PathBuf {
+    pub(crate) fn spool(&self) -> PathBuf {
         self.folder.path().join("spool")
     }
 
-    pub fn records(&self) -> PathBuf {
+    pub(crate) fn records(&self) -> PathBuf {
         self.folder.path().join("networks").join(NET)
     }
 
     /// The addresses on record, and whose they are.
-    pub fn recorded(&self) -> BTreeMap<IpAddr, String> {
+    pub(crate) fn recorded(&self) -> BTreeMap<IpAddr, String> {
         let Ok(entries) = std::fs::read_dir(self.records()) else { return BTreeMap::new() };
         let record = |entry: std::fs::DirEntry| {
             let ip = entry.file_name().to_str()?.parse().ok()?;
@@ -101,13 +101,17 @@ impl Node {
     }
 
     /// The pods' links on the node.
-    pub fn links(&self) -> Vec<String> {
+    pub(crate) fn links(&self) -> Vec<String> {
         let text = ip(&self.netns, "-o link show type veth");
         let names = text.lines().filter_map(|line| line.split(": ").nth(1));
-        names.filter_map(|name| name.split('@').next()).filter(|n| n.starts_with("rst")).map(str::to_owned).collect()
+        names
+            .filter_map(|name| name.split('@').next())
+            .filter(|n| n.starts_with("rst"))
+            .map(str::to_owned)
+            .collect()
     }
 
-    pub fn conf(&self) -> Value {
+    pub(crate) fn conf(&self) -> Value {
         json!({
             "cniVersion": "1.1.0", "name": NET, "type": "russet-cni",
             "socket": self.socket(), "spool": self.spool(),
@@ -115,7 +119,13 @@ impl Node {
     }
 
     /// Runs the plugin for a container.
-    pub fn call(&self, command: &str, container: &str, netns: Option<&Path>, conf: &Value) -> Answer {
+    pub(crate) fn call(
+        &self,
+        command: &str,
+        container: &str,
+        netns: Option<&Path>,
+        conf: &Value,
+    ) -> Answer {
         let mut env = vec![
             ("CNI_COMMAND", command.to_owned()),
             ("CNI_CONTAINERID", container.to_owned()),
@@ -123,33 +133,35 @@ impl Node {
             ("CNI_PATH", "/usr/lib/cni".to_owned()),
         ];
         env.extend(netns.map(|path| ("CNI_NETNS", path.display().to_string())));
-        plugin(env!("CARGO_BIN_EXE_russet-cni"), &env, conf.to_string().as_bytes())
+        let conf = conf.to_string();
+        let run = || plugin(env!("CARGO_BIN_EXE_russet-cni"), &env, conf.as_bytes());
+        self.netns.run(run).unwrap()
     }
 
-    pub fn add(&self, container: &str, pod: &Namespace) -> Value {
+    pub(crate) fn add(&self, container: &str, pod: &Namespace) -> Value {
         self.call("ADD", container, Some(&pod.path()), &self.conf()).good()
     }
 
-    pub fn del(&self, container: &str) {
+    pub(crate) fn del(&self, container: &str) {
         self.call("DEL", container, None, &self.conf()).good();
     }
 }
 
 /// What a plugin answered.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     output: Output,
 }
 
 impl Answer {
     /// The result of a call that was served; null where it says nothing.
-    pub fn good(self) -> Value {
+    pub(crate) fn good(self) -> Value {
         assert!(self.output.status.success(), "{:?}", self.output);
         serde_json::from_slice(&self.output.stdout).unwrap_or(Value::Null)
     }
 
     /// The code and message of a call that was not.
-    pub fn bad(self) -> (u64, String) {
+    pub(crate) fn bad(self) -> (u64, String) {
         assert!(!self.output.status.success(), "{:?}", self.output);
         let error: Value = serde_json::from_slice(&self.output.stdout).unwrap();
         let details = error["details"].as_str().unwrap_or_default();
@@ -158,7 +170,7 @@ impl Answer {
 }
 
 /// Runs a plugin as a runtime does.
-pub fn plugin(path: &str, env: &[(&str, String)], conf: &[u8]) -> Answer {
+pub(crate) fn plugin(path: &str, env: &[(&str, String)], conf: &[u8]) -> Answer {
     let mut child = Command::new(path)
         .env_clear()
         .envs(env.iter().map(|(name, value)| (name, value)))
@@ -173,7 +185,7 @@ pub fn plugin(path: &str, env: &[(&str, String)], conf: &[u8]) -> Answer {
 }
 
 /// Runs `ip` in a namespace.
-pub fn ip(netns: &Namespace, args: &str) -> String {
+pub(crate) fn ip(netns: &Namespace, args: &str) -> String {
     let run = || Command::new("ip").args(args.split(' ')).output().unwrap();
     let output = netns.run(run).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -182,7 +194,7 @@ pub fn ip(netns: &Namespace, args: &str) -> String {
 }
 
 /// Waits until something is so, for 10 s at most.
-pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(10);
     while !is_so() {
         assert!(Instant::now() < until, "not within 10 s: {what}");
@@ -190,8 +202,9 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-pub fn network() -> PodNetwork {
-    let subnets: Vec<Prefix> = ["10.50.7.0/24", "fd00:50::/64"].map(|text| text.parse().unwrap()).into();
+pub(crate) fn network() -> PodNetwork {
+    let subnets: Vec<Prefix> =
+        ["10.50.7.0/24", "fd00:50::/64"].map(|text| text.parse().unwrap()).into();
     PodNetwork {
         bridge: "cni0".parse().unwrap(),
         mtu: Mtu::try_from(1_450).unwrap(),

@@ -105,8 +105,8 @@ impl Transport for Vxlan {
         Backend::Vxlan { v4: vtep(self.v4), v6: vtep(self.v6) }
     }
 
-    /// Outer Ethernet's successor is not counted, the inner Ethernet header is: 14 + 8 + 8 and the outer
-    /// IP header. flannel takes 50 over IPv6 too, which is 20 too few.
+    /// The outer IP header (20 or 40), UDP 8, VXLAN 8, and the inner Ethernet header 14. flannel takes 50
+    /// over IPv6 too, which is 20 too few.
     fn overhead(&self, underlay: Family) -> u16 {
         overhead(underlay)
     }

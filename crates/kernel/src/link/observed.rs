@@ -1,7 +1,8 @@
 //! Links as the kernel tells of them, and which number stands for which name.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
     net::IpAddr,
 };
 
@@ -182,6 +183,17 @@ fn vxlan_of(data: Option<&Attr<'_>>) -> ObservedVxlan {
 pub struct Links {
     by_index: BTreeMap<u32, ObservedLink>,
     by_name: HashMap<IfName, u32>,
+    /// Links behind which something may have changed, by whatever way that was noticed.
+    changed: BTreeSet<IfName>,
+    freshness: Freshness,
+}
+
+/// Whether the links have been listed since somebody last may have changed one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Freshness {
+    #[default]
+    Old,
+    Fresh,
 }
 
 /// What an event changed.
@@ -208,9 +220,41 @@ impl Links {
         let links = socket.dump("links", &mut request, |links: &mut Vec<_>, message| {
             links.extend(ObservedLink::parse(&message));
         })?;
+        let before = self.standing();
         self.by_name = links.iter().map(|link| (link.name, link.index)).collect();
         self.by_index = links.into_iter().map(|link| (link.index, link)).collect();
+        let after = self.standing();
+        self.changed.extend(before.symmetric_difference(&after).map(|(_, name, ..)| *name));
+        self.freshness = Freshness::Fresh;
         Ok(())
+    }
+
+    /// Lists all links unless that was done since the last [`Self::grow_old`].
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be listed.
+    pub fn refresh_if_old(&mut self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        match self.freshness {
+            Freshness::Fresh => Ok(()),
+            Freshness::Old => self.refresh(socket),
+        }
+    }
+
+    /// Says that the links may have changed since they were listed.
+    pub fn grow_old(&mut self) {
+        self.freshness = Freshness::Old;
+    }
+
+    /// What decides whether anything behind a link may have changed.
+    fn standing(&self) -> BTreeSet<(u32, IfName, bool, bool)> {
+        let of = |l: &ObservedLink| (l.index, l.name, l.up.is_on(), l.carrier.is_on());
+        self.by_index.values().map(of).collect()
+    }
+
+    /// The links behind which something may have changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<IfName> {
+        mem::take(&mut self.changed)
     }
 
     /// Reads one link anew by its name.
@@ -272,7 +316,10 @@ impl Links {
             Some(before) if (before.name, before.up, before.carrier) == (name, up, carrier) => {
                 LinkChange::Itself
             }
-            _ => LinkChange::Behind(name),
+            _ => {
+                self.changed.insert(name);
+                LinkChange::Behind(name)
+            }
         }
     }
 
@@ -280,6 +327,7 @@ impl Links {
         match self.by_name.remove(&name) {
             Some(index) => {
                 self.by_index.remove(&index);
+                self.changed.insert(name);
                 LinkChange::Behind(name)
             }
             None => LinkChange::Nothing,
@@ -288,12 +336,6 @@ impl Links {
 
     pub fn iter(&self) -> impl Iterator<Item = &ObservedLink> {
         self.by_index.values()
-    }
-
-    /// Which number each name stands for, and whether it is up: when this is the same, nothing behind a
-    /// link was lost.
-    pub fn numbers(&self) -> Vec<(u32, IfName, Flag)> {
-        self.iter().map(|link| (link.index, link.name, link.up)).collect()
     }
 
     pub fn by_name(&self, name: IfName) -> Option<&ObservedLink> {

@@ -27,7 +27,7 @@ use crate::{
 /// A wish that was not fulfilled, and stays pending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// `None`: a stranger in our table that would not go.
+    /// `None`: a stranger in our table that would not go, or the table itself, which another process owns.
     pub key: Option<Key>,
     pub error: NetlinkError,
 }

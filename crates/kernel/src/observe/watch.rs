@@ -187,6 +187,8 @@ impl Eye {
         let Self { monitor, links, view, .. } = self;
         let drained =
             monitor.drain(|message| heard = heard.max(meaning(links, &view.routes, &message)));
+        // Each event says so by itself here.
+        links.take_changed();
         match drained {
             Ok(_) => heard,
             Err(error) => {

@@ -23,7 +23,7 @@ use crate::{
     Host, KernelError,
     address::AddressDriver,
     fdb::FdbDriver,
-    link::{LinkChange, LinkDriver},
+    link::LinkDriver,
     neighbour::NeighbourDriver,
     netlink::{Message, rt},
     next_hop::NextHopDriver,
@@ -111,25 +111,28 @@ impl Reconcilers {
         now: Instant,
     ) {
         if matches!(message.kind, rt::RTM_NEWLINK | rt::RTM_DELLINK) {
-            let change = self.host.links.observe(message);
-            self.observe_link(change);
+            self.host.links.observe(message);
+            self.follow_links(Path::Link);
         }
         let (host, row) = self.host_and_row();
         for part in row {
             part.observe(host, message, by, now);
         }
         if self.next_hops.is_stale() {
-            self.routes.mark_stale(Path::Event);
+            self.routes.mark_stale(Path::Link);
         }
     }
 
-    fn observe_link(&mut self, change: LinkChange) {
-        let LinkChange::Behind(name) = change else { return };
-        if self.is_used(name) {
-            self.mark_behind_stale(Path::Event);
-        }
-        if self.is_needed(name) {
-            self.retry();
+    /// Has read back what lies behind the links that changed, and tries again what may have waited for
+    /// them.
+    fn follow_links(&mut self, path: Path) {
+        for link in self.host.links.take_changed() {
+            if self.is_used(link) {
+                self.mark_behind_stale(path);
+            }
+            if self.is_needed(link) {
+                self.retry();
+            }
         }
     }
 
@@ -173,9 +176,11 @@ impl Reconcilers {
     ///
     /// When the kernel cannot be read back. What could not be stays stale; nothing is lost by calling again.
     pub fn apply(&mut self, now: Instant) -> Result<(), KernelError> {
-        self.resync(now)?;
+        self.resync(Path::Link, now)?;
         self.sysctls.upsert(&mut self.host, now);
-        self.apply_links(now)?;
+        self.links.upsert(&mut self.host, now);
+        // A link that we made, or made again, has nothing behind it yet, whatever we thought was there.
+        self.resync(Path::Own, now)?;
         let (host, row) = self.host_and_row();
         for part in row.into_iter().skip(2) {
             part.upsert(host, now);
@@ -184,29 +189,30 @@ impl Reconcilers {
         for part in row.into_iter().rev() {
             part.remove(host);
         }
+        // The removal of links is our own doing as well.
+        self.follow_links(Path::Own);
         Ok(())
     }
 
-    /// A link that we made, or made again, has nothing behind it yet, whatever we thought was there.
-    fn apply_links(&mut self, now: Instant) -> Result<(), KernelError> {
-        let before = self.host.links.numbers();
-        self.links.upsert(&mut self.host, now);
-        if before != self.host.links.numbers() {
-            self.mark_behind_stale(Path::Own);
-            self.resync(now)?;
+    /// Reads back what is stale. Links come first: their listing may show that one changed, and that makes
+    /// what lies behind it stale, by `path`.
+    fn resync(&mut self, path: Path, now: Instant) -> Result<(), KernelError> {
+        self.host.links.grow_old();
+        self.follow_links(path);
+        for from in [0, LINKS + 1] {
+            let (host, row) = self.host_and_row();
+            let until = if from == 0 { LINKS + 1 } else { row.len() };
+            let mut resyncs = 0;
+            let parts = row.into_iter().take(until).skip(from);
+            let result = parts.filter(|part| part.is_stale()).try_for_each(|part| {
+                resyncs += 1;
+                part.resync(host, now)
+            });
+            self.resyncs += resyncs;
+            result?;
+            self.follow_links(path);
         }
         Ok(())
-    }
-
-    fn resync(&mut self, now: Instant) -> Result<(), KernelError> {
-        let (host, row) = self.host_and_row();
-        let mut resyncs = 0;
-        let result = row.into_iter().filter(|part| part.is_stale()).try_for_each(|part| {
-            resyncs += 1;
-            part.resync(host, now)
-        });
-        self.resyncs += resyncs;
-        result
     }
 
     /// Whether [`Self::apply`] has anything to do.
@@ -271,3 +277,6 @@ impl Reconcilers {
         (&mut self.host, row)
     }
 }
+
+/// Where the links stand in the row.
+const LINKS: usize = 1;

@@ -15,6 +15,8 @@ pub trait Driver<K: Kind> {
     /// What the kernel says of one object; more than can be wished for, where that matters (a link that
     /// is down).
     type Actual: Clone + fmt::Debug;
+    /// How much an event of this kind is worth.
+    const EVENTS: Events;
 
     /// Lists what is ours by its mark. `desired` is for kinds that nobody owns, where there is nothing to
     /// look for but what is wanted (a sysctl).
@@ -54,6 +56,18 @@ pub trait Driver<K: Kind> {
 
     /// Reads an event, or `None` when it says nothing of this kind.
     fn decode(&self, cx: &Self::Context, message: &Message<'_>) -> Option<Seen<K, Self::Actual>>;
+}
+
+/// How much an event is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// It tells what is there now and whose request made it so; no author means that the kernel did it by
+    /// itself.
+    Exact,
+    /// It tells what is there now, but never who did it.
+    Anonymous,
+    /// It may have been overtaken by our own change: it is a reason to read back, and no more.
+    Hint,
 }
 
 /// One object to make or to change.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use russet_desired::{Kind, Table};
 
-use super::{Change, Driver, Refused, Seen};
+use super::{Change, Driver, Events, Refused, Seen};
 use crate::{
     KernelError,
     netlink::{Message, NetlinkError, Refusal},
@@ -39,6 +39,7 @@ impl<K: Kind> Fake<K> {
 impl<K: Kind> Driver<K> for Fake<K> {
     type Context = ();
     type Actual = K::Value;
+    const EVENTS: Events = Events::Exact;
 
     fn list_owned(&mut self, (): &mut (), _: &Table<K>) -> Result<Table<K>, KernelError> {
         if self.is_deaf { Err(Self::error()) } else { Ok(self.objects.clone()) }

@@ -90,10 +90,6 @@ impl<K: Slot, D: Driver<K, Context = Host>> Part for Reconciler<K, D> {
     }
 
     fn observe(&mut self, host: &Host, message: &Message<'_>, by: Author<'_>, now: Instant) {
-        // What will be read back anyway need not be told.
-        if self.is_stale() {
-            return;
-        }
         if let Some(seen) = self.driver().decode(host, message) {
             Self::observe(self, host, seen, by, now);
         }

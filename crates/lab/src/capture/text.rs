@@ -24,10 +24,15 @@ fn headers(frame: &Frame, indent: &str, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     if let Some(ip) = &frame.ip {
         let (version, hops) = if ip.src.is_ipv4() { ("IPv4", "ttl") } else { ("IPv6", "hops") };
         let fragment = if ip.fragment { "  fragment" } else { "" };
-        line(f, indent, version, format_args!("{} → {}  {hops} {}{fragment}", ip.src, ip.dst, ip.ttl))?;
+        line(
+            f,
+            indent,
+            version,
+            format_args!("{} → {}  {hops} {}{fragment}", ip.src, ip.dst, ip.ttl),
+        )?;
     }
     match &frame.transport {
-        Some(Transport::Icmp(icmp)) => icmp_line(icmp, indent, f)?,
+        Some(Transport::Icmp(icmp)) => icmp_line(*icmp, indent, f)?,
         Some(Transport::Tcp(tcp)) => tcp_line(tcp, indent, f)?,
         Some(Transport::Udp(udp)) => udp_lines(udp, indent, f)?,
         None => {}
@@ -55,7 +60,7 @@ fn tcp_line(tcp: &Tcp, indent: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result 
     )
 }
 
-fn icmp_line(icmp: &Icmp, indent: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn icmp_line(icmp: Icmp, indent: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Icmp { kind, code, echo } = icmp;
     let name = match kind {
         8 | 128 => "echo request".to_owned(),
@@ -72,7 +77,12 @@ fn icmp_line(icmp: &Icmp, indent: &str, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     }
 }
 
-fn line(f: &mut fmt::Formatter<'_>, indent: &str, header: &str, what: fmt::Arguments<'_>) -> fmt::Result {
+fn line(
+    f: &mut fmt::Formatter<'_>,
+    indent: &str,
+    header: &str,
+    what: fmt::Arguments<'_>,
+) -> fmt::Result {
     writeln!(f, "{indent}{header:<9} {what}")
 }
 

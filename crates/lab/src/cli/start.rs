@@ -43,7 +43,12 @@ pub(super) struct Started {
 }
 
 /// Starts the lab and waits until it is ready.
-pub(super) fn start(topology: &Topology, text: &str, life: Life, lines: &mut Lines) -> Result<Started> {
+pub(super) fn start(
+    topology: &Topology,
+    text: &str,
+    life: Life,
+    lines: &mut Lines,
+) -> Result<Started> {
     let dir = control::lab_dir(&topology.name)?;
     let client = Client::new(&dir);
     if client.is_alive() {

@@ -3,7 +3,10 @@
 use std::{
     io::{self, Read},
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -55,6 +58,8 @@ pub(crate) fn run(wire: &mut dyn Wire, plan: &Plan) -> Result<Tally> {
         run.wait(until)?;
         run.hear();
         run.ask_when_due();
+        // A wire that waits within its question has the answer already.
+        run.hear();
     }
     Ok(run.tally)
 }
@@ -116,7 +121,7 @@ impl Run<'_> {
             match self.wire.answer() {
                 Ok(Some(number)) => self.answered(number),
                 Ok(None) => return,
-                Err(err) => return self.tally.failed(err),
+                Err(err) => return self.tally.failed(&err),
             }
         }
     }
@@ -136,7 +141,7 @@ impl Run<'_> {
         }
         self.tally.asked(self.asked, now);
         if let Err(err) = self.wire.ask(self.asked) {
-            self.tally.unasked(self.asked, err);
+            self.tally.unasked(self.asked, &err);
         }
         self.asked += 1;
         // After a stall the pace goes on from here; a burst would measure itself.
@@ -178,7 +183,8 @@ impl Mark {
     pub(crate) fn read(self, octets: &[u8]) -> Option<u64> {
         let both = u128::from_be_bytes(*octets.first_chunk::<{ Self::LEN }>()?);
         let token = u64::try_from(both >> 64).ok()?;
-        (token == self.token).then(|| u64::try_from(both & u128::from(u64::MAX)).unwrap_or_default())
+        (token == self.token)
+            .then(|| u64::try_from(both & u128::from(u64::MAX)).unwrap_or_default())
     }
 }
 

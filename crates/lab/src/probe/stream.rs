@@ -24,7 +24,11 @@ pub struct StreamSummary {
 impl fmt::Display for StreamSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { to, octets, microseconds, mbit_per_s } = self;
-        write!(f, "stream {to}: {mbit_per_s} Mbit/s ({octets} octets in {} ms)", microseconds / 1_000)
+        write!(
+            f,
+            "stream {to}: {mbit_per_s} Mbit/s ({octets} octets in {} ms)",
+            microseconds / 1_000
+        )
     }
 }
 

@@ -80,13 +80,13 @@ impl Tally {
     }
 
     /// The question could not be asked: it is lost, and no answer is waited for.
-    pub(crate) fn unasked(&mut self, number: u64, error: impl ToString) {
+    pub(crate) fn unasked(&mut self, number: u64, error: &dyn fmt::Display) {
         self.open.remove(&number);
         self.unasked.insert(number);
         self.failed(error);
     }
 
-    pub(crate) fn failed(&mut self, error: impl ToString) {
+    pub(crate) fn failed(&mut self, error: &dyn fmt::Display) {
         self.last_error = Some(error.to_string());
     }
 
@@ -130,7 +130,13 @@ impl fmt::Display for Summary {
         if let Some(latency) = self.latency {
             let ms = |us: u64| format!("{}.{:03}", us / 1_000, us % 1_000);
             let Latency { min_us, median_us, p99_us, .. } = latency;
-            write!(f, "\nlatency in ms: min {}, median {}, p99 {}", ms(min_us), ms(median_us), ms(p99_us))?;
+            write!(
+                f,
+                "\nlatency in ms: min {}, median {}, p99 {}",
+                ms(min_us),
+                ms(median_us),
+                ms(p99_us)
+            )?;
         }
         match &self.error {
             Some(error) => write!(f, "\nlast error: {error}"),
@@ -143,12 +149,7 @@ impl fmt::Display for Summary {
 fn latency(sorted: &[Duration]) -> Option<Latency> {
     let us = |duration: &Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let at = |percent: usize| sorted.get((sorted.len().saturating_sub(1) * percent) / 100).map(us);
-    Some(Latency {
-        min_us: at(0)?,
-        median_us: at(50)?,
-        p99_us: at(99)?,
-        max_us: at(100)?,
-    })
+    Some(Latency { min_us: at(0)?, median_us: at(50)?, p99_us: at(99)?, max_us: at(100)? })
 }
 
 /// Numbers in ascending order as runs, at most so many.
@@ -163,7 +164,11 @@ fn runs(numbers: impl Iterator<Item = u64>) -> Vec<String> {
         }
     }
     runs.into_iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .map(
+            |(first, last)| {
+                if first == last { first.to_string() } else { format!("{first}-{last}") }
+            },
+        )
         .collect()
 }
 
@@ -202,7 +207,7 @@ mod tests {
         for number in 0..3 {
             tally.asked(number, Instant::now());
         }
-        tally.unasked(1, "network is unreachable");
+        tally.unasked(1, &"network is unreachable");
         tally.answered(0, Instant::now());
         assert!(!tally.is_complete());
         tally.answered(2, Instant::now());

@@ -48,7 +48,11 @@ impl Lab {
         if let Some(route) = &condition.route {
             let found = self.matching(route)?;
             let wanted = route.count.unwrap_or(1);
-            return if found.len() >= wanted { Ok(()) } else { self.no_such_route(route, found.len()) };
+            return if found.len() >= wanted {
+                Ok(())
+            } else {
+                self.no_such_route(route, found.len())
+            };
         }
         if let Some(route) = &condition.no_route {
             let found = self.matching(route)?;
@@ -137,8 +141,12 @@ impl Lab {
                 let family = packet.meanwhile.family.into();
                 let addr = self.address_of(&text, family);
                 let other = || self.address_of(&text, other_family(family));
-                if outer { self.address_of(&text, russet_net::Family::V4).or_else(|_| other())? } else { addr? }
-                    .to_string()
+                if outer {
+                    self.address_of(&text, russet_net::Family::V4).or_else(|_| other())?
+                } else {
+                    addr?
+                }
+                .to_string()
             } else {
                 text
             };
@@ -147,7 +155,7 @@ impl Lab {
         Ok(wanted)
     }
 
-    fn matching(&self, route: &Route) -> Result<Vec<RouteLine>> {
+    pub(super) fn matching(&self, route: &Route) -> Result<Vec<RouteLine>> {
         let request = Request::Routes { place: route.node.clone() };
         let Reply::Routes(lines) = self.client.ask(&request)? else { bail!("no routes came") };
         let via = route.via.as_deref();
@@ -166,7 +174,7 @@ impl Lab {
         Ok(lines.into_iter().filter(fits).collect())
     }
 
-    fn no_such_route(&self, route: &Route, found: usize) -> Result<()> {
+    pub(super) fn no_such_route(&self, route: &Route, found: usize) -> Result<()> {
         let request = Request::Routes { place: route.node.clone() };
         let Reply::Routes(lines) = self.client.ask(&request)? else { bail!("no routes came") };
         let lines: Vec<_> = lines.iter().map(show).collect();
@@ -176,13 +184,18 @@ impl Lab {
     fn counts(&self, counter: &Counter) -> Result<()> {
         let on = &counter.on;
         let request = Request::Counters { place: on.place.to_string(), link: on.link.to_string() };
-        let Reply::Counters(counters) = self.client.ask(&request)? else { bail!("no counters came") };
+        let Reply::Counters(counters) = self.client.ask(&request)? else {
+            bail!("no counters came")
+        };
         let name = counter.name.as_str();
         let found = counters.iter().find(|(known, _)| known == name);
         let (_, value) = found.with_context(|| format!("{on} has no counter {name}"))?;
         let low = counter.at_least.is_some_and(|least| *value < least);
         let high = counter.at_most.is_some_and(|most| *value > most);
-        if low || high { bail!("{name} of {on} is {value}") } else { Ok(()) }
+        if low || high {
+            bail!("{name} of {on} is {value}");
+        }
+        Ok(())
     }
 
     pub(super) fn ends_as_wanted(&self, command: &Command) -> Result<()> {

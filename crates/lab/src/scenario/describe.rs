@@ -30,7 +30,9 @@ impl Display for Step<'_> {
                 CutHow::Silent => write!(f, "cut {} silently", cut.link),
             },
             S::Heal(heal) => write!(f, "mend {}", heal.link.as_deref().unwrap_or("all links")),
-            S::DeleteRoute { node, dst } => write!(f, "delete the route to {dst} on {node}"),
+            S::DeleteRoute(route) => {
+                write!(f, "delete on {} the routes {}", route.node, To(route))
+            }
             S::DeleteLink(at) => write!(f, "delete the link {at}"),
             S::Exec(command) => write!(f, "{}", Words(command)),
             S::AddPod(pod) => write!(f, "add pod {pod}"),
@@ -94,11 +96,12 @@ struct To<'a>(&'a Route);
 
 impl Display for To<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Route { dst, within, via, link, .. } = self.0;
+        let Route { dst, within, via, link, count, .. } = self.0;
         dst.map_or(Ok(()), |dst| write!(f, "to {dst}"))?;
         within.map_or(Ok(()), |within| write!(f, "within {within}"))?;
         via.as_ref().map_or(Ok(()), |via| write!(f, " via {via}"))?;
-        link.as_ref().map_or(Ok(()), |link| write!(f, " on {link}"))
+        link.as_ref().map_or(Ok(()), |link| write!(f, " on {link}"))?;
+        count.map_or(Ok(()), |count| write!(f, ", {count} of them"))
     }
 }
 

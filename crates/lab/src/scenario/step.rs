@@ -6,7 +6,10 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::Lab;
-use crate::{control::Request, topology::Step};
+use crate::{
+    control::{Request, RouteLine},
+    topology::Step,
+};
 
 impl Lab {
     pub(super) fn step(&self, step: &Step) -> Result<()> {
@@ -19,15 +22,26 @@ impl Lab {
             Step::Exec(command) => self.ends_as_wanted(command),
             Step::Restart(at) => {
                 let (node, process) = (at.node.clone(), at.process.to_string());
-                self.order(Request::Stop { node: node.clone(), process: process.clone() })?;
-                self.order(Request::Start { node, process })
+                self.order(&Request::Stop { node: node.clone(), process: process.clone() })?;
+                self.order(&Request::Start { node, process })
             }
-            step => request(step).map_or(Ok(()), |request| self.order(request)),
+            Step::DeleteRoute(route) => {
+                let found = self.matching(route)?;
+                if found.is_empty() {
+                    self.no_such_route(route, 0)?;
+                }
+                let delete = |line: RouteLine| Request::DeleteRoute {
+                    place: route.node.clone(),
+                    dst: line.dst,
+                };
+                found.into_iter().map(delete).try_for_each(|request| self.order(&request))
+            }
+            step => request(step).map_or(Ok(()), |request| self.order(&request)),
         }
     }
 
-    fn order(&self, request: Request) -> Result<()> {
-        self.client.ask(&request).map(drop)
+    fn order(&self, request: &Request) -> Result<()> {
+        self.client.ask(request).map(drop)
     }
 }
 
@@ -41,7 +55,9 @@ fn request(step: &Step) -> Option<Request> {
             };
             Request::Put { key: key.clone(), value }
         }
-        Step::Start(at) => Request::Start { node: at.node.clone(), process: at.process.to_string() },
+        Step::Start(at) => {
+            Request::Start { node: at.node.clone(), process: at.process.to_string() }
+        }
         Step::Stop(at) => Request::Stop { node: at.node.clone(), process: at.process.to_string() },
         Step::Kill(kill) => Request::Signal {
             node: kill.node.clone(),
@@ -50,15 +66,16 @@ fn request(step: &Step) -> Option<Request> {
         },
         Step::Cut(cut) => Request::Cut { link: cut.link.clone(), how: cut.how },
         Step::Heal(heal) => Request::Heal { link: heal.link.clone() },
-        Step::DeleteRoute { node, dst } => {
-            Request::DeleteRoute { place: node.clone(), dst: dst.to_string() }
-        }
         Step::DeleteLink(at) => {
             Request::DeleteLink { place: at.place.to_string(), link: at.link.to_string() }
         }
         Step::AddPod(pod) => Request::AddPod { pod: pod.clone() },
         Step::RemovePod(pod) => Request::RemovePod { pod: pod.clone() },
-        Step::Restart(_) | Step::Exec(_) | Step::Wait(_) | Step::Expect(_) => return None,
+        Step::Restart(_)
+        | Step::DeleteRoute(_)
+        | Step::Exec(_)
+        | Step::Wait(_)
+        | Step::Expect(_) => return None,
     };
     Some(request)
 }

@@ -37,8 +37,7 @@ impl Watch {
         let command = lab.probe(&always.reach, &more)?;
         let (reader, input) = std::io::pipe()?;
         let (output, errors) = (memory_file()?, memory_file()?);
-        let request =
-            Request::Exec { place: always.reach.from.clone(), command, env: Vec::new() };
+        let request = Request::Exec { place: always.reach.from.clone(), command, env: Vec::new() };
         let fds: [OwnedFd; 3] = [reader.into(), output.try_clone()?, errors.try_clone()?];
         let client = lab.client.clone();
         let prober = thread::spawn(move || {
@@ -67,8 +66,8 @@ impl Watch {
         let ended = self.prober.join().map_err(|_| anyhow!("a watch panicked"))?;
         ended.context("run the prober")?;
         let text = read_back(self.output)?;
-        let summary: Summary =
-            serde_json::from_str(text.trim()).with_context(|| format!("the prober said {text:?}"))?;
+        let summary: Summary = serde_json::from_str(text.trim())
+            .with_context(|| format!("the prober said {text:?}"))?;
         let what = describe::Watch(&self.always);
         let took = self.since.elapsed();
         if summary.lost <= self.always.lost {

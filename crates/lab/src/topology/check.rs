@@ -12,8 +12,8 @@ use russet_net::{Family, Mtu, Prefix};
 use serde_json::Value;
 
 use super::{
-    Fault, HandWired, Name, Node, Pod, Program, ProgramKind, ROUTER, Subnet, Topology, form, schema,
-    tree::Tree,
+    Fault, HandWired, Name, Node, Pod, Program, ProgramKind, ROUTER, Subnet, Topology, form,
+    schema, tree::Tree,
 };
 
 /// Makes a topology of a text, or tells every fault.
@@ -159,8 +159,10 @@ impl Meaning<'_> {
         }
         for (i, form) in forms.iter().enumerate() {
             let at = format!("underlay.subnets[{i}]");
-            let v4 = form.ipv4.and_then(|cidr| self.roomy(cidr.0, Family::V4, &format!("{at}.ipv4")));
-            let v6 = form.ipv6.and_then(|cidr| self.roomy(cidr.0, Family::V6, &format!("{at}.ipv6")));
+            let v4 =
+                form.ipv4.and_then(|cidr| self.roomy(cidr.0, Family::V4, &format!("{at}.ipv4")));
+            let v6 =
+                form.ipv6.and_then(|cidr| self.roomy(cidr.0, Family::V6, &format!("{at}.ipv6")));
             if form.ipv4.is_none() && form.ipv6.is_none() {
                 self.fault(&at, "`ipv4` or `ipv6` is wanted, or both");
             }
@@ -310,7 +312,8 @@ impl Meaning<'_> {
     }
 
     fn wired(&mut self, wired: form::HandWired) -> Option<HandWired> {
-        let network = wired.network.map_or_else(|| HAND_NETWORK.parse().ok(), |cidr| Some(cidr.0))?;
+        let network =
+            wired.network.map_or_else(|| HAND_NETWORK.parse().ok(), |cidr| Some(cidr.0))?;
         if network.family() != Family::V4 || network.len() > 22 {
             self.fault("wired.network", "an IPv4 network of at most /22 is wanted");
             return None;
@@ -330,6 +333,7 @@ impl Meaning<'_> {
                     self.fault(&at, "`command` names no program");
                 }
                 form::Step::Expect(eventually) => self.condition(eventually, &at),
+                form::Step::DeleteRoute(route) => self.route(route, &at),
                 form::Step::AddPod(name) | form::Step::RemovePod(name) => self.is_pod(name, &at),
                 _ => {}
             }
@@ -361,7 +365,10 @@ impl Meaning<'_> {
                     self.target(&always.reach, &format!("{at}[{i}]"));
                     if always.reach.by == form::By::Tcp {
                         let place = format!("{at}[{i}]");
-                        self.fault(&place, "a stream has no packets to count: wanted is icmp or udp");
+                        self.fault(
+                            &place,
+                            "a stream has no packets to count: wanted is icmp or udp",
+                        );
                     }
                 }
             }
@@ -387,12 +394,16 @@ impl Meaning<'_> {
             }
         }
         for route in eventually.route.iter().chain(&eventually.no_route) {
-            if route.dst.is_some() == route.within.is_some() {
-                self.fault(at, "one of `dst` and `within` is wanted");
-            }
+            self.route(route, at);
         }
         if eventually.output.as_ref().is_some_and(|output| output.command.is_empty()) {
             self.fault(at, "`command` names no program");
+        }
+    }
+
+    fn route(&mut self, route: &form::Route, at: &str) {
+        if route.dst.is_some() == route.within.is_some() {
+            self.fault(at, "one of `dst` and `within` is wanted");
         }
     }
 
@@ -478,8 +489,17 @@ fn line_of(tree: &Tree, place: &str) -> u64 {
 
 /// The fields of a decoded packet that an expectation can name.
 pub(crate) const PACKET_FIELDS: [&str; 11] = [
-    "vni", "outer.src", "outer.dst", "outer.port", "inner.src", "inner.dst", "inner.proto", "src",
-    "dst", "proto", "length",
+    "vni",
+    "outer.src",
+    "outer.dst",
+    "outer.port",
+    "inner.src",
+    "inner.dst",
+    "inner.proto",
+    "src",
+    "dst",
+    "proto",
+    "length",
 ];
 /// Where a node's mount namespace is its own.
 pub(crate) const OWN_FOLDERS: [&str; 3] = ["/run/", "/etc/", "/var/lib/"];

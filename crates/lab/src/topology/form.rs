@@ -200,12 +200,8 @@ pub enum Step {
     Cut(Cut),
     /// Mends what was cut: one link, or all.
     Heal(Heal),
-    /// Deletes a route behind the agent's back.
-    DeleteRoute {
-        #[schemars(extend("format" = "node"))]
-        node: String,
-        dst: Cidr,
-    },
+    /// Deletes all routes like this, behind the agent's back; there must be one.
+    DeleteRoute(Route),
     /// Deletes a link behind the agent's back.
     DeleteLink(LinkAt),
     /// Runs a command to its end.
@@ -217,7 +213,7 @@ pub enum Step {
     /// Waits. Only for showing something; what must hold is an expectation.
     Wait(Period),
     /// Waits until something holds, before the next step.
-    Expect(Eventually),
+    Expect(Box<Eventually>),
 }
 
 /// A process of a node.
@@ -309,7 +305,7 @@ pub struct Command {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Expect {
     /// It comes true within a time, and is looked for before and after the steps.
-    Eventually(Eventually),
+    Eventually(Box<Eventually>),
     /// It is watched from before the first step to after the last.
     Always(Always),
 }

@@ -62,7 +62,11 @@ impl<'a> Walk<'a, '_> {
         }
         if !fits_kind(tree, schema) {
             let wanted = self.describe(schema);
-            return self.fault(tree.line, place, format!("wanted is {wanted}, not {}", tree.what()));
+            return self.fault(
+                tree.line,
+                place,
+                format!("wanted is {wanted}, not {}", tree.what()),
+            );
         }
         match &tree.node {
             Node::Map(entries) => self.mapping(tree, entries, schema, place),
@@ -129,18 +133,12 @@ impl<'a> Walk<'a, '_> {
     /// Walks the alternative that the value means, so that its own faults are told and not only that none
     /// fits.
     fn one_of(&mut self, tree: &Tree, alternatives: &'a [Value], place: &str) {
-        match alternatives.iter().find(|schema| self.is_meant(tree, schema)) {
-            Some(schema) => self.value(tree, schema, place),
-            None => {
-                let wanted: Vec<_> =
-                    alternatives.iter().map(|schema| self.describe(schema)).collect();
-                let got = match tree.text() {
-                    Some(text) => format!("{text:?}"),
-                    None => tree.what().to_owned(),
-                };
-                self.fault(tree.line, place, format!("{got} is none of: {}", wanted.join(", ")));
-            }
+        if let Some(meant) = alternatives.iter().find(|schema| self.is_meant(tree, schema)) {
+            return self.value(tree, meant, place);
         }
+        let wanted: Vec<_> = alternatives.iter().map(|schema| self.describe(schema)).collect();
+        let got = tree.text().map_or_else(|| tree.what().to_owned(), |text| format!("{text:?}"));
+        self.fault(tree.line, place, format!("{got} is none of: {}", wanted.join(", ")));
     }
 
     /// Whether the value is an attempt at this alternative: a known word, the only key, the right kind.

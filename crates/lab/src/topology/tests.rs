@@ -7,11 +7,15 @@ fn a_small_file_gets_its_defaults() {
     let topology = parse(SMALL).unwrap();
     assert_eq!(topology.mtu, Mtu::ETHERNET);
     assert_eq!(topology.router, form::Router::Forwards);
-    let text = |node: &Node| node.addresses.iter().map(|(a, l)| format!("{a}/{l}")).collect::<Vec<_>>();
+    let text =
+        |node: &Node| node.addresses.iter().map(|(a, l)| format!("{a}/{l}")).collect::<Vec<_>>();
     assert_eq!(text(&topology.nodes[0]), ["192.168.1.11/24", "fd00:1::11/64"]);
     assert_eq!(text(&topology.nodes[1]), ["192.168.2.12/24"]);
     assert_eq!(topology.store().unwrap().1.to_string(), "192.168.1.11:2379");
-    assert_eq!(topology.nodes[1].programs[1].kind, ProgramKind::Command(vec!["sleep".into(), "9".into()]));
+    assert_eq!(
+        topology.nodes[1].programs[1].kind,
+        ProgramKind::Command(vec!["sleep".into(), "9".into()])
+    );
 }
 
 #[test]

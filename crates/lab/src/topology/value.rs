@@ -37,7 +37,10 @@ impl FromStr for Name {
         if fits {
             Ok(Self(text.to_owned()))
         } else {
-            Err(format!("{text:?} is no name: wanted is a letter, then letters, digits and dashes, all lower case, at most {} in all", Self::MAX_LEN))
+            Err(format!(
+                "{text:?} is no name: wanted is a letter, then letters, digits and dashes, all lower case, at most {} in all",
+                Self::MAX_LEN
+            ))
         }
     }
 }

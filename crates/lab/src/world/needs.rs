@@ -12,7 +12,11 @@ use std::{
 use anyhow::{Result, bail};
 use rustix::thread::UnshareFlags;
 
-use crate::{rtnl::Rtnl, space, topology::{Need, Topology}};
+use crate::{
+    rtnl::Rtnl,
+    space,
+    topology::{Need, Topology},
+};
 
 /// # Errors
 ///

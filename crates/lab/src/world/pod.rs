@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use russet_net::Prefix;
 use serde_json::{Value, json};
 
-use super::{World, by_hand, eventually, lock, process};
+use super::{World, by_hand, eventually_every, lock, process};
 use crate::{
     programs::{CONFLIST, PROBE_PORT},
     space::{Space, pod_path},
@@ -49,7 +49,8 @@ impl World {
         };
         let addresses = addresses(&result);
         self.start_prober(&space, name)?;
-        let running = Running { node: pod.node.to_string(), space, addresses: addresses.clone(), result };
+        let running =
+            Running { node: pod.node.to_string(), space, addresses: addresses.clone(), result };
         lock(&self.pods).insert(name.to_owned(), Arc::new(running));
         Ok(addresses)
     }
@@ -74,7 +75,7 @@ impl World {
 
     fn cni_add_soon(&self, pod: &Pod) -> Result<Value> {
         let mut last = anyhow!("no plugin was asked");
-        let added = eventually(ADD_WITHIN, || match self.cni(pod, "ADD", None) {
+        let added = eventually_every(ADD_AGAIN, ADD_WITHIN, || match self.cni(pod, "ADD", None) {
             Ok(result) => Some(result),
             Err(err) => {
                 last = err;
@@ -89,10 +90,12 @@ impl World {
         let node = self.machine(pod.node.as_str())?;
         let path = pod.cni.as_deref().unwrap_or(Path::new(CONFLIST));
         node.enter(|| {
-            let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            let text =
+                fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
             let list: Value = serde_json::from_str(&text)
                 .with_context(|| format!("{} is no JSON", path.display()))?;
-            let mut plugins = list.get("plugins").and_then(Value::as_array).cloned().unwrap_or_default();
+            let mut plugins =
+                list.get("plugins").and_then(Value::as_array).cloned().unwrap_or_default();
             if command == "DEL" {
                 plugins.reverse();
             }
@@ -153,7 +156,12 @@ fn plugin_input(mut plugin: Value, list: &Value, previous: &Value) -> Value {
 fn told_error(text: &str) -> String {
     let Ok(error) = serde_json::from_str::<Value>(text) else { return text.trim().to_owned() };
     let part = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    format!("{} {} (code {})", part("msg"), part("details"), error.get("code").unwrap_or(&json!("?")))
+    format!(
+        "{} {} (code {})",
+        part("msg"),
+        part("details"),
+        error.get("code").unwrap_or(&json!("?"))
+    )
 }
 
 fn addresses(result: &Value) -> Vec<IpAddr> {
@@ -173,3 +181,5 @@ pub(crate) fn result_of(addr: IpAddr, subnet: Prefix) -> Value {
 const PROBER: &str = "prober";
 /// An agent may have to get its lease first.
 const ADD_WITHIN: Duration = Duration::from_secs(20);
+/// Each refusal is a line in the agent's log.
+const ADD_AGAIN: Duration = Duration::from_millis(100);

@@ -72,7 +72,13 @@ impl Processes {
     }
 
     /// Starts a process inside `space`; its output is appended to `NODE.PROCESS.log`.
-    pub(crate) fn start(&self, space: &Space, node: &str, process: &str, line: &Line) -> Result<()> {
+    pub(crate) fn start(
+        &self,
+        space: &Space,
+        node: &str,
+        process: &str,
+        line: &Line,
+    ) -> Result<()> {
         let key = (node.to_owned(), process.to_owned());
         if self.is_running(node, process) {
             bail!("{process} on {node} is running already");
@@ -113,7 +119,9 @@ impl Processes {
     pub(crate) fn signal(&self, node: &str, process: &str, signal: Signal) -> Result<()> {
         let entries = lock(&self.table.entries);
         match entries.get(&(node.to_owned(), process.to_owned())).map(|entry| &entry.state) {
-            Some(State::Running { handle, .. }) => Ok(rustix::process::pidfd_send_signal(handle, signal)?),
+            Some(State::Running { handle, .. }) => {
+                Ok(rustix::process::pidfd_send_signal(handle, signal)?)
+            }
             Some(State::Ended(status)) => bail!("{process} on {node} has ended: {status}"),
             None => bail!("{process} on {node} was never started"),
         }
@@ -134,7 +142,12 @@ impl Processes {
             if left.is_zero() {
                 bail!("{process} on {node} does not end within {STOP_WITHIN:?}");
             }
-            entries = self.table.ended.wait_timeout(entries, left).map_err(|_| anyhow!("a thread panicked"))?.0;
+            entries = self
+                .table
+                .ended
+                .wait_timeout(entries, left)
+                .map_err(|_| anyhow!("a thread panicked"))?
+                .0;
         }
         Ok(())
     }
@@ -156,7 +169,13 @@ impl Entry {
             State::Running { pid, .. } => ("running".to_owned(), Some(*pid)),
             State::Ended(status) => (status.to_string(), None),
         };
-        ProcessStatus { name: name.to_owned(), state, pid, starts: self.starts, log: self.log.clone() }
+        ProcessStatus {
+            name: name.to_owned(),
+            state,
+            pid,
+            starts: self.starts,
+            log: self.log.clone(),
+        }
     }
 }
 
@@ -200,7 +219,8 @@ fn read_text(pipe: impl Read) -> String {
 }
 
 pub(crate) fn prepare(line: &Line) -> Result<Command> {
-    let (program, args) = line.command.split_first().ok_or_else(|| anyhow!("no command is given"))?;
+    let (program, args) =
+        line.command.split_first().ok_or_else(|| anyhow!("no command is given"))?;
     let mut command = Command::new(program);
     command.args(args).envs(line.env.iter().map(|(k, v)| (k, v))).current_dir("/");
     Ok(command)

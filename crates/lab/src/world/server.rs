@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Answers until somebody asks for the end.
-pub(crate) fn serve(listener: &BorrowedFd<'_>, world: World) {
+pub(crate) fn serve(listener: BorrowedFd<'_>, world: World) {
     let world = Arc::new(world);
     let busy = Arc::new(AtomicUsize::new(0));
     loop {
@@ -58,7 +58,8 @@ fn answer_aside(
     let (world, busy) = (Arc::clone(world), Arc::clone(busy));
     thread::spawn(move || {
         let answer = answer(&world, connection.as_fd(), request, fds);
-        let (reply, beside) = answer.unwrap_or_else(|err| (Reply::Refused(format!("{err:#}")), None));
+        let (reply, beside) =
+            answer.unwrap_or_else(|err| (Reply::Refused(format!("{err:#}")), None));
         let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
         // Whoever has gone away wants no answer.
         let _ = control::send(connection.as_fd(), &reply, &beside);
@@ -68,7 +69,12 @@ fn answer_aside(
 
 type Answer = (Reply, Option<OwnedFd>);
 
-fn answer(world: &World, asker: BorrowedFd<'_>, request: Request, fds: Vec<OwnedFd>) -> Result<Answer> {
+fn answer(
+    world: &World,
+    asker: BorrowedFd<'_>,
+    request: Request,
+    fds: Vec<OwnedFd>,
+) -> Result<Answer> {
     let reply = match request {
         Request::Status => Reply::Status(world.status()),
         Request::Exec { place, command, env } => {
@@ -152,11 +158,17 @@ enum Waited {
 }
 
 /// Waits for the end of a process, of its asker or of the time.
-fn wait(process: &OwnedFd, asker: Option<BorrowedFd<'_>>, within: Option<Duration>) -> Result<Waited> {
+fn wait(
+    process: &OwnedFd,
+    asker: Option<BorrowedFd<'_>>,
+    within: Option<Duration>,
+) -> Result<Waited> {
     let until = within.map(|within| Instant::now() + within);
     loop {
         let mut waits = vec![PollFd::new(process, PollFlags::IN)];
-        waits.extend(asker.as_ref().map(|asker| PollFd::new(asker, PollFlags::IN | PollFlags::RDHUP)));
+        waits.extend(
+            asker.as_ref().map(|asker| PollFd::new(asker, PollFlags::IN | PollFlags::RDHUP)),
+        );
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = left.map(Timespec::try_from).transpose()?;
         match poll(&mut waits, left.as_ref()) {

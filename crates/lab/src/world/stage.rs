@@ -76,7 +76,8 @@ fn leave_the_host() -> Result<()> {
         return space::unshare(flags).context("make namespaces");
     }
     flags |= UnshareFlags::NEWUSER;
-    space::unshare(flags).context("make a user namespace (does this system forbid them to users?)")?;
+    space::unshare(flags)
+        .context("make a user namespace (does this system forbid them to users?)")?;
     // Without this the kernel lets nobody map groups (user_namespaces(7)).
     fs::write("/proc/self/setgroups", "deny").context("write setgroups")?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).context("write uid_map")?;
@@ -116,7 +117,7 @@ fn supervisor(dir: &Path) -> Result<ExitCode> {
     };
     println!("ready");
     // Whoever started us reads no further, and we say no more.
-    server::serve(&listener.as_fd(), world);
+    server::serve(listener.as_fd(), world);
     Ok(ExitCode::SUCCESS)
 }
 

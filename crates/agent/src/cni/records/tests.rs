@@ -76,7 +76,8 @@ fn after_a_reboot_only_what_lives_is_kept_and_before_it_everything() {
 fn exhaustion_and_bad_wishes_leave_nothing_behind() {
     let disk = FakeDisk::default();
     let mut records = records(&disk, "boot-1");
-    let taken: Vec<_> = (0..POOL).map(|n| reserve(&mut records, &format!("c{n}")).unwrap()[0]).collect();
+    let taken: Vec<_> =
+        (0..POOL).map(|n| reserve(&mut records, &format!("c{n}")).unwrap()[0]).collect();
     assert_eq!(taken.iter().collect::<BTreeSet<_>>().len(), POOL);
     let err = reserve(&mut records, "late").unwrap_err();
     assert!(matches!(err, RecordError::Ipam(IpamError::Exhausted { .. })), "{err}");
@@ -107,7 +108,13 @@ fn nothing_acknowledged_is_lost_no_address_is_given_twice_and_none_leaks() {
 }
 
 const SCRIPT: &[Op] = &[
-    Op::Add("a"), Op::Add("b"), Op::Del("a"), Op::Add("c"), Op::Del("b"), Op::Add("a"), Op::Del("c"),
+    Op::Add("a"),
+    Op::Add("b"),
+    Op::Del("a"),
+    Op::Add("c"),
+    Op::Del("b"),
+    Op::Add("a"),
+    Op::Del("c"),
 ];
 
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +178,11 @@ impl Node {
             assert_eq!(&records.find(NET, &pod(name)).unwrap(), addresses, "{name} is lost");
         }
         for (name, addresses) in &self.links {
-            assert_eq!(&records.find(NET, &pod(name)).unwrap(), addresses, "{name} has a link and no record");
+            assert_eq!(
+                &records.find(NET, &pod(name)).unwrap(),
+                addresses,
+                "{name} has a link and no record"
+            );
         }
         let gone = records.reclaim(NET, |_| false).unwrap();
         assert!(gone.is_empty(), "{gone:?} reclaimed in the same boot");
