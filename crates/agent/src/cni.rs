@@ -43,6 +43,9 @@ pub trait Core: fmt::Debug + Send + Sync + 'static {
     /// When no pod can be added now, and why.
     fn pod_network(&self) -> Result<PodNetwork, NotReady>;
 
+    /// The pods of an earlier life: the whole picture, told once, before any other change.
+    fn recovered(&self, pods: &[(PodId, PodFact)]);
+
     /// A pod was attached: its address is recorded and its link is up. Its link has no alias yet: whoever
     /// keeps links sets it.
     fn attached(&self, id: PodId, fact: PodFact);

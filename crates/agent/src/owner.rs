@@ -47,6 +47,8 @@ pub enum Input {
     Node(Result<NodeFact, String>),
     /// What the reconcile lane did.
     Lane(russet_kernel::lane::Report),
+    /// The pods of an earlier life: the whole picture.
+    Recovered(Vec<(PodId, PodFact)>),
     Attached(PodId, PodFact),
     Detached(PodId),
     Ask(Ask, oneshot::Sender<Answer>),
@@ -194,6 +196,7 @@ impl Owner {
             }
             Input::Node(node) => self.observed(node, now),
             Input::Lane(report) => self.kernel.take(report, now),
+            Input::Recovered(pods) => self.recover_pods(pods),
             Input::Attached(id, pod) => {
                 self.kernel.counters.cni_adds += 1;
                 self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });
@@ -209,8 +212,8 @@ impl Owner {
         }
     }
 
-    /// Takes the pods' records as the whole picture of this node's pods.
-    pub fn recover_pods(&mut self, pods: Vec<(PodId, PodFact)>) {
+    /// Takes the pods' records as the whole picture.
+    fn recover_pods(&mut self, pods: Vec<(PodId, PodFact)>) {
         self.change(Change::Resync(Source::Pods));
         for (id, pod) in pods {
             self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });

@@ -43,6 +43,10 @@ impl Core for PodDesk {
         })
     }
 
+    fn recovered(&self, pods: &[(PodId, PodFact)]) {
+        self.tell(Input::Recovered(pods.to_vec()));
+    }
+
     fn attached(&self, id: PodId, fact: PodFact) {
         self.tell(Input::Attached(id, fact));
     }

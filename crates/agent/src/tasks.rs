@@ -26,7 +26,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use russet_api::flannel::{Keys, SubnetEnv};
-use russet_core::model::LeaseKey;
+use russet_core::model::{LeaseKey, PodNetwork};
 use russet_kernel::lane::{LaneSettings, ReconcileLane};
 use russet_store::EtcdClient;
 use tokio::{
@@ -97,18 +97,15 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         keeper: keeper(config)?,
         name_cluster,
     };
-    let mut owner = Owner::new(
+    let owner = Owner::new(
         Arc::clone(config),
         checkpoint(config),
         previous(&paths.subnet_file),
         seed(),
         outlets,
     );
-    let cni =
-        cni::Server::start(&cni_settings(config), Box::new(PodDesk::new(given, inputs.clone())));
-    let (cni, pods) = cni.map_err(StartError::Cni)?;
-    owner.recover_pods(pods);
     let owner = tokio::spawn(owner.run(inbox));
+    let cni = serve_pods(config, given, inputs.clone()).await?;
     let observer = Observer::start(config.uplink.clone(), inputs.clone())?;
 
     let client = EtcdClient::new(&config.store);
@@ -122,6 +119,20 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         tasks.spawn(http::serve(listener, handle));
     }
     Ok(Running { tasks, owner, cni, observer })
+}
+
+/// Starts the attach lane. It tells the owner of the pods that it finds while it starts, so it does that on a
+/// thread of its own.
+async fn serve_pods(
+    config: &Config,
+    given: watch::Receiver<Option<Arc<PodNetwork>>>,
+    inputs: mpsc::Sender<Input>,
+) -> Result<cni::Server, StartError> {
+    let settings = cni_settings(config);
+    let desk = Box::new(PodDesk::new(given, inputs));
+    let started = tokio::task::spawn_blocking(move || cni::Server::start(&settings, desk)).await;
+    let started = started.map_err(|err| StartError::Thread("cni", std::io::Error::other(err)))?;
+    started.map(|(server, _)| server).map_err(StartError::Cni)
 }
 
 fn lane(inputs: &mpsc::Sender<Input>) -> Result<ReconcileLane, StartError> {

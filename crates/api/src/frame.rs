@@ -164,7 +164,7 @@ pub fn read_body<M: Message>(
 ) -> Result<M, FrameError> {
     let wanted = body_len(header)?;
     // Grows as octets come: a header alone does not make us hold a mebibyte.
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(wanted.min(USUAL_LEN) + 1);
     let limit = u64::try_from(wanted).unwrap_or(u64::MAX);
     stream.take(limit).read_to_end(&mut body).map_err(of_io)?;
     if body.len() < wanted {
@@ -236,6 +236,8 @@ impl Write for Timed<'_> {
     }
 }
 
+/// Most messages are shorter, and come in one read.
+const USUAL_LEN: usize = 16 << 10;
 /// The octets of a frame's length.
 pub const HEADER_LEN: usize = 4;
 

@@ -7,10 +7,11 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::net::Namespace;
@@ -74,7 +75,7 @@ impl Plugin {
             .env("CNI_COMMAND", command)
             .env("CNI_CONTAINERID", &container.id)
             .env("CNI_NETNS", container.namespace.path())
-            .env("CNI_IFNAME", "eth0")
+            .env("CNI_IFNAME", INTERFACE)
             .env("CNI_PATH", DEBIAN)
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::piped())
@@ -104,6 +105,22 @@ impl Container {
     pub fn many(prefix: &str, count: usize) -> Result<Vec<Self>> {
         (0..count).map(|n| Self::new(format!("{prefix}{n}"))).collect()
     }
+
+    /// Waits until its interface is gone: a plugin may answer before the kernel is done, and the next
+    /// measurement is not to wait for it.
+    pub fn until_gone(&self) -> Result<()> {
+        let mut rtnl = self.namespace.rtnl()?;
+        let until = Instant::now() + PATIENCE;
+        while rtnl.find(INTERFACE)?.is_some() {
+            ensure!(
+                Instant::now() < until,
+                "{INTERFACE} of {} is there after {PATIENCE:?}",
+                self.id
+            );
+            thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
 }
 
 impl Done {
@@ -115,6 +132,8 @@ impl Done {
     }
 }
 
+const INTERFACE: &str = "eth0";
+const PATIENCE: Duration = Duration::from_secs(10);
 const NETWORK: &str = "bench";
 /// Where Debian's package containernetworking-plugins has them.
 const DEBIAN: &str = "/usr/lib/cni";

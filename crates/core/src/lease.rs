@@ -74,6 +74,9 @@ pub enum LeaseInput {
         claims: Vec<LeaseClaim>,
         rev: u64,
     },
+    /// The store has another history than the one that was known: wiped, restored from a copy, or another
+    /// cluster's. Its revisions say nothing about what was written before; a snapshot follows.
+    OtherHistory,
     Claimed(LeaseClaim),
     /// The key was deleted, or ran out, at `rev`.
     Gone {

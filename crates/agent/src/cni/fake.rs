@@ -44,6 +44,10 @@ impl Core for FakeCore {
         held(&self.network).clone()
     }
 
+    fn recovered(&self, pods: &[(PodId, PodFact)]) {
+        held(&self.pods).extend(pods.iter().cloned());
+    }
+
     fn attached(&self, id: PodId, fact: PodFact) {
         held(&self.pods).insert(id, fact);
     }

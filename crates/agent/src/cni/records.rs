@@ -115,8 +115,11 @@ impl Records {
         let owners = assigned.iter().map(|one| (one.addr, Owner::of(pod)));
         self.known(network).owners.extend(owners);
         for (n, one) in assigned.iter().enumerate() {
-            // Only a hint where to go on; without it the search begins at the first address.
-            let _ = self.disk.write(&folder.join(last_name(n)), one.addr.to_string().as_bytes());
+            // Only a hint where to go on; without it the search begins at the first address. A fresh file,
+            // because ext4 takes milliseconds to write over one (`auto_da_alloc`).
+            let path = folder.join(last_name(n));
+            let _ = self.disk.remove(&path);
+            let _ = self.disk.write(&path, one.addr.to_string().as_bytes());
         }
         Ok((assigned, Unsynced { files, folder }))
     }

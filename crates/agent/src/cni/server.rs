@@ -91,6 +91,8 @@ impl Server {
         };
         let mut lane = Lane::new(parts, Kernel::open()?, syncer, reaper);
         let pods = lane.recover()?;
+        // Before anybody can ask for a change of them.
+        lane.core.recovered(&pods);
 
         let listener = listen(&settings.socket)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);

@@ -11,7 +11,7 @@ use russet_core::{
     lease::{LeaseClaim, LeaseInput, Life},
     model::{NetworkConfig, Preset},
 };
-use russet_store::{KeyChange, KeyValue, Snapshot, WatchEvent};
+use russet_store::{KeyChange, KeyValue, Snapshot, SnapshotReason, WatchEvent};
 
 use super::{
     Owner,
@@ -178,6 +178,14 @@ impl Owner {
         self.reached();
         self.store.revision = snapshot.revision.get();
         self.store.note_identity(&snapshot.entries);
+        if matches!(
+            snapshot.reason,
+            SnapshotReason::RevisionWentBack { .. }
+                | SnapshotReason::OtherCluster { .. }
+                | SnapshotReason::OtherHistory { .. }
+        ) {
+            self.lease_input(LeaseInput::OtherHistory, now);
+        }
         match judge(&self.store.seen, &self.store.claimed(&snapshot.entries)) {
             None => {
                 self.store.believe();
@@ -194,6 +202,7 @@ impl Owner {
                 self.add_only(&snapshot.entries);
                 self.store.aside =
                     snapshot.entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+                self.lease_in_doubt(now);
             }
         }
         self.ask_for_name();
@@ -211,10 +220,14 @@ impl Owner {
         self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);
     }
 
-    /// Takes what a doubted picture has, and removes nothing.
+    /// Takes the leases that a doubted picture has, and removes nothing. A configuration of a doubted store
+    /// would be a change and no addition.
     fn add_only(&mut self, entries: &[KeyValue]) {
         let facts: Vec<_> = entries.iter().filter_map(|kv| self.store.fact(kv)).collect();
-        self.changes(facts.into_iter().filter(|change| matches!(change, Change::Upsert { .. })));
+        let is_lease = |id: &FactId| matches!(id, FactId::Lease(_));
+        self.changes(
+            facts.into_iter().filter(|c| matches!(c, Change::Upsert { id, .. } if is_lease(id))),
+        );
     }
 
     fn store_changes(&mut self, changes: Vec<KeyChange>, now: Instant) {
@@ -298,7 +311,27 @@ impl Owner {
         self.store.doubt = judge(&self.store.seen, &self.store.claimed(&entries));
         if self.store.doubt.is_none() {
             self.accept(now);
+        } else {
+            self.lease_in_doubt(now);
         }
+    }
+
+    /// Puts this node's lease into a store that lost it. That only adds, and when all nodes have done it the
+    /// operator can accept the store without losing a packet. It is not done in a store that has another
+    /// cluster's id, nor in one with another configuration.
+    fn lease_in_doubt(&mut self, now: Instant) {
+        let lost = matches!(
+            self.store.doubt,
+            Some(Doubt::Older { .. } | Doubt::OtherCluster { found: None, .. })
+        );
+        let config = self.store.aside.get(self.store.keys.config().as_bytes());
+        let same = config.is_some_and(|kv| Some(&kv.value) == self.store.raw_config.as_ref());
+        if !lost || !same {
+            return;
+        }
+        self.tell_lease_of_config(now);
+        let claims = self.store.aside.values().filter_map(|kv| self.store.claim(kv)).collect();
+        self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);
     }
 
     /// Takes the store as it is now for the truth: by the operator's word, or because the doubt is gone.

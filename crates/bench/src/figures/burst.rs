@@ -39,15 +39,17 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
     // Ours, bare, bare again, Debian's: the time of the last, and of each.
     let mut last: [Vec<f64>; 4] = Default::default();
     let mut each: [Vec<f64>; 4] = Default::default();
+    let pods = Container::many("burst", BURST)?;
     for round in 0..setup.effort.choose(3, 20) {
         for n in rotation(round, last.len()) {
             let took = match n {
-                0 => plugin_burst(&site.nodes[0], &agent.plugin)?,
-                1 | 2 => bare_burst(&mut site.nodes[1])?,
-                _ => plugin_burst(&site.nodes[2], &debian)?,
+                0 => plugin_burst(&site.nodes[0], &agent.plugin, &pods)?,
+                1 | 2 => bare_burst(&mut site.nodes[1], &pods)?,
+                _ => plugin_burst(&site.nodes[2], &debian, &pods)?,
             };
             last[n].push(took.iter().copied().fold(0.0, f64::max));
             each[n].extend(took);
+            pods.iter().try_for_each(Container::until_gone)?;
         }
     }
     let rows = vec![
@@ -64,17 +66,15 @@ fn row(what: &str, [ours, bare, again, debian]: &[Vec<f64>; 4]) -> Result<Row> {
 }
 
 /// Adds the pods at once and deletes them one by one.
-fn plugin_burst(node: &Node, plugin: &Plugin) -> Result<Vec<f64>> {
-    let pods = Container::many("burst", BURST)?;
-    let took = at_once(&node.namespace, &pods, |pod| Ok(plugin.add(pod)?.took))?;
-    for pod in &pods {
+fn plugin_burst(node: &Node, plugin: &Plugin, pods: &[Container]) -> Result<Vec<f64>> {
+    let took = at_once(&node.namespace, pods, |pod| Ok(plugin.add(pod)?.took))?;
+    for pod in pods {
         node.namespace.run(|| plugin.del(pod))?;
     }
     Ok(took)
 }
 
-fn bare_burst(node: &mut Node) -> Result<Vec<f64>> {
-    let pods = Container::many("burst", BURST)?;
+fn bare_burst(node: &mut Node, pods: &[Container]) -> Result<Vec<f64>> {
     let numbered: Vec<_> = pods.iter().zip(2_u8..).collect();
     let took = at_once(&node.namespace, &numbered, |(pod, n)| bare_add(&pod.namespace.path(), *n))?;
     for (_, n) in &numbered {

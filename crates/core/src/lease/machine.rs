@@ -124,6 +124,7 @@ impl LeaseMachine {
             LeaseInput::Underlay(underlay) => self.underlay = Some(underlay),
             LeaseInput::Previous(key) => self.previous = Some(key),
             LeaseInput::Snapshot { claims, rev } => self.snapshot(claims, rev, now),
+            LeaseInput::OtherHistory => self.forget_history(),
             LeaseInput::Claimed(claim) => self.claimed(claim, now),
             LeaseInput::Gone { key, rev } => self.gone(key, rev),
             LeaseInput::Wrote { op, outcome } => self.wrote(op, outcome, now),
@@ -170,6 +171,16 @@ impl LeaseMachine {
             None if rev >= held.rev => self.miss(),
             // A picture from before our write says nothing of it.
             None => {}
+        }
+    }
+
+    /// Old revisions must not be compared with those of another history: a lease that is not in it would be
+    /// taken for written after the snapshot.
+    fn forget_history(&mut self) {
+        self.view = View::default();
+        self.surplus.clear();
+        if let State::Held(held) = &mut self.state {
+            held.rev = 0;
         }
     }
 

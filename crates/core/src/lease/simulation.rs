@@ -140,6 +140,24 @@ fn a_deleted_key_is_taken_again_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_store_that_lost_its_history_gets_the_lease_again() {
+    let mut sim = Sim::new(2, "10.50.0.0/16");
+    sim.run(Duration::from_mins(1));
+    let before = [sim.held(0).unwrap(), sim.held(1).unwrap()];
+
+    // Its revisions begin anew, below those that the nodes have seen.
+    sim.store = Store::default();
+    for node in 0..2 {
+        sim.feed(node, LeaseInput::OtherHistory);
+        sim.watch(node, WATCH);
+    }
+    sim.run(Duration::from_mins(1));
+
+    assert_eq!([sim.held(0).unwrap(), sim.held(1).unwrap()], before);
+    assert!(before.iter().all(|key| sim.store.keys.contains_key(key)));
+}
+
+#[test]
 fn a_spoilt_value_is_written_again() {
     let mut sim = Sim::new(1, "10.50.0.0/16");
     sim.run(Duration::from_mins(1));
