@@ -143,7 +143,7 @@ impl Kind for NextHop {
     const NAME: &'static str = "next hop";
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextHopKey {
     pub via: IpAddr,
     pub link: IfName,

@@ -222,7 +222,11 @@ impl Lane {
         }
         match self.rules.drain() {
             Ok(false) => {}
-            Ok(true) => self.all.mark_rules_stale(Path::Event),
+            Ok(true) => {
+                let by = self.rules.take_culprit().and_then(|port| self.authors.of(port));
+                self.all.blame_for_rules(by);
+                self.all.mark_rules_stale(Path::Event);
+            }
             Err(error) => {
                 tracing::info!(%error, "nftables events lost; reading the tables back");
                 self.all.mark_rules_stale(Path::Event);

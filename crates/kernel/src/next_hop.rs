@@ -6,7 +6,7 @@
 //! is no plain gateway, is garbage: nobody wants it, and it is swept when everything has been told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -28,13 +28,13 @@ use crate::{
 /// Which number stands for which next hop.
 #[derive(Debug)]
 pub struct NextHopIds {
-    by_key: BTreeMap<NextHopKey, u32>,
+    by_key: HashMap<NextHopKey, u32>,
     next: u32,
 }
 
 impl Default for NextHopIds {
     fn default() -> Self {
-        Self { by_key: BTreeMap::new(), next: FIRST_ID }
+        Self { by_key: HashMap::new(), next: FIRST_ID }
     }
 }
 

@@ -17,6 +17,7 @@ mod fake;
 mod fight;
 mod part;
 mod rules;
+mod sorted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,12 +29,12 @@ use std::{
 use russet_desired::{Kind, Patch, Table};
 
 pub(crate) use self::driver::refuse_all;
-use self::fight::Fights;
 pub use self::{
     all::Reconcilers,
     driver::{Change, Driver, Events, Refused, Seen},
     rules::Rules,
 };
+use self::{fight::Fights, sorted::Seek};
 use crate::KernelError;
 
 /// Owns all objects of one kind in one kernel and makes them match, however far they have drifted.
@@ -120,18 +121,32 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
 
     /// Takes newer wishes. Cheap: the kernel is not touched until [`Self::upsert`].
     pub fn update(&mut self, patch: Patch<K>) {
+        let mut wishes = Vec::new();
+        let mut dropped = Vec::new();
+        let mut seek = Seek::new(&self.desired);
         for (key, wanted) in patch {
-            if self.desired.get(&key) == wanted.as_ref() {
-                continue;
+            match (seek.get(&key), wanted) {
+                (before, wanted) if before == wanted.as_ref() => {}
+                (_, Some(value)) => wishes.push((key, value)),
+                (_, None) => dropped.push(key),
             }
-            self.fights.forget(&key);
-            self.drifted.remove(&key);
-            self.pending.insert(key.clone());
-            match wanted {
-                Some(value) => self.desired.insert(key, value),
-                None => self.desired.remove(&key),
-            };
         }
+        for key in &dropped {
+            self.desired.remove(key);
+        }
+        let wished = wishes.iter().map(|(key, _)| key.clone()).collect();
+        sorted::extend(&mut self.desired, wishes);
+        self.renew(wished);
+        self.renew(dropped);
+    }
+
+    /// Begins anew with keys whose wish has changed.
+    fn renew(&mut self, keys: Vec<K::Key>) {
+        for key in &keys {
+            self.fights.forget(key);
+            self.drifted.remove(key);
+        }
+        sorted::extend_set(&mut self.pending, keys);
     }
 
     /// Says that every wish has been told, so what is ours and unwished may go.
@@ -280,21 +295,21 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
         } else {
             self.driver.upsert(cx, &plan.upserts).into_iter().collect()
         };
-        for change in &plan.upserts {
-            if refused.contains_key(&change.key) {
-                continue;
-            }
-            if let Some(actual) = self.driver.settled(cx, &change.key, &change.wanted) {
-                self.actual.insert(change.key.clone(), actual);
-            }
-        }
+        let accepted = plan.upserts.into_iter().filter(|c| !refused.contains_key(&c.key));
+        let settled = accepted.filter_map(|change| {
+            let actual = self.driver.settled(cx, &change.key, &change.wanted)?;
+            Some((change.key, actual))
+        });
+        sorted::extend(&mut self.actual, settled.collect());
         let removals: BTreeSet<_> = plan.removals.into_iter().collect();
         let unmet = |key: &&K::Key| {
             !refused.contains_key(*key)
                 && !removals.contains(*key)
                 && !self.fights.is_held(key, now)
         };
-        let done: Vec<_> = keys.iter().filter(unmet).cloned().collect();
+        // Where nothing was amiss there is nothing to take back.
+        let amiss = !self.refused.is_empty() || !self.drifted.is_empty();
+        let done = if amiss { keys.iter().filter(unmet).cloned().collect() } else { Vec::new() };
         self.pending = removals;
         self.close(done, refused);
     }
@@ -414,6 +429,7 @@ pub fn diff<K: Kind, A: Clone>(
     is_met: impl Fn(&K::Key, &K::Value, &A) -> bool,
 ) -> Plan<K, A> {
     let mut plan = Plan { upserts: Vec::new(), removals: Vec::new() };
+    let (mut desired, mut actual) = (Seek::new(desired), Seek::new(actual));
     for key in keys {
         match (desired.get(key), actual.get(key)) {
             (Some(wanted), Some(there)) if is_met(key, wanted, there) => {}

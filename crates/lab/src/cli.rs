@@ -2,6 +2,7 @@
 //!
 //! `start` brings a lab up, `run` plays one from end to end; the rest are questions to a lab that is up.
 
+mod meddle;
 mod run;
 mod start;
 
@@ -82,6 +83,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Meddle(meddle::Meddle),
     /// Shows the nodes, what runs on them, and the pods
     Status {
         #[command(flatten)]
@@ -156,6 +159,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let limit = Limit { count, until: Instant::now() + Duration::from_secs(seconds) };
             capture(&which.client()?, &link, limit, show, pcap)
         }
+        Command::Meddle(meddle) => meddle.run(),
         Command::Status { which, json } => status(&which.client()?, json.into()),
         Command::Down { which, all } => {
             let labs = if all { control::running()? } else { vec![which.client()?] };

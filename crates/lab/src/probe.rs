@@ -9,6 +9,7 @@ mod icmp;
 mod pace;
 mod serve;
 mod sockets;
+mod stranger;
 mod stream;
 mod tally;
 
@@ -72,6 +73,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Deletes a route as a stranger would, and times its return
+    CutRoute {
+        /// The route's exact prefix
+        #[arg(long)]
+        dst: russet_net::Prefix,
+        /// Tells the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Answers
     Serve {
         #[arg(long, default_value_t = PROBE_PORT)]
@@ -115,6 +125,9 @@ pub fn run(args: ProbeArgs) -> Result<ExitCode> {
         Command::Stream { to, seconds, json } => {
             let summary = stream::run(to, Duration::from_secs(seconds))?;
             tell(&summary, json.into())
+        }
+        Command::CutRoute { dst, json } => {
+            tell(&stranger::run(dst, Duration::from_secs(10))?, json.into())
         }
         Command::Serve { port } => serve::run(port),
     }

@@ -96,6 +96,11 @@ impl Reconcilers {
         self.rules.mark_stale(path);
     }
 
+    /// Says who changed rules last, for what is found to be repaired there.
+    pub fn blame_for_rules(&mut self, by: Option<Arc<str>>) {
+        self.rules.blame(by);
+    }
+
     /// Tries again what was refused.
     pub fn retry(&mut self) {
         for part in self.row() {

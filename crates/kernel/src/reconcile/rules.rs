@@ -3,12 +3,12 @@
 //! Sets, elements, chains and foreign accepts have a reconciler of their own (`nft`), because they travel in
 //! transactions. Here it is told what all kinds are told, and its refusals become the same news.
 
-use std::{collections::BTreeMap, mem, time::Instant};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Instant};
 
 use russet_desired::{Flag, Key, Patches};
 
 use super::{
-    News, Path,
+    Drift, News, Path,
     part::{Author, Part},
 };
 use crate::{
@@ -26,6 +26,9 @@ pub struct Rules {
     dirty: Flag,
     refused: BTreeMap<Key, KernelError>,
     news: Vec<News<Key>>,
+    /// How it was noticed that something is amiss, and who was at it, since the last round.
+    noticed: Path,
+    by: Option<Arc<str>>,
 }
 
 impl Rules {
@@ -36,6 +39,8 @@ impl Rules {
             dirty: Flag::Off,
             refused: BTreeMap::new(),
             news: Vec::new(),
+            noticed: Path::Own,
+            by: None,
         })
     }
 
@@ -52,7 +57,16 @@ impl Rules {
         &self.nft
     }
 
+    /// Says who changed something last.
+    pub(super) fn blame(&mut self, by: Option<Arc<str>>) {
+        self.by = by.or(self.by.take());
+    }
+
     fn close(&mut self, refused: Vec<Refused>) {
+        let (path, by) = (mem::replace(&mut self.noticed, Path::Own), self.by.take());
+        let repaired = self.nft.take_repaired().into_iter();
+        let drift = |what| Drift { what, by: by.clone(), path };
+        self.news.extend(repaired.map(|(key, what)| News::Repaired(key, drift(what))));
         let before = mem::take(&mut self.refused);
         for Refused { key, error } in refused {
             let Some(key) = key else {
@@ -101,7 +115,7 @@ impl Part for Rules {
 
     fn resync(&mut self, _: &mut Host, _: Instant) -> Result<(), KernelError> {
         self.nft.resync()?;
-        self.stale = None;
+        self.noticed = self.noticed.max(self.stale.take().unwrap_or(Path::Own));
         self.dirty = Flag::On;
         Ok(())
     }
