@@ -46,7 +46,9 @@ fn show(lab: &Lab) -> Result<()> {
 fn who_reaches_whom(lab: &Lab, pods: &[Pod]) -> Result<()> {
     title("who reaches whom, median round trip in ms (a: node n1, b: n2, both left; c: n3, right)");
     print!("      ");
-    pods.iter().for_each(|pod| print!("{:>8}", pod.name));
+    for pod in pods {
+        print!("{:>8}", pod.name);
+    }
     println!();
     for from in pods {
         print!("  {:<4}", from.name);

@@ -13,7 +13,7 @@ mod tests {
         ("russet-desired", &["russet-net"]),
         ("russet-core", &["russet-net", "russet-desired"]),
         ("russet-api", &["russet-net", "russet-core"]),
-        ("russet-store", &["russet-net", "russet-core", "russet-api"]),
+        ("russet-store", &[]),
         ("russet-kernel", &["russet-net", "russet-desired"]),
         (
             "russet-agent",
@@ -27,7 +27,7 @@ mod tests {
             ],
         ),
         ("russet-cni", &["russet-net", "russet-api"]),
-        ("russet-lab", &["russet-net", "russet-api", "russet-kernel"]),
+        ("russet-lab", &["russet-net", "russet-kernel"]),
         (
             "russet",
             &[
@@ -62,9 +62,6 @@ mod tests {
         ("tonic", &["russet-store"]),
         ("prost", &["russet-store"]),
         ("rustls", &["russet-store"]),
-        ("netlink-sys", &["russet-kernel"]),
-        ("netlink-packet-core", &["russet-kernel", "russet-lab", "russet-bench"]),
-        ("netlink-packet-route", &["russet-kernel", "russet-lab", "russet-bench"]),
         ("libc", &["russet-kernel"]),
         ("anyhow", &["russet", "russet-lab", "russet-bench", "xtask"]),
     ];

@@ -143,7 +143,7 @@ mod tests {
         let config = check("node = 'a'").unwrap();
         assert_eq!(config.settings.preset, Preset::Flannel);
         assert_eq!(config.prefix, "/coreos.com/network");
-        assert_eq!(config.renew_margin, Duration::from_mins(60));
+        assert_eq!(config.renew_margin, Duration::from_hours(1));
         assert_eq!(config.http, Some(([127, 0, 0, 1], 9_470).into()));
     }
 

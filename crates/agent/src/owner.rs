@@ -151,7 +151,7 @@ impl Owner {
                 self.change(Change::Upsert { id: FactId::Own, fact: Fact::Own(lease.key), rev: 0 });
             }
             Some(lease) => {
-                tracing::warn!(op = "recall", subnet = %lease.key, "this node's lease has run out")
+                tracing::warn!(op = "recall", subnet = %lease.key, "this node's lease has run out");
             }
             None => {}
         }
@@ -192,7 +192,7 @@ impl Owner {
         match input {
             Input::Store(event) => self.store_event(event, now),
             Input::Wrote { op, outcome } => {
-                self.lease_input(LeaseInput::Wrote { op, outcome }, now)
+                self.lease_input(LeaseInput::Wrote { op, outcome }, now);
             }
             Input::Node(node) => self.observed(node, now),
             Input::Lane(report) => self.kernel.take(report, now),

@@ -91,9 +91,11 @@ impl fmt::Display for Name {
     }
 }
 
-/// The order of a round: what is compared takes turns in being first.
+/// The order of a round: what is compared takes turns in being first, and the direction changes, so that
+/// nobody always comes after the same other one and pays for what that leaves behind.
 fn rotation(round: usize, len: usize) -> impl Iterator<Item = usize> {
-    (0..len).map(move |n| (n + round) % len)
+    let backwards = !round.is_multiple_of(2);
+    (0..len).map(move |n| if backwards { (round + len - n) % len } else { (n + round) % len })
 }
 
 #[cfg(test)]
@@ -101,9 +103,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everyone_is_first_in_turn_and_nobody_is_left_out() {
-        let orders: Vec<Vec<usize>> = (0..3).map(|round| rotation(round, 3).collect()).collect();
-        assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
+    fn everyone_is_first_in_turn_and_follows_others_in_turn() {
+        let orders: Vec<Vec<usize>> = (0..4).map(|round| rotation(round, 4).collect()).collect();
+        assert_eq!(orders, [[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]]);
     }
 
     #[test]

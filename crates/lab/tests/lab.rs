@@ -291,7 +291,10 @@ impl User {
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
         // Where everybody can run it.
         let lab = home.path().join("lab");
-        fs::copy(example(), &lab).unwrap();
+        // Another program writes it: a descriptor of ours could be inherited by a child that another test
+        // starts in that moment, and a file that is open for writing cannot be run.
+        let copied = Command::new("cp").arg(example()).arg(&lab).status().unwrap();
+        assert!(copied.success());
         fs::set_permissions(&lab, fs::Permissions::from_mode(0o755)).unwrap();
         let file = home.path().join("topology.yaml").display().to_string();
         Self { lab: lab.display().to_string(), home, prefix, file }

@@ -50,6 +50,7 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
             last[n].push(took.iter().copied().fold(0.0, f64::max));
             each[n].extend(took);
             pods.iter().try_for_each(Container::until_gone)?;
+            thread::sleep(BREATH);
         }
     }
     let rows = vec![
@@ -152,6 +153,8 @@ fn host_link(n: u8) -> String {
     format!("bare{n}")
 }
 
+/// Between two bursts, for what a program still does after its answer.
+const BREATH: Duration = Duration::from_millis(50);
 const BURST: usize = 20;
 const POD_MTU: u32 = 1_450;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 60, 1, 1);

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Instant};
 use russet_desired::Item;
 use russet_kernel::{
     netlink::{Batch, Protocol, Socket, flags},
-    reconcile::{Path, Reconcilers},
+    reconcile::Path,
 };
 
 use crate::{drivers::counts, support::*};
