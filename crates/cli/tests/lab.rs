@@ -36,6 +36,11 @@ topologies! {
         what_leaves_the_network_takes_the_node_s_address "masquerade.yaml",
         ipv6_alone_works_with_our_own_keys "ipv6-alone.yaml",
         a_real_etcd_serves_as_well "etcd.yaml",
+        a_node_that_left_unseen_is_swept_at_the_start "peer-left.yaml",
+        a_changed_vni_or_backend_leaves_nothing_behind "vni-changed.yaml",
+        what_stands_in_the_way_is_named_and_left "obstacles.yaml",
+        a_stranger_s_route_at_our_key_is_named_and_left "route-held.yaml",
+        pods_that_come_and_go_under_kills_leak_no_address "churn.yaml",
     }
     "docs/lab" {
         three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",

@@ -154,7 +154,7 @@ fn host_link(n: u8) -> String {
 }
 
 /// Between two bursts, for what a program still does after its answer.
-const BREATH: Duration = Duration::from_millis(50);
+const BREATH: Duration = Duration::from_millis(500);
 const BURST: usize = 20;
 const POD_MTU: u32 = 1_450;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 60, 1, 1);
