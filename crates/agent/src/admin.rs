@@ -76,3 +76,68 @@ async fn read(stream: &mut UnixStream) -> Result<Request, String> {
 
 const CONNECTIONS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use russet_api::admin::Ask;
+
+    use super::*;
+    use crate::owner::Input;
+
+    #[tokio::test]
+    async fn a_question_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = served(&folder);
+        let frame = frame::encode(&Request::new(Ask::AcceptStore)).unwrap();
+        assert_eq!(ask(&path, &frame).await, Answer::Done);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_named_and_others_do_not_notice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = served(&folder);
+        let body = |text: &str| {
+            let len = u32::try_from(text.len()).unwrap().to_be_bytes();
+            [&len, text.as_bytes()].concat()
+        };
+        for (octets, told) in [
+            (body("{\"version\":7,\"ask\":\"status\"}"), "version 7"),
+            (body("{}"), "no protocol version"),
+            (body("not json"), "no JSON"),
+            (body("{\"version\":1,\"ask\":\"everything\"}"), "unknown variant"),
+            (u32::MAX.to_be_bytes().to_vec(), "longer than"),
+        ] {
+            let Answer::Error(text) = ask(&path, &octets).await else { panic!("{told}: it was answered") };
+            assert!(text.contains(told), "{told} is missing in {text}");
+        }
+        // One that says half a word and goes silent holds nobody up.
+        let mut silent = UnixStream::connect(&path).await.unwrap();
+        silent.write_all(&[0, 0]).await.unwrap();
+        let frame = frame::encode(&Request::new(Ask::AcceptStore)).unwrap();
+        assert_eq!(ask(&path, &frame).await, Answer::Done);
+    }
+
+    /// A socket whose owner says that all is done.
+    fn served(folder: &tempfile::TempDir) -> std::path::PathBuf {
+        let path = folder.path().join("admin.sock");
+        let (inputs, mut inbox) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(input) = inbox.recv().await {
+                if let Input::Ask(_, answer) = input {
+                    let _ = answer.send(Answer::Done);
+                }
+            }
+        });
+        tokio::spawn(serve(bind(&path).unwrap(), OwnerHandle::new(inputs)));
+        path
+    }
+
+    async fn ask(path: &Path, octets: &[u8]) -> Answer {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(octets).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        frame::read::<Reply>(&mut answer.as_slice()).unwrap().answer
+    }
+}

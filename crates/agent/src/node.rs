@@ -24,10 +24,8 @@ impl Observer {
     /// # Errors
     ///
     /// When the kernel cannot be listened to.
-    pub fn start(uplink: Uplink, inputs: mpsc::Sender<Input>) -> Result<Self, StartError> {
+    pub fn start(uplink: Uplink, inputs: &mpsc::Sender<Input>) -> Result<Self, StartError> {
         let inputs = inputs.downgrade();
-        // The observer hands the view over.
-        #[allow(clippy::needless_pass_by_value)]
         let tell = move |view: NodeView| {
             // After the owner's end there is nobody to tell.
             if let Some(inputs) = inputs.upgrade() {

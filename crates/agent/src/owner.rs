@@ -184,8 +184,12 @@ impl Owner {
     }
 
     fn next_timeout(&self) -> Instant {
-        let lull = Instant::now() + LULL;
-        self.lease.poll_timeout().map_or(lull, |due| due.min(lull))
+        let now = Instant::now();
+        // No pod is added after the lease's end, whether or not the machine has anything to do then.
+        let end = self.own_lease.and_then(|lease| lease.time_left(SystemTime::now()));
+        let end = end.and_then(|left| now.checked_add(left));
+        let due = [self.lease.poll_timeout(), end].into_iter().flatten();
+        due.min().map_or(now + LULL, |due| due.min(now + LULL))
     }
 
     fn handle(&mut self, input: Input, now: Instant) {
@@ -236,10 +240,11 @@ impl Owner {
                 self.kernel.no_uplink = None;
                 self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
                 let fact = Fact::Node(node);
-                self.changes([
-                    Change::Upsert { id: FactId::Node, fact, rev: 0 },
-                    Change::InSync(Source::Kernel),
-                ]);
+                self.change(Change::Upsert { id: FactId::Node, fact, rev: 0 });
+                // Once is enough, and it looks through all facts: links come and go with every pod.
+                if !self.calc.world().in_sync.contains(&Source::Kernel) {
+                    self.change(Change::InSync(Source::Kernel));
+                }
                 self.tell_lease_of_config(now);
             }
             Err(reason) => {

@@ -106,7 +106,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     );
     let owner = tokio::spawn(owner.run(inbox));
     let cni = serve_pods(config, given, inputs.clone()).await?;
-    let observer = Observer::start(config.uplink.clone(), inputs.clone())?;
+    let observer = Observer::start(config.uplink.clone(), &inputs)?;
 
     let client = EtcdClient::new(&config.store);
     let keys = Keys::new(&config.prefix);

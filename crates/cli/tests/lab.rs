@@ -36,6 +36,7 @@ topologies! {
         what_leaves_the_network_takes_the_node_s_address "masquerade.yaml",
         ipv6_alone_works_with_our_own_keys "ipv6-alone.yaml",
         a_real_etcd_serves_as_well "etcd.yaml",
+        both_families_go_without_a_tunnel "direct-dual.yaml",
         a_node_that_left_unseen_is_swept_at_the_start "peer-left.yaml",
         a_changed_vni_or_backend_leaves_nothing_behind "vni-changed.yaml",
         what_stands_in_the_way_is_named_and_left "obstacles.yaml",

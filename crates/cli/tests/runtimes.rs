@@ -18,7 +18,7 @@ use serde_json::Value;
 
 #[test]
 fn podman_gets_working_pods() {
-    let lab = Lab::up(&[("podman", "podman"), ("conmon", "conmon"), ("crun", "crun")]);
+    let lab = Lab::up(PODMAN);
     podman(&lab, &["load", "--input", IMAGE_ARCHIVE]);
     let run = ["run", "--detach", "--network", "russet", "--name", "web"];
     let container = podman(&lab, &[&run[..], &[IMAGE, "sleep", "1000"]].concat());
@@ -36,7 +36,7 @@ fn podman_gets_working_pods() {
 
 #[test]
 fn podman_gets_the_addresses_that_it_asks_for() {
-    let lab = Lab::up(&[("podman", "podman"), ("conmon", "conmon"), ("crun", "crun")]);
+    let lab = Lab::up(PODMAN);
     podman(&lab, &["load", "--input", IMAGE_ARCHIVE]);
     let subnet = lab.subnet();
     let asked = subnet.nth(77).expect("a subnet of 256");
@@ -59,6 +59,28 @@ fn podman_gets_the_addresses_that_it_asks_for() {
 
     podman(&lab, &["rm", "--force", "--time", "0", "web"]);
     lab.eventually_gone(&pod);
+}
+
+#[test]
+fn podman_publishes_ports_when_the_portmap_plugin_is_there() {
+    let portmap = ("/usr/lib/cni/portmap", "containernetworking-plugins");
+    let lab = Lab::up(&[PODMAN, &[portmap, ("iptables", "iptables")]].concat());
+    lab.ok("n1", &["cp", portmap.0, "/opt/cni/bin"]);
+    lab.ok("n1", &["russet", "cni", "install"]);
+    podman(&lab, &["load", "--input", IMAGE_ARCHIVE]);
+    let run = ["run", "--detach", "--network", "russet", "--name", "web", "--publish", "8080:80"];
+    let server = ["busybox", "nc", "-ll", "-p", "80", "-e", "echo", "hello"];
+    podman(&lab, &[&run[..], &[IMAGE], &server].concat());
+
+    let pod = lab.pod();
+    let ask = ["busybox", "nc", "-w", "3", N1, "8080"];
+    lab.eventually("an answer from n1's port", || lab.run("n2", &ask).stdout == b"hello\n");
+
+    podman(&lab, &["rm", "--force", "--time", "0", "web"]);
+    lab.eventually_gone(&pod);
+    assert!(!lab.run("n2", &ask).status.success(), "the port is closed");
+    let rules = lab.ok("n1", &["iptables", "-t", "nat", "-S"]);
+    assert!(!rules.contains("8080"), "{rules}");
 }
 
 #[test]
@@ -109,9 +131,9 @@ fn check_pod(lab: &Lab, pod: &Pod, mut inside: impl FnMut(&[&str]) -> String) {
     assert_eq!(lab.bridge_ports(), [&*pod.host_link]);
 
     let far = lab.far.to_string();
-    let told = inside(&["ping", "-c", "3", "-W", "5", &far]);
+    let told = inside(&[&["ping"], &PING[..], &[&far]].concat());
     assert!(told.contains("3 packets received"), "{told}");
-    let told = lab.ok("far", &["busybox", "ping", "-c", "3", "-W", "5", &address]);
+    let told = lab.ok("far", &[&["busybox", "ping"], &PING[..], &[&address]].concat());
     assert!(told.contains("3 packets received"), "{told}");
 }
 
@@ -311,6 +333,11 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
+/// What podman needs, with the packages.
+const PODMAN: &[(&str, &str)] = &[("podman", "podman"), ("conmon", "conmon"), ("crun", "crun")];
+/// As the lab numbers its nodes.
+const N1: &str = "192.168.1.11";
+const PING: [&str; 6] = ["-c", "3", "-i", "0.1", "-W", "5"];
 const IMAGE: &str = "localhost/busybox:test";
 const IMAGE_ARCHIVE: &str = "/run/runtime/image.tar";
 /// Storage that needs nothing of the kernel; `containers.conf` cannot say it.

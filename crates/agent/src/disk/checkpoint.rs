@@ -50,6 +50,11 @@ impl OwnLease {
     pub fn is_valid(&self, now: SystemTime) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
+
+    /// How long it may still be used; `None` when that does not end, or has ended.
+    pub fn time_left(&self, now: SystemTime) -> Option<Duration> {
+        self.expires?.duration_since(now).ok().filter(|left| !left.is_zero())
+    }
 }
 
 /// Why a checkpoint is not taken.

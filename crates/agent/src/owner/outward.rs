@@ -59,7 +59,8 @@ impl Owner {
     }
 
     fn pass_pod_network(&mut self) {
-        let network = self.calc.pod_network();
+        // In a subnet that is ours no more, another node may be giving out the same addresses.
+        let network = self.calc.pod_network().filter(|_| self.holds_subnet());
         self.outlets.pod_network.send_if_modified(|known| {
             let same = known.as_deref() == network.as_ref();
             if !same {
@@ -69,12 +70,17 @@ impl Owner {
         });
     }
 
-    /// Hands the keeper what must survive this process.
+    /// Whether the lease of the subnet that is in force is ours and has not run out.
+    fn holds_subnet(&self) -> bool {
+        let own = self.calc.world().me().map(|me| me.own);
+        self.own_lease
+            .is_some_and(|lease| Some(lease.key) == own && lease.is_valid(SystemTime::now()))
+    }
+
+    /// Hands the keeper what must survive this process. What a doubted store is measured by does not change
+    /// while it is doubted, but this node's lease may be renewed.
     fn keep(&mut self) {
-        if self.store.doubt.is_some() {
-            // The checkpoint is what a doubted store is measured by.
-            return;
-        }
+        self.store.note_in_force(self.calc.world().in_force().map(|footing| &footing.config));
         self.outlets
             .keeper
             .keep(Files { checkpoint: self.checkpoint(), subnet_env: self.subnet_env() });
@@ -179,6 +185,8 @@ impl Owner {
         } else if self.calc.world().own().is_none() {
             let why = self.lease_fault.as_ref().map(|fault| format!(": {}", one_line(fault)));
             reasons.push(format!("this node has no subnet yet{}", why.unwrap_or_default()));
+        } else if self.own_lease.is_none_or(|lease| !lease.is_valid(SystemTime::now())) {
+            reasons.push("this node's lease of its subnet is lost or has run out".into());
         } else if !self.kernel.applied_once {
             reasons.push("the kernel has not taken the first patch yet".into());
         }

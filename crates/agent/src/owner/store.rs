@@ -3,14 +3,20 @@
 //! While a snapshot is doubted its entries are kept aside, so that they can be taken as they are when the
 //! operator accepts them, or when the next snapshot is believed.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    time::Instant,
+};
 
 use russet_api::flannel::{Keys, StoreKey, read_lease, read_net_conf};
 use russet_core::{
     Change, Fact, FactId, Fault, Source,
     lease::{LeaseClaim, LeaseInput, Life},
-    model::{NetworkConfig, Preset},
+    model::{Lease, LeaseKey, NetworkConfig, Preset, UnderlayFact},
+    world::World,
 };
+use russet_net::Family;
 use russet_store::{KeyChange, KeyValue, Snapshot, SnapshotReason, WatchEvent};
 
 use super::{
@@ -29,15 +35,27 @@ pub struct StoreView {
     pub error: Option<String>,
     pub doubt: Option<Doubt>,
     pub events: u64,
-    /// The raw configuration in the store, for the checkpoint.
+    /// The raw form of the configuration that was last in force, for the checkpoint.
     pub raw_config: Option<Vec<u8>>,
+    /// The last one that was readable. It may not hold on this node.
+    readable: Option<(NetworkConfig, Vec<u8>)>,
     /// Of the last snapshot that was believed.
     pub digest: Option<String>,
     /// The entries of a snapshot that is not believed, with what came after.
     aside: BTreeMap<Vec<u8>, KeyValue>,
+    put_back: PutBack,
+    /// Leases that were deleted after the configuration was: somebody emptied the store.
+    withheld: BTreeSet<LeaseKey>,
     /// The id in the store now, believed or not.
     cluster_id: Option<String>,
     revision: u64,
+}
+
+/// Whether the lease machine works on a store that is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PutBack {
+    No,
+    Begun,
 }
 
 impl StoreView {
@@ -51,8 +69,11 @@ impl StoreView {
             doubt: None,
             events: 0,
             raw_config: kept.and_then(|kept| kept.config.clone()),
+            readable: None,
             digest: kept.and_then(|kept| kept.digest.clone()),
             aside: BTreeMap::new(),
+            put_back: PutBack::No,
+            withheld: BTreeSet::new(),
             cluster_id: None,
             revision: 0,
         }
@@ -64,6 +85,21 @@ impl StoreView {
         read.map_err(|fault| tracing::warn!(op = "recall", reason = %one_line(&fault), "the kept configuration is of no use")).ok()
     }
 
+    fn note_config(&mut self, raw: &[u8]) {
+        if let Ok(config) = read_net_conf(raw, self.preset) {
+            self.readable = Some((config, raw.to_vec()));
+        }
+    }
+
+    /// Takes note of what is in force. One that is bad, or is held, must not reach the checkpoint: a restart
+    /// without the store would have nothing to go on with.
+    pub(super) fn note_in_force(&mut self, in_force: Option<&NetworkConfig>) {
+        match self.readable.take() {
+            Some((config, raw)) if Some(&config) == in_force => self.raw_config = Some(raw),
+            other => self.readable = other,
+        }
+    }
+
     /// What the store says of itself now.
     fn claimed(&self, entries: &[KeyValue]) -> Claimed {
         let config = self.keys.config();
@@ -71,6 +107,15 @@ impl StoreView {
             cluster_id: self.cluster_id.clone(),
             revision: self.revision,
             configured: entries.iter().any(|kv| kv.key == config.as_bytes()),
+        }
+    }
+
+    /// The same of what is kept aside.
+    fn claimed_aside(&self) -> Claimed {
+        Claimed {
+            cluster_id: self.cluster_id.clone(),
+            revision: self.revision,
+            configured: self.aside.contains_key(self.keys.config().as_bytes()),
         }
     }
 
@@ -88,6 +133,7 @@ impl StoreView {
     fn believe(&mut self) {
         self.doubt = None;
         self.aside.clear();
+        self.withheld.clear();
         self.seen.revision = self.revision;
         self.seen.configured = true;
         self.seen.cluster_id.clone_from(&self.cluster_id);
@@ -123,6 +169,23 @@ impl StoreView {
             mod_rev: kv.modified.get(),
             life: if kv.lease.is_some() { Life::Leased } else { Life::Reserved },
         })
+    }
+
+    /// Keeps the removal of a lease back while there is no configuration: somebody emptied the store, and
+    /// nothing is removed for that. It is made good when the configuration is there again.
+    fn withhold(&mut self, change: Change, world: &World) -> Option<Change> {
+        let fault = world.facts.get(&FactId::Config).and_then(|known| known.fault.as_ref());
+        match change {
+            Change::Remove { id: FactId::Lease(key) } if fault == Some(&Fault::ConfigGone) => {
+                self.withheld.insert(key);
+                None
+            }
+            Change::Upsert { id: FactId::Lease(key), .. } => {
+                self.withheld.remove(&key);
+                Some(change)
+            }
+            other => Some(other),
+        }
     }
 
     fn gone(&self, key: &[u8]) -> Option<Change> {
@@ -220,21 +283,23 @@ impl Owner {
         self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);
     }
 
-    /// Takes the leases that a doubted picture has, and removes nothing. A configuration of a doubted store
-    /// would be a change and no addition.
+    /// Takes the leases that a doubted picture has and that are new, and removes and repoints nothing.
     fn add_only(&mut self, entries: &[KeyValue]) {
-        let facts: Vec<_> = entries.iter().filter_map(|kv| self.store.fact(kv)).collect();
-        let is_lease = |id: &FactId| matches!(id, FactId::Lease(_));
-        self.changes(
-            facts.into_iter().filter(|c| matches!(c, Change::Upsert { id, .. } if is_lease(id))),
-        );
+        if matches!(self.store.doubt, Some(Doubt::OtherCluster { found: Some(_), .. })) {
+            // The same subnets lead elsewhere there.
+            return;
+        }
+        let (world, believed) = (self.calc.world(), self.store.seen.revision);
+        let facts = entries.iter().filter_map(|kv| self.store.fact(kv));
+        let added: Vec<_> = facts.filter_map(|fact| addition(fact, world, believed)).collect();
+        self.changes(added);
     }
 
     fn store_changes(&mut self, changes: Vec<KeyChange>, now: Instant) {
         self.note_changes(&changes);
         if self.store.doubt.is_some() {
-            self.set_aside(changes);
-            self.doubt_again(now);
+            self.set_aside(&changes);
+            self.doubt_again(&changes, now);
             return;
         }
         self.store.seen.revision = self.store.revision;
@@ -253,12 +318,23 @@ impl Owner {
         if let Change::Bad { id, fault } = &fact {
             tracing::warn!(op = "read store", subject = %id, reason = %one_line(fault), "it is left out");
         }
-        self.change(fact);
+        if let Some(fact) = self.store.withhold(fact, self.calc.world()) {
+            self.change(fact);
+        }
         match (self.store.keys.read(change.key()), change) {
             (StoreKey::Config, KeyChange::Put(kv)) => {
-                self.store.raw_config = Some(kv.value.clone());
+                self.store.note_config(&kv.value);
+                let gone = mem::take(&mut self.store.withheld);
+                self.changes(gone.into_iter().map(|key| Change::Remove { id: FactId::Lease(key) }));
                 self.tell_lease_of_config(now);
             }
+            _ => self.lease_change(change, now),
+        }
+    }
+
+    /// Tells the lease machine of a change of a key.
+    fn lease_change(&mut self, change: &KeyChange, now: Instant) {
+        match (self.store.keys.read(change.key()), change) {
             (_, KeyChange::Put(kv)) => {
                 if let Some(claim) = self.store.claim(kv) {
                     self.lease_input(LeaseInput::Claimed(claim), now);
@@ -291,62 +367,88 @@ impl Owner {
         }
     }
 
-    fn set_aside(&mut self, changes: Vec<KeyChange>) {
+    fn set_aside(&mut self, changes: &[KeyChange]) {
         for change in changes {
             match change {
                 KeyChange::Put(kv) => {
-                    self.add_only(std::slice::from_ref(&kv));
-                    self.store.aside.insert(kv.key.clone(), kv);
+                    self.add_only(std::slice::from_ref(kv));
+                    self.store.aside.insert(kv.key.clone(), kv.clone());
                 }
-                KeyChange::Delete { key, .. } => {
-                    self.store.aside.remove(&key);
-                }
+                KeyChange::Delete { key, .. } => _ = self.store.aside.remove(key),
             }
         }
     }
 
     /// A store that only lacked its configuration is believed as soon as it has one.
-    fn doubt_again(&mut self, now: Instant) {
-        let entries: Vec<_> = self.store.aside.values().cloned().collect();
-        self.store.doubt = judge(&self.store.seen, &self.store.claimed(&entries));
+    fn doubt_again(&mut self, changes: &[KeyChange], now: Instant) {
+        self.store.doubt = judge(&self.store.seen, &self.store.claimed_aside());
         if self.store.doubt.is_none() {
             self.accept(now);
+        } else if self.store.put_back == PutBack::Begun && self.may_put_back() {
+            // All nodes do this at once, so nobody looks at the whole again for each.
+            changes.iter().for_each(|change| self.lease_change_in_doubt(change, now));
         } else {
             self.lease_in_doubt(now);
         }
     }
 
     /// Puts this node's lease into a store that lost it. That only adds, and when all nodes have done it the
-    /// operator can accept the store without losing a packet. It is not done in a store that has another
-    /// cluster's id, nor in one with another configuration.
+    /// operator can accept the store without losing a packet.
     fn lease_in_doubt(&mut self, now: Instant) {
+        self.store.put_back = PutBack::No;
+        if !self.may_put_back() {
+            return;
+        }
+        let claims: Vec<_> =
+            self.store.aside.values().filter_map(|kv| self.store.claim(kv)).collect();
+        if claims.iter().any(|claim| self.would_move_us(claim)) {
+            return;
+        }
+        self.store.put_back = PutBack::Begun;
+        self.tell_lease_of_config(now);
+        self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);
+    }
+
+    /// It is not done in a store that has another cluster's id, nor in one with another configuration.
+    fn may_put_back(&self) -> bool {
         let lost = matches!(
             self.store.doubt,
             Some(Doubt::Older { .. } | Doubt::OtherCluster { found: None, .. })
         );
         let config = self.store.aside.get(self.store.keys.config().as_bytes());
-        let same = config.is_some_and(|kv| Some(&kv.value) == self.store.raw_config.as_ref());
-        if !lost || !same {
-            return;
+        lost && config.is_some_and(|kv| Some(&kv.value) == self.store.raw_config.as_ref())
+    }
+
+    fn lease_change_in_doubt(&mut self, change: &KeyChange, now: Instant) {
+        let claim = match change {
+            KeyChange::Put(kv) => self.store.claim(kv),
+            KeyChange::Delete { .. } => None,
+        };
+        if !claim.is_some_and(|claim| self.would_move_us(&claim)) {
+            self.lease_change(change, now);
         }
-        self.tell_lease_of_config(now);
-        let claims = self.store.aside.values().filter_map(|kv| self.store.claim(kv)).collect();
-        self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);
+    }
+
+    /// Whether a doubted lease says that our subnet is another's, or that we have another: an old copy of a
+    /// store may, and pods run in the subnet that we have.
+    fn would_move_us(&self, claim: &LeaseClaim) -> bool {
+        let world = self.calc.world();
+        let (Some(own), Some(footing)) = (world.own(), world.in_force()) else { return false };
+        claim.lease.is_some_and(|lease| (claim.key == own) != is_of(&lease, &footing.underlay))
     }
 
     /// Takes the store as it is now for the truth: by the operator's word, or because the doubt is gone.
     pub(super) fn accept(&mut self, now: Instant) {
-        let entries: Vec<_> = std::mem::take(&mut self.store.aside).into_values().collect();
-        let claimed = self.store.claimed(&entries);
+        let claimed = self.store.claimed_aside();
         if !claimed.configured {
             // Without a configuration there is nothing to compute from: the last one stays.
             self.store.seen = Seen { configured: false, ..self.store.seen.clone() };
             self.store.seen.cluster_id = claimed.cluster_id;
             self.store.seen.revision = claimed.revision;
             self.store.doubt = Some(Doubt::NoConfiguration);
-            self.store.aside = entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
             return;
         }
+        let entries: Vec<_> = mem::take(&mut self.store.aside).into_values().collect();
         self.store.believe();
         tracing::info!(
             op = "accept store",
@@ -369,8 +471,27 @@ impl Owner {
         let key = self.store.keys.config();
         let found = entries.iter().find(|kv| kv.key == key.as_bytes());
         if let Some(kv) = found {
-            self.store.raw_config = Some(kv.value.clone());
+            self.store.note_config(&kv.value);
         }
+    }
+}
+
+/// Whether a lease bears this node's address.
+fn is_of(lease: &Lease, underlay: &UnderlayFact) -> bool {
+    let same = |family| lease.public(family).is_some_and(|ip| underlay.addr(family) == Some(ip));
+    Family::BOTH.into_iter().any(same)
+}
+
+/// What a doubted change adds. A configuration would be a change and no addition, and so would another
+/// value of a lease that is known. It is younger than all up to `believed`: a store that begins anew begins
+/// with low revisions, and the lower one wins.
+fn addition(change: Change, world: &World, believed: u64) -> Option<Change> {
+    match change {
+        Change::Upsert { id: FactId::Lease(key), fact, rev } if world.lease(key).is_none() => {
+            let rev = believed.saturating_add(rev);
+            Some(Change::Upsert { id: FactId::Lease(key), fact, rev })
+        }
+        _ => None,
     }
 }
 
@@ -382,4 +503,74 @@ fn digest(entries: &[KeyValue]) -> String {
 
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+
+    const GOOD: &[u8] = br#"{"Network":"10.50.0.0/16","Backend":{"Type":"vxlan"}}"#;
+    const OTHER: &[u8] = br#"{"Network":"10.60.0.0/16","Backend":{"Type":"vxlan"}}"#;
+    const LEASE: &[u8] = br#"{"PublicIP":"192.168.1.2","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}}"#;
+
+    #[test]
+    fn a_configuration_that_is_bad_or_held_does_not_replace_the_kept_one() {
+        let mut view = view();
+        let good = read_net_conf(GOOD, view.preset).unwrap();
+        view.note_config(GOOD);
+        view.note_in_force(None);
+        assert_eq!(view.raw_config, None);
+        view.note_in_force(Some(&good));
+        assert_eq!(view.raw_config.as_deref(), Some(GOOD));
+        view.note_config(b"{");
+        view.note_config(OTHER);
+        view.note_in_force(Some(&good));
+        assert_eq!(view.raw_config.as_deref(), Some(GOOD));
+        view.note_in_force(Some(&read_net_conf(OTHER, view.preset).unwrap()));
+        assert_eq!(view.raw_config.as_deref(), Some(OTHER));
+    }
+
+    #[test]
+    fn a_doubted_store_adds_a_lease_and_changes_none() {
+        let mut world = World::new(config().settings);
+        let told = lease(3);
+        let added = addition(told.clone(), &world, 900).unwrap();
+        assert!(matches!(added, Change::Upsert { rev: 903, .. }), "younger than what is believed");
+        world.apply(told.clone());
+        assert_eq!(addition(told, &world, 900), None);
+        let config = read_net_conf(GOOD, Preset::Flannel).unwrap();
+        let config = Change::Upsert { id: FactId::Config, fact: Fact::Config(config), rev: 1 };
+        assert_eq!(addition(config, &world, 900), None);
+    }
+
+    #[test]
+    fn a_lease_that_goes_after_the_configuration_is_not_removed_before_it_is_back() {
+        let mut view = view();
+        let mut world = World::new(config().settings);
+        let gone = Change::Remove { id: FactId::Lease(key()) };
+        assert_eq!(view.withhold(gone.clone(), &world), Some(gone.clone()));
+        world.apply(Change::Bad { id: FactId::Config, fault: Fault::ConfigGone });
+        assert_eq!(view.withhold(gone, &world), None);
+        assert!(view.withheld.contains(&key()));
+        assert_eq!(view.withhold(lease(5), &world), Some(lease(5)));
+        assert!(view.withheld.is_empty());
+    }
+
+    fn lease(rev: u64) -> Change {
+        let fact = Fact::Lease(read_lease(LEASE).unwrap());
+        Change::Upsert { id: FactId::Lease(key()), fact, rev }
+    }
+
+    fn key() -> LeaseKey {
+        LeaseKey::new(Some("10.50.2.0/24".parse().unwrap()), None).unwrap()
+    }
+
+    fn view() -> StoreView {
+        StoreView::new(&config(), None)
+    }
+
+    fn config() -> Config {
+        toml::from_str::<RawConfig>(CONFIG).unwrap().check().unwrap()
+    }
 }
