@@ -18,6 +18,7 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("etcdctl", "etcd-client", "the real client"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins", "the plugins that ours is held to"),
     ("podman", "podman", "a container runtime"),
+    ("crun", "crun", "what runs a container"),
     ("containerd", "containerd", "a container runtime"),
     ("busybox", "busybox-static", "the image of the containers"),
     ("setpriv", "util-linux", "running without root"),

@@ -107,7 +107,9 @@ mod tests {
             (body("{\"version\":1,\"ask\":\"everything\"}"), "unknown variant"),
             (u32::MAX.to_be_bytes().to_vec(), "longer than"),
         ] {
-            let Answer::Error(text) = ask(&path, &octets).await else { panic!("{told}: it was answered") };
+            let Answer::Error(text) = ask(&path, &octets).await else {
+                panic!("{told}: it was answered")
+            };
             assert!(text.contains(told), "{told} is missing in {text}");
         }
         // One that says half a word and goes silent holds nobody up.

@@ -23,10 +23,10 @@ pub(super) fn create(
     };
     let header = rt::link_header(0, rt::IFF_UP, rt::IFF_UP);
     let mut message = batch.push(rt::RTM_NEWLINK, flags::CREATE | flags::EXCL, &header);
-    message
-        .str(rt::IFLA_IFNAME, name.as_str())
-        .u32(rt::IFLA_GROUP, GROUP)
-        .u32(rt::IFLA_MTU, wanted.mtu.get());
+    message.str(rt::IFLA_IFNAME, name.as_str()).u32(rt::IFLA_GROUP, GROUP);
+    if wanted.kind != LinkKind::Bridge {
+        message.u32(rt::IFLA_MTU, wanted.mtu.get());
+    }
     if let Some(mac) = wanted.mac {
         message.bytes(rt::IFLA_ADDRESS, &mac.octets());
     }

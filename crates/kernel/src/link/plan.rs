@@ -81,9 +81,13 @@ fn differences(wanted: &LinkSpec, there: &ObservedLink, links: &Links) -> Vec<As
     .collect()
 }
 
-/// What the making of a link leaves to be done.
+/// What the making of a link leaves to be done. A bridge takes its MTU from its ports, and anew with each
+/// that comes or goes, until somebody has changed it; what it was made with does not count as that.
 pub(super) fn after_creation(wanted: &LinkSpec) -> Vec<Aspect> {
     let mut rest = vec![Aspect::Alias];
+    if wanted.kind == LinkKind::Bridge {
+        rest.push(Aspect::Mtu);
+    }
     rest.extend(wanted.master.map(|_| Aspect::Master));
     rest
 }

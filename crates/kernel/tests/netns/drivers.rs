@@ -177,6 +177,18 @@ fn a_link_that_was_made_but_not_yet_named_ours_is_finished() {
 }
 
 #[test]
+fn a_bridge_keeps_its_mtu_when_its_ports_come_and_go() {
+    on_a_node(|| {
+        let _all = settled(wish([cni0()]));
+
+        ip("link add port0 mtu 1450 master cni0 type veth peer name port1");
+        assert_eq!(link_json("cni0")["mtu"], 1_450);
+        ip("link del port0");
+        assert_eq!(link_json("cni0")["mtu"], 1_450, "the kernel fell back to its own");
+    });
+}
+
+#[test]
 fn a_bridge_port_turns_its_hairpin_on_and_off() {
     on_a_node(|| {
         ip("link add rst1 group 21077 type veth peer name podside");
