@@ -149,7 +149,7 @@ impl Writer {
     fn write(&mut self, files: Files) {
         let result = self.try_write(&files);
         if let Err(error) = &result {
-            tracing::error!(op = "keep", %error, "the checkpoint could not be written; it is tried again");
+            tracing::error!(op = "keep", %error, "a file could not be written; it is tried again");
         }
         self.failed = result.is_err();
         if result.is_ok() {
@@ -157,24 +157,34 @@ impl Writer {
         }
     }
 
+    /// One file that cannot be written does not stop the other.
     fn try_write(&self, files: &Files) -> Result<(), String> {
-        if let Some(checkpoint) = &files.checkpoint
-            && files.checkpoint != self.written.checkpoint
-        {
-            checkpoint.save(self.disk.as_ref(), &self.checkpoint).map_err(|err| one_line(&err))?;
-        }
-        if let Some(text) = &files.subnet_env
-            && files.subnet_env != self.written.subnet_env
-        {
-            self.write_subnet_env(text)
-                .map_err(|err| format!("write {}: {err}", self.subnet_env.display()))?;
-        }
-        Ok(())
+        let checkpoint = self.write_checkpoint(files);
+        let subnet_env = self.write_subnet_env(files);
+        checkpoint.and(subnet_env)
     }
-}
 
-impl Writer {
-    fn write_subnet_env(&self, text: &str) -> std::io::Result<()> {
+    fn write_checkpoint(&self, files: &Files) -> Result<(), String> {
+        match &files.checkpoint {
+            Some(checkpoint) if files.checkpoint != self.written.checkpoint => {
+                let saved = checkpoint.save(self.disk.as_ref(), &self.checkpoint);
+                saved.map_err(|err| one_line(&err))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_subnet_env(&self, files: &Files) -> Result<(), String> {
+        match &files.subnet_env {
+            Some(text) if files.subnet_env != self.written.subnet_env => {
+                let replaced = self.replace_subnet_env(text);
+                replaced.map_err(|err| format!("write {}: {err}", self.subnet_env.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn replace_subnet_env(&self, text: &str) -> std::io::Result<()> {
         if let Some(folder) = self.subnet_env.parent() {
             self.disk.make_folder(folder)?;
         }
@@ -208,6 +218,17 @@ mod tests {
         drop(keeper);
         let kept = Checkpoint::load(&RealDisk, &file).unwrap().unwrap();
         assert_eq!(kept.revision, 100);
+        assert_eq!(std::fs::read_to_string(env).unwrap(), "FLANNEL_MTU=1450\n");
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_written_does_not_stop_the_subnet_file() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("full"), "").unwrap();
+        let (file, env) = (folder.path().join("full/checkpoint"), folder.path().join("subnet.env"));
+        let keeper = Keeper::start(Arc::new(RealDisk), file, env.clone()).unwrap();
+        keeper.keep(checkpoint(1, "a"));
+        drop(keeper);
         assert_eq!(std::fs::read_to_string(env).unwrap(), "FLANNEL_MTU=1450\n");
     }
 

@@ -25,7 +25,7 @@ pub use russet_kernel::one_line;
 
 use crate::{config::Config, lock::LockError};
 
-/// Why the agent could not start. Nothing of the node's network was touched.
+/// Why the agent could not start, or go on. A start that fails touches nothing of the node's network.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("take the node's lock")]
@@ -42,19 +42,27 @@ pub enum StartError {
     Thread(&'static str, #[source] io::Error),
     #[error("serve the CNI plugin")]
     Cni(#[source] cni::ServeError),
+    #[error(
+        "run the owner: its task ended by itself, as the log tells; the pods' network stays as it is"
+    )]
+    OwnerEnded,
 }
 
 /// Runs the agent until `shutdown` is ready. Nothing is removed from the kernel then.
 ///
 /// # Errors
 ///
-/// When it cannot start.
+/// When it cannot start, or when the task that knows everything ends by itself: who supervises us starts us
+/// anew then, which is better than to look alive.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     let config = Arc::new(config);
     let _lock = lock::NodeLock::take(&config.paths.lock())?;
     tracing::info!(op = "start", node = %config.settings.node, version = env!("CARGO_PKG_VERSION"), "russet agent");
-    let running = tasks::start(&config).await?;
-    shutdown.await;
+    let mut running = tasks::start(&config).await?;
+    tokio::select! {
+        () = shutdown => {}
+        () = running.owner_ended() => return Err(StartError::OwnerEnded),
+    }
     tracing::info!(op = "stop", "the agent stops; the pods' network stays as it is");
     notify::notify("STOPPING=1");
     running.stop().await;

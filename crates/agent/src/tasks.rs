@@ -57,6 +57,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Waits for what should not happen. There is nothing to stop after it, and [`Self::stop`] must not follow.
+    pub async fn owner_ended(&mut self) {
+        let _ = (&mut self.owner).await;
+    }
+
     /// Ends every task; what is still to be written is written. The kernel is left as it is.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;

@@ -66,7 +66,7 @@ impl<T> Page<T> {
         let counted = rows.into_iter().inspect(|_| total += 1);
         let rows = counted
             .enumerate()
-            .filter(|(n, _)| (from..from + PAGE).contains(n))
+            .filter(|(n, _)| (from..from.saturating_add(PAGE)).contains(n))
             .map(|(_, row)| row)
             .collect();
         Self { total, rows }

@@ -61,7 +61,7 @@ pub struct LaneSettings {
 
 impl Default for LaneSettings {
     fn default() -> Self {
-        Self { sweep_every: Duration::from_mins(1), event_buffer: ReceiveBuffer::default() }
+        Self { sweep_every: Duration::from_mins(2), event_buffer: ReceiveBuffer::default() }
     }
 }
 

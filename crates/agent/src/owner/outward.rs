@@ -121,6 +121,10 @@ impl Owner {
                 let rows = view::routes(&self.calc, |key| self.kernel.state_of(key));
                 Answer::Routes(Page::cut(rows, from))
             }
+            Ask::AcceptStore if self.withheld().is_some() => {
+                self.accept_withheld();
+                Answer::Done
+            }
             Ask::AcceptStore if self.store.doubt.is_none() => {
                 Answer::Error("the store is believed already; there is nothing to accept".into())
             }
@@ -169,7 +173,7 @@ impl Owner {
             in_sync: self.calc.world().in_sync.contains(&Source::Store),
             revision: self.store.seen.revision,
             cluster_id: self.store.seen.cluster_id.clone(),
-            doubt: self.store.doubt.as_ref().map(ToString::to_string),
+            doubt: self.store.doubt.as_ref().map(ToString::to_string).or_else(|| self.withheld()),
             error: self.store.error.clone(),
         }
     }
@@ -185,8 +189,9 @@ impl Owner {
         } else if self.calc.world().own().is_none() {
             let why = self.lease_fault.as_ref().map(|fault| format!(": {}", one_line(fault)));
             reasons.push(format!("this node has no subnet yet{}", why.unwrap_or_default()));
-        } else if self.own_lease.is_none_or(|lease| !lease.is_valid(SystemTime::now())) {
-            reasons.push("this node's lease of its subnet is lost or has run out".into());
+        } else if !self.holds_subnet() {
+            let reason = "this node's lease of its subnet is lost, has run out or does not fit";
+            reasons.push(reason.into());
         } else if !self.kernel.applied_once {
             reasons.push("the kernel has not taken the first patch yet".into());
         }

@@ -1,11 +1,11 @@
 //! What the datastore says: judged, translated into changes of facts, and handed to the lease machine.
 //!
-//! While a snapshot is doubted its entries are kept aside, so that they can be taken as they are when the
-//! operator accepts them, or when the next snapshot is believed.
+//! `doubt` has what is done with a store that is not believed.
+
+mod doubt;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
     time::Instant,
 };
 
@@ -13,10 +13,9 @@ use russet_api::flannel::{Keys, StoreKey, read_lease, read_net_conf};
 use russet_core::{
     Change, Fact, FactId, Fault, Source,
     lease::{LeaseClaim, LeaseInput, Life},
-    model::{Lease, LeaseKey, NetworkConfig, Preset, UnderlayFact},
+    model::{LeaseKey, NetworkConfig, Preset},
     world::World,
 };
-use russet_net::Family;
 use russet_store::{KeyChange, KeyValue, Snapshot, SnapshotReason, WatchEvent};
 
 use super::{
@@ -172,7 +171,7 @@ impl StoreView {
     }
 
     /// Keeps the removal of a lease back while there is no configuration: somebody emptied the store, and
-    /// nothing is removed for that. It is made good when the configuration is there again.
+    /// nothing is removed for that before the operator accepts it. Whoever lives puts its lease back.
     fn withhold(&mut self, change: Change, world: &World) -> Option<Change> {
         let fault = world.facts.get(&FactId::Config).and_then(|known| known.fault.as_ref());
         match change {
@@ -283,18 +282,6 @@ impl Owner {
         self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);
     }
 
-    /// Takes the leases that a doubted picture has and that are new, and removes and repoints nothing.
-    fn add_only(&mut self, entries: &[KeyValue]) {
-        if matches!(self.store.doubt, Some(Doubt::OtherCluster { found: Some(_), .. })) {
-            // The same subnets lead elsewhere there.
-            return;
-        }
-        let (world, believed) = (self.calc.world(), self.store.seen.revision);
-        let facts = entries.iter().filter_map(|kv| self.store.fact(kv));
-        let added: Vec<_> = facts.filter_map(|fact| addition(fact, world, believed)).collect();
-        self.changes(added);
-    }
-
     fn store_changes(&mut self, changes: Vec<KeyChange>, now: Instant) {
         self.note_changes(&changes);
         if self.store.doubt.is_some() {
@@ -324,8 +311,6 @@ impl Owner {
         match (self.store.keys.read(change.key()), change) {
             (StoreKey::Config, KeyChange::Put(kv)) => {
                 self.store.note_config(&kv.value);
-                let gone = mem::take(&mut self.store.withheld);
-                self.changes(gone.into_iter().map(|key| Change::Remove { id: FactId::Lease(key) }));
                 self.tell_lease_of_config(now);
             }
             _ => self.lease_change(change, now),
@@ -361,107 +346,18 @@ impl Owner {
                 KeyChange::Put(kv) => Some(text(&kv.value)),
                 KeyChange::Delete { .. } => None,
             };
-            if self.store.doubt.is_none() && self.store.seen.cluster_id.is_none() {
+            // A store that is believed may be named anew. That it has lost its name is held against it.
+            if self.store.doubt.is_none() && self.store.cluster_id.is_some() {
                 self.store.seen.cluster_id.clone_from(&self.store.cluster_id);
             }
         }
     }
 
-    fn set_aside(&mut self, changes: &[KeyChange]) {
-        for change in changes {
-            match change {
-                KeyChange::Put(kv) => {
-                    self.add_only(std::slice::from_ref(kv));
-                    self.store.aside.insert(kv.key.clone(), kv.clone());
-                }
-                KeyChange::Delete { key, .. } => _ = self.store.aside.remove(key),
-            }
-        }
-    }
-
-    /// A store that only lacked its configuration is believed as soon as it has one.
-    fn doubt_again(&mut self, changes: &[KeyChange], now: Instant) {
-        self.store.doubt = judge(&self.store.seen, &self.store.claimed_aside());
-        if self.store.doubt.is_none() {
-            self.accept(now);
-        } else if self.store.put_back == PutBack::Begun && self.may_put_back() {
-            // All nodes do this at once, so nobody looks at the whole again for each.
-            changes.iter().for_each(|change| self.lease_change_in_doubt(change, now));
-        } else {
-            self.lease_in_doubt(now);
-        }
-    }
-
-    /// Puts this node's lease into a store that lost it. That only adds, and when all nodes have done it the
-    /// operator can accept the store without losing a packet.
-    fn lease_in_doubt(&mut self, now: Instant) {
-        self.store.put_back = PutBack::No;
-        if !self.may_put_back() {
-            return;
-        }
-        let claims: Vec<_> =
-            self.store.aside.values().filter_map(|kv| self.store.claim(kv)).collect();
-        if claims.iter().any(|claim| self.would_move_us(claim)) {
-            return;
-        }
-        self.store.put_back = PutBack::Begun;
-        self.tell_lease_of_config(now);
-        self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);
-    }
-
-    /// It is not done in a store that has another cluster's id, nor in one with another configuration.
-    fn may_put_back(&self) -> bool {
-        let lost = matches!(
-            self.store.doubt,
-            Some(Doubt::Older { .. } | Doubt::OtherCluster { found: None, .. })
-        );
-        let config = self.store.aside.get(self.store.keys.config().as_bytes());
-        lost && config.is_some_and(|kv| Some(&kv.value) == self.store.raw_config.as_ref())
-    }
-
-    fn lease_change_in_doubt(&mut self, change: &KeyChange, now: Instant) {
-        let claim = match change {
-            KeyChange::Put(kv) => self.store.claim(kv),
-            KeyChange::Delete { .. } => None,
-        };
-        if !claim.is_some_and(|claim| self.would_move_us(&claim)) {
-            self.lease_change(change, now);
-        }
-    }
-
-    /// Whether a doubted lease says that our subnet is another's, or that we have another: an old copy of a
-    /// store may, and pods run in the subnet that we have.
-    fn would_move_us(&self, claim: &LeaseClaim) -> bool {
-        let world = self.calc.world();
-        let (Some(own), Some(footing)) = (world.own(), world.in_force()) else { return false };
-        claim.lease.is_some_and(|lease| (claim.key == own) != is_of(&lease, &footing.underlay))
-    }
-
-    /// Takes the store as it is now for the truth: by the operator's word, or because the doubt is gone.
-    pub(super) fn accept(&mut self, now: Instant) {
-        let claimed = self.store.claimed_aside();
-        if !claimed.configured {
-            // Without a configuration there is nothing to compute from: the last one stays.
-            self.store.seen = Seen { configured: false, ..self.store.seen.clone() };
-            self.store.seen.cluster_id = claimed.cluster_id;
-            self.store.seen.revision = claimed.revision;
-            self.store.doubt = Some(Doubt::NoConfiguration);
-            return;
-        }
-        let entries: Vec<_> = mem::take(&mut self.store.aside).into_values().collect();
-        self.store.believe();
-        tracing::info!(
-            op = "accept store",
-            revision = self.store.revision,
-            "the datastore is believed"
-        );
-        self.take_all(&entries, now);
-        self.ask_for_name();
-    }
-
-    /// A store that is believed and has no id yet is given one.
+    /// A store that is believed and never had an id is given one. One that lost it is not: nodes that were
+    /// away could not tell any more that it was emptied.
     fn ask_for_name(&mut self) {
-        if self.store.doubt.is_none() && self.store.cluster_id.is_none() && self.store.connected {
+        let named = self.store.cluster_id.is_some() || self.store.seen.cluster_id.is_some();
+        if self.store.doubt.is_none() && !named && self.store.connected {
             // Full means that it is under way.
             let _ = self.outlets.name_cluster.try_send(());
         }
@@ -476,25 +372,6 @@ impl Owner {
     }
 }
 
-/// Whether a lease bears this node's address.
-fn is_of(lease: &Lease, underlay: &UnderlayFact) -> bool {
-    let same = |family| lease.public(family).is_some_and(|ip| underlay.addr(family) == Some(ip));
-    Family::BOTH.into_iter().any(same)
-}
-
-/// What a doubted change adds. A configuration would be a change and no addition, and so would another
-/// value of a lease that is known. It is younger than all up to `believed`: a store that begins anew begins
-/// with low revisions, and the lower one wins.
-fn addition(change: Change, world: &World, believed: u64) -> Option<Change> {
-    match change {
-        Change::Upsert { id: FactId::Lease(key), fact, rev } if world.lease(key).is_none() => {
-            let rev = believed.saturating_add(rev);
-            Some(Change::Upsert { id: FactId::Lease(key), fact, rev })
-        }
-        _ => None,
-    }
-}
-
 /// Tells one picture from another: which keys, written when.
 fn digest(entries: &[KeyValue]) -> String {
     let line = |kv: &KeyValue| format!("{} {}\n", text(&kv.key), kv.modified);
@@ -506,11 +383,12 @@ fn text(value: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::RawConfig;
 
-    const GOOD: &[u8] = br#"{"Network":"10.50.0.0/16","Backend":{"Type":"vxlan"}}"#;
+    pub(in crate::owner) const GOOD: &[u8] =
+        br#"{"Network":"10.50.0.0/16","Backend":{"Type":"vxlan"}}"#;
     const OTHER: &[u8] = br#"{"Network":"10.60.0.0/16","Backend":{"Type":"vxlan"}}"#;
     const LEASE: &[u8] = br#"{"PublicIP":"192.168.1.2","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}}"#;
 
@@ -532,19 +410,6 @@ mod tests {
     }
 
     #[test]
-    fn a_doubted_store_adds_a_lease_and_changes_none() {
-        let mut world = World::new(config().settings);
-        let told = lease(3);
-        let added = addition(told.clone(), &world, 900).unwrap();
-        assert!(matches!(added, Change::Upsert { rev: 903, .. }), "younger than what is believed");
-        world.apply(told.clone());
-        assert_eq!(addition(told, &world, 900), None);
-        let config = read_net_conf(GOOD, Preset::Flannel).unwrap();
-        let config = Change::Upsert { id: FactId::Config, fact: Fact::Config(config), rev: 1 };
-        assert_eq!(addition(config, &world, 900), None);
-    }
-
-    #[test]
     fn a_lease_that_goes_after_the_configuration_is_not_removed_before_it_is_back() {
         let mut view = view();
         let mut world = World::new(config().settings);
@@ -557,7 +422,7 @@ mod tests {
         assert!(view.withheld.is_empty());
     }
 
-    fn lease(rev: u64) -> Change {
+    pub(in crate::owner) fn lease(rev: u64) -> Change {
         let fact = Fact::Lease(read_lease(LEASE).unwrap());
         Change::Upsert { id: FactId::Lease(key()), fact, rev }
     }
@@ -570,7 +435,7 @@ mod tests {
         StoreView::new(&config(), None)
     }
 
-    fn config() -> Config {
-        toml::from_str::<RawConfig>(CONFIG).unwrap().check().unwrap()
+    pub(in crate::owner) fn config() -> Config {
+        toml::from_str::<RawConfig>("node = 'a'").unwrap().check().unwrap()
     }
 }

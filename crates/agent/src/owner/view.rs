@@ -1,6 +1,6 @@
 //! The owner's knowledge as an operator sees it: pure functions from the world to rows.
 
-use russet_api::admin::{LeaseRow, NetworkStatus, PodRow, Refused, RouteRow, UplinkStatus};
+use russet_api::admin::{LeaseRow, NetworkStatus, PodRow, Refused, RouteRow, SHOWN, UplinkStatus};
 use russet_core::{
     Calc,
     calc::{PeerView, Standing},
@@ -50,9 +50,10 @@ fn backend(backend: Backend) -> String {
     }
 }
 
-/// Facts that are left out.
+/// Facts that are left out, at most [`SHOWN`]: a change of the backend leaves out every peer at once, and the
+/// answer must fit into a frame.
 pub fn refused(calc: &Calc) -> Vec<Refused> {
-    let rows = calc.refusals().iter();
+    let rows = calc.refusals().iter().take(SHOWN);
     rows.map(|(id, fault)| Refused { fact: id.to_string(), reason: crate::one_line(fault) })
         .collect()
 }
@@ -118,4 +119,27 @@ pub fn uplink(calc: &Calc) -> Option<UplinkStatus> {
         mtu: underlay.mtu.get(),
         addresses: addresses.map(|ip| ip.to_string()).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use russet_core::{
+        Change, FactId, Fault,
+        model::{Preset, Settings},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_status_names_some_of_the_refused_however_many_there_are() {
+        let mut calc = Calc::new(Settings::new("n1", Preset::Flannel, "cni0".parse().unwrap()));
+        let bad = |n: usize| {
+            let subnet = format!("10.{}.{}.0/24", n / 256, n % 256).parse().ok();
+            let key = LeaseKey::new(subnet, None).unwrap();
+            Change::Bad { id: FactId::Lease(key), fault: Fault::ConfigGone }
+        };
+        calc.apply((0..5_000).map(bad));
+        assert_eq!(calc.refusals().len(), 5_000);
+        assert_eq!(refused(&calc).len(), SHOWN);
+    }
 }

@@ -143,12 +143,12 @@ impl LeaseMachine {
     /// Returns when [`LeaseInput::Timeout`] is next due. Changes after every [`Self::handle`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let state = match self.state {
+        match self.state {
             State::Waiting => None,
             State::Asking { until, .. } | State::BackOff { until, .. } => Some(until),
-            State::Held(held) => held.next(),
-        };
-        state.into_iter().chain(self.release_at).min()
+            // Nothing is released before a lease is held.
+            State::Held(held) => held.next().into_iter().chain(self.release_at).min(),
+        }
     }
 
     /// The lease that is held, while it is.

@@ -247,6 +247,36 @@ fn a_node_whose_address_changes_says_so_in_its_lease() {
     assert_eq!(sim.store.keys[&key].lease.unwrap().public_ip, Some([192, 168, 77, 99].into()));
 }
 
+/// A machine that asks to be woken at a time that has passed would keep its owner busy for nothing.
+#[test]
+fn a_release_that_cannot_be_done_now_is_no_haste() {
+    let start = Instant::now();
+    let mut machine = machine(0, 0);
+    let claim = |n: u8, who| LeaseClaim {
+        key: key(&format!("10.50.{n}.0/24")),
+        lease: Some(lease_at(who)),
+        create_rev: n.into(),
+        mod_rev: n.into(),
+        life: Life::Leased,
+    };
+    machine.handle(LeaseInput::Config(config("10.50.0.0/16", None)), start);
+    machine.handle(LeaseInput::Underlay(underlay(1)), start);
+    let claims = vec![claim(8, 1), claim(9, 1)];
+    machine.handle(LeaseInput::Snapshot { claims, rev: 10 }, start);
+    machine.handle(LeaseInput::Wrote { op: 0, outcome: WriteOutcome::Done { rev: 11 } }, start);
+    assert_eq!(machine.held(), Some(key("10.50.8.0/24")));
+    // The other one is to be released, but the store does not answer any more, and ours is stolen.
+    machine.handle(LeaseInput::Claimed(LeaseClaim { mod_rev: 12, ..claim(8, 77) }), start);
+    assert_eq!(machine.held(), None);
+    let mut now = start;
+    for _ in 0..100 {
+        let due = machine.poll_timeout().expect("it asks for a lease");
+        assert!(due > now, "it would be asked again at once");
+        now = due;
+        machine.handle(LeaseInput::Timeout, now);
+    }
+}
+
 #[test]
 fn a_create_that_succeeds_after_it_was_given_up_is_released() {
     let mut sim = Sim::new(0, "10.50.0.0/16");
