@@ -76,7 +76,8 @@ fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("the folder");
     let names =
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
-    let names: Vec<_> = names.filter(|name| name.ends_with(".yaml")).collect();
+    let names: Vec<_> =
+        names.filter(|name| Path::new(name).extension() == Some("yaml".as_ref())).collect();
     sorted(&names)
 }
 

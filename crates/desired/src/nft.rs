@@ -158,8 +158,9 @@ impl fmt::Display for ElementKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ElementSpec;
 
-/// Accept rules with our comment, for the traffic of these prefixes, kept at the head of every *foreign*
-/// base chain of the forward hook that drops. An accept in our own table could not undo that drop.
+/// Accept rules with our comment, for the traffic of these prefixes, kept in every *foreign* base chain of
+/// the forward hook that drops: behind its rules when its policy drops, before them when a rule drops
+/// everything. An accept in our own table could not undo that drop.
 #[derive(Debug)]
 pub enum ForeignAccept {}
 

@@ -19,7 +19,7 @@ use super::{
     number::{
         NF_DROP, NF_INET_FORWARD, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFT_META_NFPROTO,
     },
-    object::{self, OUR_TABLE, RawChain, RawRule, TableRef, family_number},
+    object::{self, OUR_TABLE, Place, RawChain, RawRule, TableRef, family_number},
     reconcile::{Refused, held},
     rule::within,
 };
@@ -204,7 +204,7 @@ impl ForeignChange {
         kernel.change("accept in", &subject, |batch| {
             for accept in &self.add {
                 let exprs = accept_exprs(forward.family, *accept);
-                object::insert_rule(batch, table, name, &exprs, COMMENT);
+                object::insert_rule(batch, (table, name), forward.place(), &exprs, COMMENT);
             }
             for handle in &self.remove {
                 object::del_rule(batch, table, name, *handle);
@@ -214,6 +214,15 @@ impl ForeignChange {
 }
 
 impl Forward {
+    /// Behind all other rules when only the policy drops, so that what the operator drops by a rule stays
+    /// dropped; before them when a rule drops everything.
+    fn place(&self) -> Place {
+        match self.why {
+            Some(Why::Policy) => Place::End,
+            _ => Place::Head,
+        }
+    }
+
     /// The rules that are missing, and those of ours that are not wanted, doubled or altered. A chain that
     /// does not drop needs none.
     fn change(&self, wanted: &BTreeSet<Prefix>, sync: Sync) -> ForeignChange {

@@ -97,14 +97,25 @@ pub(crate) fn append_rule(batch: &mut Batch, table: TableRef<'_>, chain: &str, e
 /// Puts a rule before the others, with a comment.
 pub(crate) fn insert_rule(
     batch: &mut Batch,
-    table: TableRef<'_>,
-    chain: &str,
+    (table, chain): (TableRef<'_>, &str),
+    place: Place,
     exprs: &[Expr],
     comment: &str,
 ) {
-    let mut message = push(batch, NFT_MSG_NEWRULE, flags::CREATE, table.family);
+    let flags = match place {
+        Place::Head => flags::CREATE,
+        Place::End => flags::CREATE | flags::APPEND,
+    };
+    let mut message = push(batch, NFT_MSG_NEWRULE, flags, table.family);
     write_rule_body(&mut message, table, chain, exprs);
     message.bytes(NFTA_RULE_USERDATA, &write_comment(comment));
+}
+
+/// Where in a chain a rule is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Head,
+    End,
 }
 
 fn write_rule_body(message: &mut Writer<'_>, table: TableRef<'_>, chain: &str, exprs: &[Expr]) {

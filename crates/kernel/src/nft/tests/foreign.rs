@@ -101,7 +101,7 @@ fn a_reject_of_iptables_at_the_end_is_seen() {
 }
 
 #[test]
-fn iptables_lists_our_rules_at_the_head_of_its_chain() {
+fn iptables_lists_our_rules_behind_the_operators_own_drop() {
     in_netns(|| {
         run(DOCKER);
         run("iptables-nft -A FORWARD -i eth0 -j DROP");
@@ -109,14 +109,14 @@ fn iptables_lists_our_rules_at_the_head_of_its_chain() {
         fulfil(&mut driver, patches([accept("10.50.0.0/16"), accept("fd00:50::/48")]));
         let listing = run("iptables-nft -S FORWARD");
         let mut lines: Vec<_> = listing.lines().collect();
-        lines[1..3].sort_unstable();
+        lines[2..4].sort_unstable();
         assert_eq!(
             lines,
             [
                 "-P FORWARD DROP",
+                "-A FORWARD -i eth0 -j DROP",
                 "-A FORWARD -d 10.50.0.0/16 -m comment --comment \"russet forward\" -j ACCEPT",
                 "-A FORWARD -s 10.50.0.0/16 -m comment --comment \"russet forward\" -j ACCEPT",
-                "-A FORWARD -i eth0 -j DROP",
             ]
         );
     });

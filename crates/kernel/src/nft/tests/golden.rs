@@ -85,7 +85,9 @@ fn a_foreign_accept_with_our_comment() {
     let table = TableRef { family: 2, name: "filter" };
     let mut exprs = within(Field::Source, prefix("10.50.0.0/16"), Flag::Off);
     exprs.push(Expr::Verdict(Code::Accept));
-    let insert = |batch: &mut Batch| object::insert_rule(batch, table, "FORWARD", &exprs, COMMENT);
+    let insert = |batch: &mut Batch| {
+        object::insert_rule(batch, (table, "FORWARD"), object::Place::Head, &exprs, COMMENT);
+    };
     assert_eq!(
         hex(insert),
         "0a06 0400 \
