@@ -31,6 +31,10 @@ use crate::{
     world::World,
 };
 
+/// How many changes are calculated before what follows from them is passed on: few beside a large cluster, and
+/// enough that a lane's round is worth its while.
+pub const PIECE: usize = 512;
+
 /// The incremental calculation, with the world that it is a function of.
 #[derive(Debug)]
 pub struct Calc {
@@ -93,6 +97,21 @@ impl Calc {
         }
         self.refresh_refusals(&touched);
         patches
+    }
+
+    /// [`Calc::apply`] for a picture as large as a cluster: what follows from its beginning is passed on, and may
+    /// be on its way to the kernel, while the rest is calculated.
+    ///
+    /// It ends as [`Calc::apply`] ends. What is passed on before that is right for what was told until then.
+    pub fn apply_in_pieces(
+        &mut self,
+        changes: impl IntoIterator<Item = Change>,
+        mut pass_on: impl FnMut(Patches),
+    ) {
+        let mut changes = changes.into_iter().peekable();
+        while changes.peek().is_some() {
+            pass_on(self.apply(changes.by_ref().take(PIECE)));
+        }
     }
 
     pub fn world(&self) -> &World {
@@ -195,8 +214,11 @@ impl Calc {
 
     /// Peers' refusals are few beside the peers, and other facts are few.
     fn refresh_refusals(&mut self, touched: &[FactId]) {
-        let changed = self.peers.take_judged();
-        for key in changed.into_iter().chain(touched.iter().filter_map(lease_key)) {
+        let mut changed = self.peers.take_judged();
+        changed.extend(touched.iter().filter_map(lease_key));
+        changed.sort_unstable();
+        changed.dedup();
+        for key in changed {
             let id = FactId::Lease(key);
             match self.fault_of(&id, key) {
                 Some(fault) => self.refusals.insert(id, fault),

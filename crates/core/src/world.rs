@@ -181,13 +181,15 @@ impl World {
         if !fits(&id, &fact) {
             return Vec::new();
         }
-        let new = Known { good: Some((fact, rev)), fault: None, told: Told::Now };
-        let old = self.facts.insert(id.clone(), new);
-        let same = old.is_some_and(|old| {
-            let new = self.facts.get(&id);
-            new.is_some_and(|new| old.good == new.good && old.fault == new.fault)
-        });
-        if same { Vec::new() } else { vec![id] }
+        let good = Some((fact, rev));
+        let known = self.facts.entry(id.clone()).or_default();
+        known.told = Told::Now;
+        if known.good == good && known.fault.is_none() {
+            return Vec::new();
+        }
+        known.good = good;
+        known.fault = None;
+        vec![id]
     }
 
     /// A peer that is bad is as if absent. Of everything else the last good value stays.

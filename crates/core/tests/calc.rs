@@ -8,7 +8,7 @@ use common::{
 };
 use russet_core::{
     Calc, Change, ConfigFault, Fact, FactId, Fault, Source,
-    calc::Standing,
+    calc::{PIECE, Standing},
     model::{
         Backend, Foreign, Lease, LeaseKey, NetworkConfig, NodeFact, Preset, Settings,
         TransportConfig, UnderlayFact, Vtep, VxlanConfig,
@@ -575,6 +575,33 @@ fn ten_thousand_leases_are_one_patch_and_one_change_is_four_objects() {
     assert_eq!(told, 3, "a neighbour, an FDB entry that comes, one that goes");
     let small = std::mem::size_of::<(FactId, russet_core::world::Known)>();
     assert!(small <= 400, "{small} octets for each fact");
+}
+
+#[test]
+fn a_picture_told_in_pieces_ends_as_one_told_at_once() {
+    let network = new_config(large());
+    let mut picture = vec![Change::Resync(Source::Store), network];
+    picture.extend((0..3 * PIECE).filter_map(|n| u32::try_from(n).ok()).map(|n| large_lease(n, 0)));
+    picture.push(Change::InSync(Source::Store));
+    let (mut whole, mut parted) = (ready(large()), ready(large()));
+    for calc in [&mut whole, &mut parted] {
+        // It is not in the picture, so it goes.
+        calc.apply([upsert_lease("10.50.1.0/24", vxlan_lease(99, 2), 1)]);
+    }
+    let mut told = parted.tables();
+
+    whole.apply(picture.clone());
+    let mut pieces = 0;
+    parted.apply_in_pieces(picture, |patches| {
+        pieces += 1;
+        told.apply(patches);
+    });
+
+    assert_eq!(pieces, 4);
+    assert_eq!(told, whole.tables());
+    assert_eq!(parted.tables(), whole.tables());
+    assert_eq!(parted.refusals(), whole.refusals());
+    assert!(parted.is_complete());
 }
 
 // ---- helpers

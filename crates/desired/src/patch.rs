@@ -75,34 +75,15 @@ macro_rules! kinds {
             /// Applies a patch, and returns the part of it that changed something.
             #[must_use]
             pub fn absorb(&mut self, patches: Patches) -> Patches {
-                let mut changed = Patches::default();
-                $(for (key, wanted) in patches.$field {
-                    if self.$field.get(&key) != wanted.as_ref() {
-                        match wanted.clone() {
-                            Some(value) => self.$field.insert(key.clone(), value),
-                            None => self.$field.remove(&key),
-                        };
-                        changed.$field.insert(key, wanted);
-                    }
-                })+
+                let mut changed = patches;
+                $(absorb::<$kind>(&mut self.$field, &mut changed.$field);)+
                 changed
             }
 
             /// The patch that makes `newer` of this: everything of `newer`, and `None` for what it lacks.
             #[must_use]
             pub fn patch_to(&self, newer: Self) -> Patches {
-                let mut patches = Patches::default();
-                $(
-                    for key in self.$field.keys().filter(|key| !newer.$field.contains_key(key)) {
-                        patches.$field.insert(key.clone(), None);
-                    }
-                    for (key, value) in newer.$field {
-                        if self.$field.get(&key) != Some(&value) {
-                            patches.$field.insert(key, Some(value));
-                        }
-                    }
-                )+
-                patches
+                Patches { $($field: patch_to::<$kind>(&self.$field, newer.$field)),+ }
             }
 
             pub fn contains(&self, key: &Key) -> bool {
@@ -115,6 +96,15 @@ macro_rules! kinds {
 
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
+            }
+        }
+
+        /// Of two who are the same object the later stays.
+        impl FromIterator<Item> for Tables {
+            fn from_iter<I: IntoIterator<Item = Item>>(items: I) -> Self {
+                let mut rows = Rows::default();
+                rows.sort_out(items);
+                Self { $($field: rows.$field.into_iter().collect()),+ }
             }
         }
 
@@ -135,7 +125,7 @@ macro_rules! kinds {
 
             /// Adds a newer patch on top of this one.
             pub fn merge(&mut self, newer: Self) {
-                $(self.$field.extend(newer.$field);)+
+                $(merge(&mut self.$field, newer.$field);)+
             }
 
             pub fn len(&self) -> usize {
@@ -144,6 +134,29 @@ macro_rules! kinds {
 
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
+            }
+        }
+
+        /// Every item is wanted; of two who are the same object the later stays.
+        impl FromIterator<Item> for Patches {
+            fn from_iter<I: IntoIterator<Item = Item>>(items: I) -> Self {
+                let mut rows = Rows::default();
+                rows.sort_out(items);
+                Self { $($field: all_wanted(rows.$field)),+ }
+            }
+        }
+
+        /// Items by their kind. A map that is built of many rows at once is built in one go.
+        #[derive(Default)]
+        struct Rows {
+            $($field: Vec<(<$kind as Kind>::Key, <$kind as Kind>::Value)>),+
+        }
+
+        impl Rows {
+            fn sort_out(&mut self, items: impl IntoIterator<Item = Item>) {
+                for item in items {
+                    match item { $(Item::$kind(key, value) => self.$field.push((key, value))),+ }
+                }
             }
         }
     };
@@ -162,6 +175,46 @@ kinds! {
     Element elements,
     Chain chains,
     ForeignAccept foreign_accepts,
+}
+
+/// Takes a patch into a table, and leaves of the patch what changed something.
+fn absorb<K: Kind>(table: &mut Table<K>, patch: &mut Patch<K>) {
+    if table.is_empty() {
+        patch.retain(|_, wanted| wanted.is_some());
+        let some =
+            |(key, wanted): (&K::Key, &Option<K::Value>)| Some((key.clone(), wanted.clone()?));
+        *table = patch.iter().filter_map(some).collect();
+        return;
+    }
+    patch.retain(|key, wanted| {
+        let changes = table.get(key) != wanted.as_ref();
+        if changes {
+            match wanted {
+                Some(value) => table.insert(key.clone(), value.clone()),
+                None => table.remove(key),
+            };
+        }
+        changes
+    });
+}
+
+fn patch_to<K: Kind>(older: &Table<K>, newer: Table<K>) -> Patch<K> {
+    let gone: Vec<_> = older.keys().filter(|key| !newer.contains_key(key)).cloned().collect();
+    let changed = newer.into_iter().filter(|(key, value)| older.get(key) != Some(value));
+    let wanted = changed.map(|(key, value)| (key, Some(value)));
+    gone.into_iter().map(|key| (key, None)).chain(wanted).collect()
+}
+
+fn all_wanted<K: Ord, V>(rows: Vec<(K, V)>) -> BTreeMap<K, Option<V>> {
+    rows.into_iter().map(|(key, value)| (key, Some(value))).collect()
+}
+
+fn merge<K: Ord, V>(older: &mut BTreeMap<K, V>, newer: BTreeMap<K, V>) {
+    if older.is_empty() {
+        *older = newer;
+    } else {
+        older.extend(newer);
+    }
 }
 
 /// Where a calculation puts what it wants.

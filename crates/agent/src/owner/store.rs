@@ -276,7 +276,15 @@ impl Owner {
         self.store.digest = Some(digest(entries));
         let facts: Vec<_> = entries.iter().filter_map(|kv| self.store.fact(kv)).collect();
         let whole = std::iter::once(Change::Resync(Source::Store)).chain(facts);
-        self.changes(whole.chain([Change::InSync(Source::Store)]));
+        let whole = whole.chain([Change::InSync(Source::Store)]);
+        // The lane is at work on the first leases while the others are calculated.
+        let Self { calc, patches, outlets, .. } = self;
+        calc.apply_in_pieces(whole, |newer| {
+            patches.merge(newer);
+            if !patches.is_empty() {
+                outlets.lane.patch(std::mem::take(patches));
+            }
+        });
         self.tell_lease_of_config(now);
         let claims = entries.iter().filter_map(|kv| self.store.claim(kv)).collect();
         self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);

@@ -5,7 +5,7 @@
 //! looked at. Every object of a peer is keyed by something that it claims (its subnet, its address, its
 //! MAC), so no two peers that stand want the same object.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use russet_desired::{Emit, Item, Key, Patches, Tables};
 use russet_net::{At, Family, Prefix, Reach};
@@ -14,7 +14,7 @@ use super::Standing;
 use crate::{
     distribution::store::{Claim, Claimant, Claims, Reaches, claims, lost_to, reaches},
     error::Fault,
-    model::{Lease, LeaseKey, Pool},
+    model::{Lease, LeaseKey},
     transport::Me,
 };
 
@@ -25,9 +25,8 @@ pub(super) struct Peers {
     claims: Claims,
     /// Why a lease is not used; small beside the candidates.
     faults: BTreeMap<LeaseKey, Fault>,
-    /// Whose fault may be another than before.
-    judged: BTreeSet<LeaseKey>,
-    networks: [Option<Prefix>; 2],
+    /// Whose fault may be another than before; some are named more than once.
+    judged: Vec<LeaseKey>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,18 +51,11 @@ impl Peers {
         leases: impl Iterator<Item = (LeaseKey, Lease, u64)>,
     ) -> Tables {
         self.forget();
-        self.networks = Family::BOTH.map(|f| me.footing.config.pool(f).map(Pool::network));
         for (key, lease, rev) in leases {
             self.enter(me, key, Some((lease, rev)));
         }
-        let mut wanted = Tables::default();
         let keys: Vec<_> = self.candidates.keys().copied().collect();
-        for key in keys {
-            for item in self.judge(me, key) {
-                wanted.insert(item);
-            }
-        }
-        wanted
+        keys.into_iter().flat_map(|key| self.judge(me, key)).collect()
     }
 
     pub(super) fn forget(&mut self) -> Tables {
@@ -79,29 +71,28 @@ impl Peers {
         me: &Me<'_>,
         leases: impl Iterator<Item = (LeaseKey, Option<(Lease, u64)>)>,
     ) -> Patches {
-        let mut affected = BTreeSet::new();
+        let mut affected = Vec::new();
         let mut patches = Patches::default();
         for (key, lease) in leases {
+            affected.push(key);
             affected.extend(self.rivals(key));
             self.withdraw(me, key, &mut patches);
             self.leave(key);
             self.enter(me, key, lease);
             affected.extend(self.rivals(key));
         }
+        affected.sort_unstable();
+        affected.dedup();
         // All withdrawals come before any wish: a key that changes hands is wanted.
         for key in &affected {
             self.withdraw(me, *key, &mut patches);
         }
-        for key in affected {
-            for item in self.judge(me, key) {
-                patches.set(item);
-            }
-        }
+        patches.merge(affected.into_iter().flat_map(|key| self.judge(me, key)).collect());
         patches
     }
 
     /// Whose fault may have changed since the last call.
-    pub(super) fn take_judged(&mut self) -> BTreeSet<LeaseKey> {
+    pub(super) fn take_judged(&mut self) -> Vec<LeaseKey> {
         std::mem::take(&mut self.judged)
     }
 
@@ -134,7 +125,7 @@ impl Peers {
 // ---- one lease
 impl Peers {
     fn enter(&mut self, me: &Me<'_>, key: LeaseKey, lease: Option<(Lease, u64)>) {
-        self.judged.insert(key);
+        self.judged.push(key);
         let Some((lease, rev)) = lease.filter(|_| key != me.own) else { return };
         match reaches(me, key, &lease) {
             Ok(reaches) => {
@@ -168,46 +159,39 @@ impl Peers {
 
     /// Gives a lease its place or its fault, and returns its objects.
     fn judge(&mut self, me: &Me<'_>, key: LeaseKey) -> Vec<Item> {
-        self.judged.insert(key);
-        let Some(candidate) = self.candidates.get(&key).copied() else { return Vec::new() };
-        let place = match self.verdict(Claimant { rev: candidate.rev, key }, candidate.reaches) {
+        self.judged.push(key);
+        let Some(candidate) = self.candidates.get_mut(&key) else { return Vec::new() };
+        let claimant = Claimant { rev: candidate.rev, key };
+        match verdict(&self.claims, claimant, candidate.reaches) {
             Ok(()) => {
                 self.faults.remove(&key);
-                Place::Placed
+                candidate.place = Place::Placed;
+                objects(me, candidate.reaches)
             }
             Err(fault) => {
                 self.faults.insert(key, fault);
-                Place::Out
-            }
-        };
-        self.candidates.insert(key, Candidate { place, ..candidate });
-        if place == Place::Placed { objects(me, candidate.reaches) } else { Vec::new() }
-    }
-
-    fn verdict(&self, claimant: Claimant, reaches: Reaches) -> Result<(), Fault> {
-        for claim in claims(reaches) {
-            match self.rivals_of(claim).first() {
-                Some(first) if *first < claimant => return Err(lost_to(claim, first.key)),
-                _ => {}
+                candidate.place = Place::Out;
+                Vec::new()
             }
         }
-        Ok(())
     }
 
-    /// The lease and everyone who claims what it claims.
-    fn rivals(&self, key: LeaseKey) -> BTreeSet<LeaseKey> {
-        let Some(candidate) = self.candidates.get(&key) else { return [key].into() };
-        claims(candidate.reaches).flat_map(|c| self.rivals_of(c)).map(|c| c.key).collect()
+    /// Everyone who claims what the lease claims, itself among them; nobody when it claims nothing.
+    fn rivals(&self, key: LeaseKey) -> impl Iterator<Item = LeaseKey> {
+        let ours = self.candidates.get(&key).into_iter().flat_map(|ours| claims(ours.reaches));
+        ours.flat_map(|claim| self.claims.rivals(claim)).map(|claimant| claimant.key)
     }
+}
 
-    fn rivals_of(&self, claim: Claim) -> BTreeSet<Claimant> {
-        let [v4, v6] = self.networks;
-        let within = match claim {
-            Claim::Subnet(subnet) if subnet.family() == Family::V6 => v6,
-            Claim::Subnet(_) | Claim::Address(_) | Claim::Vtep(..) => v4,
-        };
-        self.claims.rivals(claim, within)
+/// The first claim that somebody earlier has too is lost to the earliest who has it.
+fn verdict(all: &Claims, claimant: Claimant, reaches: Reaches) -> Result<(), Fault> {
+    for claim in claims(reaches) {
+        match all.rivals(claim).min() {
+            Some(first) if first < claimant => return Err(lost_to(claim, first.key)),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// What reaches a peer.

@@ -5,7 +5,11 @@
 //! of arrival. A lease that is refused for another's sake still holds its own claims: who comes third
 //! does not win by the quarrel of the first two.
 
-use std::{collections::BTreeSet, net::IpAddr, ops::Bound};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::Bound,
+};
 
 use russet_net::{At, Dst, Family, Mac, Prefix, Reach};
 
@@ -133,52 +137,77 @@ pub fn lost_to(claim: Claim, other: LeaseKey) -> Fault {
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     all: BTreeSet<(Claim, Claimant)>,
+    /// How many subnets there are of each length. A cluster has one length, or few, so this is what makes it
+    /// cheap to ask for the subnets around another.
+    lengths: BTreeMap<(Family, u8), usize>,
 }
 
 impl Claims {
     pub fn insert(&mut self, claim: Claim, claimant: Claimant) {
-        self.all.insert((claim, claimant));
+        if self.all.insert((claim, claimant))
+            && let Claim::Subnet(subnet) = claim
+        {
+            *self.lengths.entry((subnet.family(), subnet.len())).or_default() += 1;
+        }
     }
 
     pub fn remove(&mut self, claim: Claim, claimant: Claimant) {
-        self.all.remove(&(claim, claimant));
+        if self.all.remove(&(claim, claimant))
+            && let Claim::Subnet(subnet) = claim
+        {
+            self.forget_length(subnet);
+        }
+    }
+
+    fn forget_length(&mut self, subnet: Prefix) {
+        let length = (subnet.family(), subnet.len());
+        let left = self.lengths.get(&length).map_or(0, |count| count.saturating_sub(1));
+        match left {
+            0 => _ = self.lengths.remove(&length),
+            left => _ = self.lengths.insert(length, left),
+        }
     }
 
     pub fn clear(&mut self) {
         self.all.clear();
+        self.lengths.clear();
     }
 
-    /// Everyone who claims the same, or what overlaps it; `within` is the network that subnets lie in.
-    pub fn rivals(&self, claim: Claim, within: Option<Prefix>) -> BTreeSet<Claimant> {
-        match claim {
-            Claim::Subnet(subnet) => {
-                let mut rivals = self.covering(subnet, within);
-                rivals.extend(self.covered(subnet));
-                rivals
-            }
-            Claim::Address(_) | Claim::Vtep(..) => self.same(claim).collect(),
-        }
+    /// Everyone who claims the same, or what overlaps it, in no order.
+    pub fn rivals(&self, claim: Claim) -> impl Iterator<Item = Claimant> {
+        let subnet = match claim {
+            Claim::Subnet(subnet) => Some(subnet),
+            Claim::Address(_) | Claim::Vtep(..) => None,
+        };
+        let around = subnet.into_iter().flat_map(|subnet| self.covering(subnet));
+        around.chain(self.equal_or_within(claim))
     }
 
     /// Everyone who claims exactly this, the earliest first.
     pub fn same(&self, claim: Claim) -> impl Iterator<Item = Claimant> {
-        let rest = self.all.range((claim, Claimant::FIRST)..);
-        rest.take_while(move |(other, _)| *other == claim).map(|(_, claimant)| *claimant)
+        self.between(claim, claim)
     }
 
-    /// Subnets as short as the network, and longer, that hold this one.
-    fn covering(&self, subnet: Prefix, within: Option<Prefix>) -> BTreeSet<Claimant> {
-        let shortest = within.map_or(0, Prefix::len);
-        let around = |len| Prefix::around(subnet.addr(), len).ok().map(Claim::Subnet);
-        (shortest..subnet.len()).filter_map(around).flat_map(|claim| self.same(claim)).collect()
+    /// Shorter subnets that hold this one.
+    fn covering(&self, subnet: Prefix) -> impl Iterator<Item = Claimant> {
+        let lengths = self.lengths.range((subnet.family(), 0)..(subnet.family(), subnet.len()));
+        let around = move |(_, len)| Prefix::around(subnet.addr(), len).ok().map(Claim::Subnet);
+        lengths.map(|(length, _)| *length).filter_map(around).flat_map(|claim| self.same(claim))
     }
 
-    /// This subnet and those within it lie between its base and its last address.
-    fn covered(&self, subnet: Prefix) -> impl Iterator<Item = Claimant> {
-        let first = (Claim::Subnet(subnet), Claimant::FIRST);
-        let last = Claim::Subnet(Prefix::host(subnet.last()));
+    /// A subnet and those within it lie between its base and its last address.
+    fn equal_or_within(&self, claim: Claim) -> impl Iterator<Item = Claimant> {
+        let last = match claim {
+            Claim::Subnet(subnet) => Claim::Subnet(Prefix::host(subnet.last())),
+            Claim::Address(_) | Claim::Vtep(..) => claim,
+        };
+        self.between(claim, last)
+    }
+
+    fn between(&self, first: Claim, last: Claim) -> impl Iterator<Item = Claimant> {
+        let from = Bound::Included((first, Claimant::FIRST));
         self.all
-            .range((Bound::Included(first), Bound::Unbounded))
+            .range((from, Bound::Unbounded))
             .take_while(move |(claim, _)| *claim <= last)
             .map(|(_, claimant)| *claimant)
     }
