@@ -62,6 +62,7 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
         println!("the configuration is good");
         return Ok(ExitCode::SUCCESS);
     }
+    russet_kernel::sys::share_one_heap();
     start_logs(log_format);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

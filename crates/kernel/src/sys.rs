@@ -107,3 +107,14 @@ pub fn bind_packet_socket(fd: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Has all threads allocate from one heap. glibc gives each thread one of its own otherwise, and a process of a
+/// dozen threads that are mostly asleep pays for them with memory that it never needs. Call it before the
+/// first thread.
+pub fn share_one_heap() {
+    // SAFETY: `mallopt` only sets a number of the allocator, and no other thread runs yet.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
