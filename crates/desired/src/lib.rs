@@ -21,5 +21,5 @@ pub use self::{
         ForeignAccept, ForeignAcceptSpec, Hook, Match, Rule, Set, SetKey, SetKind, SetSpec,
         Verdict,
     },
-    patch::{Cause, Emit, Item, Key, Patch, Patches, Table, Tables},
+    patch::{Emit, Item, Key, Patch, Patches, Table, Tables},
 };

@@ -13,10 +13,6 @@ pub type Table<K> = BTreeMap<<K as Kind>::Key, <K as Kind>::Value>;
 /// Wanted values by key; `None` means that the object must not be there. The newest wins.
 pub type Patch<K> = BTreeMap<<K as Kind>::Key, Option<<K as Kind>::Value>>;
 
-/// Which fact wanted an object. It means nothing to a driver; whoever computed the wish can resolve it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cause(pub u32);
-
 /// Declares, for a list of kinds, the enum of all items, the enum of all keys, and the structs that hold
 /// a table or a patch of each. The list is in the order of making; removal runs in reverse.
 macro_rules! kinds {

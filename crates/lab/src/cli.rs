@@ -276,9 +276,9 @@ fn status(client: &Client, form: Form) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The form in which a status is told.
+/// The form in which an answer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     Text,
     Json,
 }

@@ -26,7 +26,7 @@ pub use self::{
     stream::StreamSummary,
     tally::{Latency, Summary},
 };
-use crate::programs::PROBE_PORT;
+use crate::{cli::Form, programs::PROBE_PORT};
 
 /// Arguments of `russet probe`.
 #[derive(Args, Debug)]
@@ -144,19 +144,6 @@ impl Paced {
         let summary = pace::run(wire, &plan)?.summary(by, to);
         tell(&summary, self.json.into())?;
         Ok(if summary.received > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-}
-
-/// The form in which a result is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Text,
-    Json,
-}
-
-impl From<bool> for Form {
-    fn from(json: bool) -> Self {
-        if json { Self::Json } else { Self::Text }
     }
 }
 
