@@ -19,3 +19,8 @@ pub mod mvccpb {
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
+
+/// What the embedded server writes to its file.
+pub mod journal {
+    tonic::include_proto!("russet.journal");
+}

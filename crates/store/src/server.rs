@@ -2,26 +2,40 @@
 //!
 //! ```text
 //!  connections ── grpc.rs ── commands (bounded) ──▶ owner.rs: one task that owns everything
-//!      ▲                                              │  txn.rs    a request upon the two below
+//!      ▲                                              │  state.rs  every request, upon the two below
 //!      │                                              │  mvcc.rs   keys and their history (pure)
-//!      └── watch.rs ◀── "the revision is now N" ──────┘  lease.rs  who expires when (pure)
+//!      │                                              │  lease.rs  who expires when (pure)
+//!      │                            records, answers  ▼
+//!      └── watch.rs ◀── news.rs ◀── writer.rs: one thread ──▶ journal.rs: the file
 //! ```
+//!
+//! Nobody has an answer, and no watcher hears of a change, before it is on the disk.
 //!
 //! Nothing is pushed to a watcher: each stream pulls the history from where it stands when it has
 //! room, so one that is slow holds nobody back and costs no memory. When the history it needs is
 //! compacted it is told so, as by etcd.
 //!
-//! This form keeps everything in memory: a restart is an empty store of another cluster number. It
-//! is one machine's store and does not pretend to be more.
+//! It is one machine's store and does not pretend to be more.
 
 mod grpc;
+pub(crate) mod image;
+mod journal;
 mod lease;
-mod mvcc;
+pub(crate) mod mvcc;
+mod news;
+mod open;
 mod owner;
+mod record;
+mod state;
 mod txn;
 mod watch;
+mod writer;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::net::TcpListener;
 use tonic::transport::{
@@ -29,19 +43,27 @@ use tonic::transport::{
     server::{Router, TcpIncoming},
 };
 
-use crate::{
-    config::{ConfigFaults, read_certificates, read_key},
-    random,
-};
+pub use self::{journal::JournalError, open::FileError};
+use crate::config::{ConfigFaults, read_certificates, read_key};
 
 /// How the store is served.
 #[derive(Clone, Debug, Default)]
 pub struct ServerConfig {
     pub exposure: Exposure,
     pub limits: Limits,
-    /// The cluster number in every header. Random unless told: what was in memory is gone after a
-    /// restart, so it is another store and must not look like the same.
+    pub keep: Keep,
+    /// The cluster number of a store that is new. Random unless told; a file brings its own.
     pub cluster: Option<u64>,
+}
+
+/// Where the store keeps what it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Nowhere: what it held is gone when it ends, and the next one is another cluster's.
+    #[default]
+    Memory,
+    /// In this file, which is made when there is none.
+    File(PathBuf),
 }
 
 /// Who can reach the store, and how they prove who they are.
@@ -108,6 +130,13 @@ pub enum ServeError {
     Listener(#[source] std::io::Error),
     #[error("serve the datastore")]
     Transport(#[source] tonic::transport::Error),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("start a thread")]
+    Thread(#[source] std::io::Error),
+    /// A fault of ours, which was logged where it happened.
+    #[error("the datastore ended by a fault of its own")]
+    Panicked,
 }
 
 impl MutualTls {
@@ -141,25 +170,27 @@ impl std::fmt::Debug for MutualTls {
     }
 }
 
-/// Serves an empty store on `listener` until `shutdown` is ready, then ends every stream and waits a
+/// Serves the store on `listener` until `shutdown` is ready, then ends every stream and waits a
 /// little for the requests that run.
 ///
 /// # Errors
 ///
-/// When the address is exposed without protection, or the certificates do not fit.
+/// When the address is exposed without protection, the certificates do not fit, or the file cannot be
+/// used; also when the disk fails later.
 pub async fn serve(
     config: ServerConfig,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listener)?;
-    let (server, scheme) = prepare(config.exposure, address)?;
+    let (server, scheme) = prepare(config.exposure.clone(), address)?;
+    let (state, journal) = open_store(&config).await?;
     let identity = grpc::ServerIdentity {
-        cluster: config.cluster.unwrap_or_else(random::id64),
-        member: random::id64(),
+        cluster: state.cluster(),
+        member: state.member(),
         url: format!("{scheme}://{address}"),
     };
-    let owner = owner::start(config.limits.clone());
+    let owner = owner::start(state, journal).map_err(ServeError::Thread)?;
     let router = server
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
@@ -169,10 +200,17 @@ pub async fn serve(
     run(router, listener, owner, shutdown).await
 }
 
+/// Reads the file, which may take a moment, beside whatever else this runtime has to do.
+async fn open_store(config: &ServerConfig) -> Result<open::Opened, ServeError> {
+    let (keep, cluster, limits) = (config.keep.clone(), config.cluster, config.limits.clone());
+    let opened = tokio::task::spawn_blocking(move || open::open(&keep, cluster, &limits)).await;
+    Ok(opened.map_err(|_| ServeError::Panicked)??)
+}
+
 async fn run(
     router: Router,
     listener: TcpListener,
-    owner: owner::Owner,
+    mut owner: owner::Owner,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -184,15 +222,22 @@ async fn run(
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended.map_err(ServeError::Transport),
+        // The disk failed: better no store than one that forgets.
+        ended = &mut owner.task => {
+            return Err(match ended {
+                Ok(Err(err)) => ServeError::File(err.into()),
+                Ok(Ok(())) | Err(_) => ServeError::Panicked,
+            });
+        }
         () = shutdown => {}
     }
     // Without an owner the streams end, and with them the connections.
-    owner.stop().await;
+    let closed = owner.stop().await;
     drop(stop);
-    match tokio::time::timeout(SHUTDOWN_GRACE, serving).await {
-        Ok(ended) => ended.map_err(ServeError::Transport),
-        Err(_) => Ok(()),
+    if let Ok(ended) = tokio::time::timeout(SHUTDOWN_GRACE, serving).await {
+        ended.map_err(ServeError::Transport)?;
     }
+    Ok(closed.map_err(FileError::from)?)
 }
 
 fn prepare(exposure: Exposure, address: SocketAddr) -> Result<(Server, &'static str), ServeError> {

@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -13,8 +14,9 @@ use tonic::{
 use super::{
     Limits,
     mvcc::MvccError,
+    news::News,
     owner::{Handle, STREAM_QUEUED, stopping},
-    txn::{Answer, Refused, State},
+    state::{Answer, Refused, State},
     watch,
 };
 use crate::{
@@ -75,12 +77,13 @@ impl Api {
         }
     }
 
-    /// Asks the owner for something that has a revision of its own.
+    /// Asks the owner for something that has a revision of its own and may add so many bytes.
     async fn ask<R: Send + 'static>(
         &self,
+        bytes: usize,
         work: impl FnOnce(&mut State) -> Answer<R> + Send + 'static,
     ) -> Result<(R, Option<pb::ResponseHeader>), Status> {
-        let (answer, revision) = self.owner.ask(|state, _| work(state)).await??;
+        let (answer, revision) = self.owner.ask_to_write(bytes, |state, _| work(state)).await??;
         Ok((answer, Some(self.header(revision))))
     }
 
@@ -96,7 +99,7 @@ impl kv_server::Kv for Api {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let request = request.into_inner();
-        let (answer, header) = self.ask(move |state| state.range(&request)).await?;
+        let (answer, header) = self.ask(0, move |state| state.range(&request)).await?;
         Ok(Response::new(pb::RangeResponse { header, ..answer }))
     }
 
@@ -105,7 +108,8 @@ impl kv_server::Kv for Api {
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
         let request = request.into_inner();
-        let (answer, header) = self.ask(|state| state.put(request)).await?;
+        let bytes = request.encoded_len();
+        let (answer, header) = self.ask(bytes, |state| state.put(request)).await?;
         Ok(Response::new(pb::PutResponse { header, ..answer }))
     }
 
@@ -114,7 +118,8 @@ impl kv_server::Kv for Api {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let request = request.into_inner();
-        let (answer, header) = self.ask(|state| state.delete(request)).await?;
+        let bytes = request.encoded_len();
+        let (answer, header) = self.ask(bytes, |state| state.delete(request)).await?;
         Ok(Response::new(pb::DeleteRangeResponse { header, ..answer }))
     }
 
@@ -123,7 +128,8 @@ impl kv_server::Kv for Api {
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
         let request = request.into_inner();
-        let (answer, header) = self.ask(|state| state.txn(request)).await?;
+        let bytes = request.encoded_len();
+        let (answer, header) = self.ask(bytes, |state| state.txn(request)).await?;
         Ok(Response::new(pb::TxnResponse { header, ..answer }))
     }
 
@@ -132,7 +138,7 @@ impl kv_server::Kv for Api {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let revision = Revision::from_wire(request.into_inner().revision);
-        let revision = self.owner.ask(move |state, _| state.compact(revision)).await??;
+        let revision = self.owner.ask_to_write(SMALL, move |state, _| state.compact(revision)).await??;
         Ok(Response::new(pb::CompactionResponse { header: Some(self.header(revision)) }))
     }
 }
@@ -159,7 +165,7 @@ impl lease_server::Lease for Api {
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let request = request.into_inner();
         let id = LeaseId::from_wire(request.id).unwrap_or_else(fresh_lease_id);
-        let ttl = self.owner.ask(move |state, now| state.grant(id, request.ttl, now)).await??;
+        let ttl = self.owner.ask_to_write(SMALL, move |state, now| state.grant(id, request.ttl, now)).await??;
         Ok(Response::new(pb::LeaseGrantResponse {
             header: Some(self.current_header().await?),
             id: id.to_wire(),
@@ -173,7 +179,7 @@ impl lease_server::Lease for Api {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let id = LeaseId::from_wire(request.into_inner().id).ok_or(Refused::LeaseNotFound)?;
-        let revision = self.owner.ask(move |state, _| state.revoke(id)).await??;
+        let revision = self.owner.ask_to_write(SMALL, move |state, _| state.revoke(id)).await??;
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(self.header(revision)) }))
     }
 
@@ -234,11 +240,11 @@ async fn keep_alive(
     mut requests: Streaming<pb::LeaseKeepAliveRequest>,
     answers: mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
 ) {
-    let mut revision = api.owner.revision.clone();
+    let mut news = api.owner.news.clone();
     loop {
         let request = tokio::select! {
             request = requests.message() => request,
-            () = gone(&mut revision) => Err(stopping()),
+            () = gone(&mut news) => Err(stopping()),
         };
         let answer = match request {
             Ok(Some(request)) => renew(&api, request.id).await,
@@ -263,8 +269,8 @@ async fn renew(api: &Api, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status>
 }
 
 /// Waits until the owner has gone.
-async fn gone(revision: &mut tokio::sync::watch::Receiver<Revision>) {
-    while revision.changed().await.is_ok() {}
+async fn gone(news: &mut tokio::sync::watch::Receiver<News>) {
+    while news.changed().await.is_ok() {}
 }
 
 #[tonic::async_trait]
@@ -369,3 +375,5 @@ fn seconds(time: std::time::Duration) -> i64 {
 const RAFT_TERM: u64 = 1;
 /// The version of etcd's API that is spoken, for clients that look before they ask.
 const API_VERSION: &str = "3.4.0";
+/// Bytes that a request without a value may add to the file.
+const SMALL: usize = 64;

@@ -118,6 +118,11 @@ impl Leases {
         self.leases.keys().copied()
     }
 
+    /// Returns every lease with the time that it was granted.
+    pub(crate) fn granted(&self) -> impl Iterator<Item = (LeaseId, Duration)> {
+        self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.leases.len()
     }

@@ -2,8 +2,11 @@
 //!
 //! Every write transaction that changes something makes one [`Commit`] with the next revision, and
 //! the commits since the last compaction are kept, one per revision without a gap. They are what
-//! watchers read and what a durable store will write down. Each key carries its versions since then,
-//! so that an older revision can be read (etcd API: KV).
+//! watchers read. Each key carries its versions since then, so that an older revision can be read
+//! (etcd API: KV). Compaction forgets what etcd forgets: of the compacted revision itself the values
+//! remain that are still there, without what was before them.
+
+mod image;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,10 +14,11 @@ use std::{
     sync::Arc,
 };
 
+use super::record::{self, Op};
 use crate::contract::{KeyValue, LeaseId, Revision};
 
 /// The keys of a store, now and back to the last compaction.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mvcc {
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
     /// Commits from the compacted revision to the newest.
@@ -26,9 +30,11 @@ pub(crate) struct Mvcc {
 }
 
 /// What a key was from one revision on: `None`, not there.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Version {
     from: Revision,
+    /// The position in the transaction of that revision.
+    sub: u32,
     kv: Option<Arc<KeyValue>>,
 }
 
@@ -42,13 +48,15 @@ pub(crate) struct Commit {
 /// One changed key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
+    pub(crate) sub: u32,
     pub(crate) what: What,
     /// What was there before.
     pub(crate) prev: Option<Arc<KeyValue>>,
 }
 
+/// What became of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub enum What {
     Put(Arc<KeyValue>),
     Delete(Vec<u8>),
 }
@@ -84,8 +92,17 @@ impl Mvcc {
         self.revision
     }
 
+    pub(crate) fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Returns how many keys there are, those included that only history knows.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys.len()
     }
 
     /// Returns the revisions of history that are kept.
@@ -148,18 +165,18 @@ impl Mvcc {
     pub(crate) fn write<R>(
         &mut self,
         work: impl FnOnce(&mut WriteTxn<'_>) -> R,
-    ) -> (R, Option<Arc<Commit>>) {
+    ) -> (R, Option<Written>) {
         let revision = self.revision.next();
-        let mut txn = WriteTxn { mvcc: self, revision, changes: Vec::new() };
+        let mut txn = WriteTxn { mvcc: self, revision, changes: Vec::new(), ops: Vec::new() };
         let result = work(&mut txn);
-        let changes = txn.changes;
+        let (changes, ops) = (txn.changes, txn.ops);
         if changes.is_empty() {
             return (result, None);
         }
         let commit = Arc::new(Commit { revision, changes });
         self.revision = revision;
         self.log.push_back(Arc::clone(&commit));
-        (result, Some(commit))
+        (result, Some(Written { commit, ops }))
     }
 
     /// Forgets the history before `revision`, which itself stays readable.
@@ -178,12 +195,33 @@ impl Mvcc {
             for change in &oldest.changes {
                 self.trim(change.key());
             }
+            self.log.pop_front();
             if oldest.revision == revision {
+                if let Some(remains) = self.remains_of(&oldest) {
+                    self.log.push_front(remains);
+                }
                 break;
             }
-            self.log.pop_front();
         }
         Ok(())
+    }
+
+    /// Returns what etcd still tells of the compacted revision: the values that it shows.
+    fn remains_of(&self, oldest: &Commit) -> Option<Arc<Commit>> {
+        let shown = |change: &&Change| match &change.what {
+            What::Put(kv) => self.shows_at(&kv.key, oldest.revision),
+            What::Delete(_) => false,
+        };
+        let kept = oldest.changes.iter().filter(shown);
+        let changes: Vec<_> = kept.map(|one| Change { prev: None, ..one.clone() }).collect();
+        let remains = Commit { revision: oldest.revision, changes };
+        (!remains.changes.is_empty()).then(|| Arc::new(remains))
+    }
+
+    /// Whether a key has a version of exactly this revision.
+    fn shows_at(&self, key: &[u8], revision: Revision) -> bool {
+        let versions = self.keys.get(key);
+        versions.is_some_and(|versions| versions.iter().any(|version| version.from == revision))
     }
 
     /// Drops the versions of a key that no readable revision shows.
@@ -197,6 +235,14 @@ impl Mvcc {
         self.bytes = self.bytes.saturating_sub(dropped);
         if versions.is_empty() {
             self.keys.remove(key);
+        }
+    }
+
+    fn add(&mut self, key: &[u8], version: Version) {
+        self.bytes = self.bytes.saturating_add(version.bytes());
+        match self.keys.get_mut(key) {
+            Some(versions) => versions.push(version),
+            None => drop(self.keys.insert(key.to_vec(), vec![version])),
         }
     }
 
@@ -214,6 +260,14 @@ pub(crate) struct WriteTxn<'a> {
     mvcc: &'a mut Mvcc,
     revision: Revision,
     changes: Vec<Change>,
+    ops: Vec<Op>,
+}
+
+/// What a transaction changed, for watchers, and how, for the journal.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) commit: Arc<Commit>,
+    pub(crate) ops: Vec<Op>,
 }
 
 impl WriteTxn<'_> {
@@ -240,30 +294,42 @@ impl WriteTxn<'_> {
             None => (self.revision, 1),
         };
         let modified = self.revision;
+        let same = prev.as_ref().is_some_and(|prev| prev.value == value);
+        self.ops.push(if same { Op::again(key, lease) } else { Op::put(key, &value, lease) });
         let kv = Arc::new(KeyValue { key: key.to_vec(), value, created, modified, version, lease });
-        self.record(key, Some(Arc::clone(&kv)));
-        self.changes.push(Change { what: What::Put(kv), prev: prev.clone() });
+        self.record(What::Put(kv), prev.clone());
         prev
     }
 
     /// Deletes what a range holds and returns it.
     pub(crate) fn delete(&mut self, range: &KeyRange) -> Vec<Arc<KeyValue>> {
         let gone: Vec<_> = self.mvcc.now(range).cloned().collect();
+        if !gone.is_empty() {
+            self.ops.push(Op::delete(range));
+        }
         for kv in &gone {
-            self.record(&kv.key, None);
-            let what = What::Delete(kv.key.clone());
-            self.changes.push(Change { what, prev: Some(Arc::clone(kv)) });
+            self.record(What::Delete(kv.key.clone()), Some(Arc::clone(kv)));
         }
         gone
     }
 
-    fn record(&mut self, key: &[u8], kv: Option<Arc<KeyValue>>) {
-        let version = Version { from: self.revision, kv };
-        self.mvcc.bytes = self.mvcc.bytes.saturating_add(version.bytes());
-        match self.mvcc.keys.get_mut(key) {
-            Some(versions) => versions.push(version),
-            None => drop(self.mvcc.keys.insert(key.to_vec(), vec![version])),
+    /// Does again what a record says.
+    pub(crate) fn redo(&mut self, change: record::Change) {
+        match change {
+            record::Change::Put { key, value, lease } => drop(self.put(&key, value, lease)),
+            record::Change::Again { key, lease } => {
+                let value = self.view().get(&key).map(|kv| kv.value.clone());
+                drop(self.put(&key, value.unwrap_or_default(), lease));
+            }
+            record::Change::Delete(range) => drop(self.delete(&range)),
         }
+    }
+
+    fn record(&mut self, what: What, prev: Option<Arc<KeyValue>>) {
+        let sub = u32::try_from(self.changes.len()).unwrap_or(u32::MAX);
+        let kv = what.kv().cloned();
+        self.mvcc.add(what.key(), Version { from: self.revision, sub, kv });
+        self.changes.push(Change { sub, what, prev });
     }
 }
 
@@ -277,9 +343,23 @@ impl Version {
 
 impl Change {
     pub(crate) fn key(&self) -> &[u8] {
-        match &self.what {
-            What::Put(kv) => &kv.key,
-            What::Delete(key) => key,
+        self.what.key()
+    }
+}
+
+impl What {
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Self::Put(kv) => &kv.key,
+            Self::Delete(key) => key,
+        }
+    }
+
+    /// Returns the value, unless this is the key's end.
+    pub(crate) fn kv(&self) -> Option<&Arc<KeyValue>> {
+        match self {
+            Self::Put(kv) => Some(kv),
+            Self::Delete(_) => None,
         }
     }
 }
@@ -296,6 +376,9 @@ impl Commit {
 }
 
 impl KeyRange {
+    /// Every key there can be.
+    pub(crate) const ALL: Self = Self::From(Vec::new());
+
     /// Reads the wire's form: no end is one key, an end of one zero byte is everything from the key.
     pub(crate) fn from_wire(key: Vec<u8>, range_end: Vec<u8>) -> Self {
         match range_end.as_slice() {
@@ -315,6 +398,15 @@ impl KeyRange {
 
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Span(start, end) if start >= end)
+    }
+
+    /// Returns the wire's form (etcd API: `key`, `range_end`).
+    pub(crate) fn to_wire(&self) -> (Vec<u8>, Vec<u8>) {
+        match self {
+            Self::One(key) => (key.clone(), Vec::new()),
+            Self::From(start) => (start.clone(), vec![0]),
+            Self::Span(start, end) => (start.clone(), end.clone()),
+        }
     }
 
     fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {

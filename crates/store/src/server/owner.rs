@@ -1,10 +1,17 @@
 //! The task that owns the store. Requests come as commands in a bounded queue and are done one after
-//! the other, a batch at a time; time comes as the deadline of the next lease; whoever waits for news watches the
-//! revision.
+//! the other, a batch at a time; time comes as the deadline of the next lease.
+//!
+//! What a batch did goes to the writer's thread with the answers, and the owner goes on with the next
+//! one: an answer leaves when everything that it may have seen is on the disk. Without a file, and when
+//! nothing is on its way to the disk, it leaves at once.
 
 use std::{
     fmt,
     future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,97 +21,342 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{Limits, txn::State};
-use crate::contract::Revision;
+use super::{
+    image::Image,
+    journal::{FileDisk, Journal, JournalError},
+    news::{News, Publisher, Told},
+    state::{Disk, State},
+    writer::{Ended, Gauges, Job, Order, RESERVE, Room, Writer},
+};
 
 /// The running owner.
 pub(crate) struct Owner {
     pub(crate) handle: Handle,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    /// Ends by itself only when the disk fails.
+    pub(crate) task: JoinHandle<Result<(), JournalError>>,
 }
 
-/// What a connection holds: the way to ask, and the newest revision.
+/// What a connection holds: the way to ask, and what is new.
 #[derive(Clone)]
 pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
-    pub(crate) revision: watch::Receiver<Revision>,
+    pub(crate) news: watch::Receiver<News>,
+    gauges: Option<Arc<Gauges>>,
+}
+
+/// What the status tells of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) keys: usize,
+    /// Keys and values in memory, history included.
+    pub(crate) bytes: u64,
+    /// Of the file; zero without one.
+    pub(crate) file_bytes: u64,
+    /// Whether puts are refused.
+    pub(crate) full: bool,
+    pub(crate) leases: usize,
+    pub(crate) syncs: u64,
+    pub(crate) sync_us: u64,
+}
+
+/// What is asked of the owner.
+enum Command {
+    Work {
+        /// Bytes that it may add to the file.
+        bytes: u64,
+        work: Work,
+    },
+    Rewrite(oneshot::Sender<Result<(), String>>),
 }
 
 /// A request at work; what it returns sends its answer.
-type Command = Box<dyn FnOnce(&mut State, Instant) -> Reply + Send>;
-type Reply = Box<dyn FnOnce() + Send>;
+type Work = Box<dyn FnOnce(&mut State, Instant) -> Reply + Send>;
+pub(crate) type Reply = Box<dyn FnOnce() + Send>;
 
-/// Starts the owner of an empty store.
-pub(crate) fn start(limits: Limits) -> Owner {
-    let state = State::new(limits);
+/// Starts the owner of a store, kept in a file or in memory alone.
+pub(crate) fn start(state: State, journal: Option<Journal<FileDisk>>) -> std::io::Result<Owner> {
+    let (publisher, news) = Publisher::new(state.revision());
+    let outlet = match journal {
+        Some(journal) => Outlet::File(Writer::start(journal, publisher)?),
+        None => Outlet::Memory(publisher),
+    };
+    let gauges = outlet.gauges();
     let (commands, queue) = mpsc::channel(COMMANDS_QUEUED);
-    let (news, revision) = watch::channel(state.revision());
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(run(state, queue, news, stopped));
-    Owner { handle: Handle { commands, revision }, stop, task }
+    let rewrite = RewriteTimes::default();
+    let task = tokio::spawn(Task { state, outlet, rewrite, unsealed: None }.run(queue, stopped));
+    Ok(Owner { handle: Handle { commands, news, gauges }, stop, task })
 }
 
 impl Owner {
-    /// Ends the owner: requests are refused from now on, streams end.
-    pub(crate) async fn stop(self) {
+    /// Ends the owner when all that was asked is written: requests are refused from now on, streams end.
+    pub(crate) async fn stop(self) -> Result<(), JournalError> {
         let _ = self.stop.send(());
         // It ends by itself unless it panicked, and then it has ended as well.
-        let _ = self.task.await;
+        self.task.await.unwrap_or(Ok(()))
     }
 }
 
 impl Handle {
-    /// Does something with the store, after what was asked before.
+    /// Reads the store, after what was asked before.
     pub(crate) async fn ask<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut State, Instant) -> R + Send + 'static,
     ) -> Result<R, Status> {
+        self.ask_to_write(0, work).await
+    }
+
+    /// Does something with the store that may add about so many bytes, after what was asked before.
+    pub(crate) async fn ask_to_write<R: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&mut State, Instant) -> R + Send + 'static,
+    ) -> Result<R, Status> {
         let (reply, answer) = oneshot::channel();
-        let command: Command = Box::new(move |state, now| {
+        let work: Work = Box::new(move |state, now| {
             let result = work(state, now);
             // Nobody waits any more when the connection is gone.
             Box::new(move || drop(reply.send(result)))
         });
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let command = Command::Work { bytes, work };
         self.commands.send(command).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
+    }
+
+    /// Returns all that the store holds.
+    pub(crate) async fn image(&self) -> Result<Image, Status> {
+        self.ask(|state, _| state.image()).await
+    }
+
+    /// Writes the file anew without what is not needed any more, and waits until that is done.
+    pub(crate) async fn defragment(&self) -> Result<(), Status> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Rewrite(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?.map_err(Status::unavailable)
+    }
+
+    pub(crate) async fn facts(&self) -> Result<Facts, Status> {
+        let gauges = self.gauges.clone();
+        let gauge = |of: fn(&Gauges) -> &std::sync::atomic::AtomicU64| {
+            gauges.as_deref().map_or(0, |gauges| of(gauges).load(Ordering::Relaxed))
+        };
+        let (file_bytes, syncs) = (gauge(|gauges| &gauges.used), gauge(|gauges| &gauges.syncs));
+        let sync_us = gauge(|gauges| &gauges.sync_us);
+        self.ask(move |state, _| Facts {
+            keys: state.keys(),
+            bytes: state.bytes(),
+            file_bytes,
+            full: state.is_full(),
+            leases: state.leases().len(),
+            syncs,
+            sync_us,
+        })
+        .await
     }
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("revision", &*self.revision.borrow()).finish_non_exhaustive()
+        f.debug_struct("Handle").field("news", &*self.news.borrow()).finish_non_exhaustive()
     }
 }
 
-async fn run(
-    mut state: State,
-    mut queue: mpsc::Receiver<Command>,
-    news: watch::Sender<Revision>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let mut batch = Vec::new();
-    loop {
-        let mut replies = Vec::new();
-        tokio::select! {
-            biased;
-            _ = &mut stopped => return,
-            () = until(state.next_deadline()) => state.expire(Instant::now()),
-            count = queue.recv_many(&mut batch, BATCH) => {
-                if count == 0 {
-                    return;
+/// Where what was done goes.
+enum Outlet {
+    Memory(Publisher),
+    File(Writer<FileDisk>),
+}
+
+struct Task {
+    state: State,
+    outlet: Outlet,
+    rewrite: RewriteTimes,
+    /// When something was written that is not sealed yet.
+    unsealed: Option<Instant>,
+}
+
+/// When the file may be rewritten again.
+#[derive(Default)]
+struct RewriteTimes {
+    running: Arc<AtomicBool>,
+    not_before: Option<Instant>,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut queue: mpsc::Receiver<Command>,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> Result<(), JournalError> {
+        let mut batch = Vec::new();
+        loop {
+            let step = tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                () = until(self.next_deadline()) => self.expire().await,
+                () = until(self.unsealed.map(|at| at + IDLE)) => self.seal().await,
+                count = queue.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.batch(&mut batch).await
                 }
-                let run = |command: Command| command(&mut state, Instant::now());
-                replies.extend(batch.drain(..).map(run));
+            };
+            if step.is_err() {
+                break;
             }
         }
-        // Here a durable store waits for its disk, once for all of them: nobody has an answer yet,
-        // and no watcher has heard of the new revisions.
+        // Whoever asks from now on hears that the store stops.
+        drop(queue);
+        match self.outlet {
+            Outlet::Memory(_) => Ok(()),
+            Outlet::File(writer) => writer.finish().await,
+        }
+    }
+
+    async fn batch(&mut self, batch: &mut Vec<Command>) -> Result<(), Ended> {
+        let needed = batch.iter().map(Command::bytes).fold(0, u64::saturating_add);
+        self.make_room(needed).await?;
+        let mut replies = Vec::with_capacity(batch.len());
+        let mut rewrites = Vec::new();
+        for command in batch.drain(..) {
+            match command {
+                Command::Work { work, .. } => replies.push(work(&mut self.state, Instant::now())),
+                Command::Rewrite(answer) => rewrites.push(answer),
+            }
+        }
+        self.state.forget_history();
+        self.hand_over(replies).await?;
+        for answer in rewrites {
+            self.rewrite(answer).await?;
+        }
+        self.rewrite_if_worth_it().await
+    }
+
+    /// Makes sure that the disk takes whatever the batch may add, or has puts refused.
+    async fn make_room(&mut self, needed: u64) -> Result<(), Ended> {
+        let Outlet::File(writer) = &self.outlet else { return Ok(()) };
+        if needed == 0 || writer.room() >= needed.saturating_add(RESERVE) {
+            // What the disk said before holds until there is something to write.
+            if needed > 0 {
+                self.state.set_disk(Disk::Room);
+            }
+            return Ok(());
+        }
+        let (answer, made) = oneshot::channel();
+        writer.order(Order::MakeRoom(needed.saturating_add(RESERVE), answer)).await?;
+        let disk = match made.await.map_err(|_| Ended)? {
+            Room::Made => Disk::Room,
+            Room::DiskFull if writer.room() >= LAST_RESERVE => Disk::Full,
+            Room::DiskFull => Disk::Exhausted,
+        };
+        if disk != self.state.disk() && disk != Disk::Room {
+            tracing::warn!("the disk is full: puts are refused");
+        }
+        self.state.set_disk(disk);
+        Ok(())
+    }
+
+    /// Gives what was done, and those who wait for it, to where it goes.
+    async fn hand_over(&mut self, replies: Vec<Reply>) -> Result<(), Ended> {
+        let done = self.state.take_done();
+        let told = Told {
+            revision: self.state.revision(),
+            compacted: self.state.compacted(),
+            commits: done.commits,
+        };
+        match &mut self.outlet {
+            Outlet::File(writer) if !done.payload.is_empty() || !writer.is_idle() => {
+                self.unsealed = Some(Instant::now());
+                let payload = done.payload;
+                return writer.order(Order::Done(Job::new(payload, told, replies))).await;
+            }
+            Outlet::File(_) => {}
+            Outlet::Memory(publisher) => publisher.tell(told),
+        }
         for reply in replies {
             reply();
         }
-        let now = state.revision();
-        news.send_if_modified(|known| std::mem::replace(known, now) != now);
+        Ok(())
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let due = self.state.next_deadline()?;
+        // What cannot be written down cannot expire; it is tried again.
+        let wait = self.state.disk() == Disk::Exhausted;
+        Some(if wait { due.max(Instant::now() + RETRY) } else { due })
+    }
+
+    async fn expire(&mut self) -> Result<(), Ended> {
+        self.state.expire(Instant::now());
+        self.state.forget_history();
+        self.hand_over(Vec::new()).await
+    }
+
+    async fn seal(&mut self) -> Result<(), Ended> {
+        self.unsealed = None;
+        match &self.outlet {
+            Outlet::File(writer) => writer.order(Order::Idle).await,
+            Outlet::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Writes the file anew when less than half of it is needed.
+    async fn rewrite_if_worth_it(&mut self) -> Result<(), Ended> {
+        let Outlet::File(writer) = &self.outlet else { return Ok(()) };
+        let used = writer.gauges.used.load(Ordering::Relaxed);
+        let now = Instant::now();
+        let wait = self.rewrite.not_before.is_some_and(|at| now < at)
+            || self.rewrite.running.load(Ordering::Acquire);
+        if wait || used < SMALL_FILE || used / 2 < self.state.bytes() {
+            return Ok(());
+        }
+        self.rewrite.not_before = Some(now + REWRITE_PAUSE);
+        let (answer, _) = oneshot::channel();
+        self.rewrite(answer).await
+    }
+
+    async fn rewrite(&mut self, answer: oneshot::Sender<Result<(), String>>) -> Result<(), Ended> {
+        let Outlet::File(writer) = &self.outlet else {
+            // In memory there is nothing to write.
+            let _ = answer.send(Ok(()));
+            return Ok(());
+        };
+        if self.rewrite.running.swap(true, Ordering::AcqRel) {
+            let _ = answer.send(Err("the file is being rewritten already".to_owned()));
+            return Ok(());
+        }
+        let (done, result) = oneshot::channel();
+        let running = Arc::clone(&self.rewrite.running);
+        tokio::spawn(async move {
+            let result = result.await.unwrap_or_else(|_| Err("the store stops".to_owned()));
+            running.store(false, Ordering::Release);
+            // Nobody need wait for it.
+            let _ = answer.send(result);
+        });
+        // Everything that was done is in the image, and was handed over before it.
+        writer.order(Order::Rewrite(Box::new(self.state.image()), done)).await
+    }
+}
+
+impl Command {
+    /// Returns what it may add to the file, in the few more words that a record takes than a request.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Work { bytes: 0, .. } | Self::Rewrite(_) => 0,
+            Self::Work { bytes, .. } => bytes.saturating_mul(2).saturating_add(MARGIN),
+        }
+    }
+}
+
+impl Outlet {
+    fn gauges(&self) -> Option<Arc<Gauges>> {
+        match self {
+            Self::Memory(_) => None,
+            Self::File(writer) => Some(Arc::clone(&writer.gauges)),
+        }
     }
 }
 
@@ -128,3 +380,13 @@ const COMMANDS_QUEUED: usize = 1_024;
 pub(crate) const STREAM_QUEUED: usize = 16;
 /// How often a watcher that asked for it is told that nothing happened (as etcd).
 pub(crate) const PROGRESS_EVERY: Duration = Duration::from_mins(10);
+/// Bytes beside those of the request that its record may take.
+const MARGIN: u64 = 1_024;
+/// With less than this nothing is written any more, not even a deletion.
+const LAST_RESERVE: u64 = RESERVE / 8;
+const RETRY: Duration = Duration::from_secs(1);
+/// After so long without a write the file is sealed.
+const IDLE: Duration = Duration::from_secs(1);
+/// A file smaller than this is not worth rewriting.
+const SMALL_FILE: u64 = 8 << 20;
+const REWRITE_PAUSE: Duration = Duration::from_secs(10);

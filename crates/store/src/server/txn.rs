@@ -1,20 +1,15 @@
-//! Requests upon the store: what etcd would answer, or why it would refuse.
+//! What a request does to the keys, and what etcd would answer.
 //!
-//! A write is checked whole before its first change, so it is done whole or not at all. What it
-//! changed leaves through [`State::committed`], the one place where a revision becomes history: a
-//! durable store writes it down there, before the owner answers.
+//! Whatever may be refused is refused before the first change ([`check`]), so a request is done whole or
+//! not at all.
 
-mod check;
+pub(super) mod check;
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use prost::Message;
-
-use self::check::{Needs, check_key, check_put_form, check_range, check_txn};
 use super::{
-    Limits,
-    lease::{GrantError, LeaseStatus, Leases},
-    mvcc::{Commit, KeyRange, Mvcc, MvccError, What, WriteTxn},
+    mvcc::{KeyRange, Mvcc, MvccError, WriteTxn},
+    state::Refused,
 };
 use crate::{
     contract::{KeyValue, LeaseId, Revision},
@@ -31,228 +26,15 @@ use crate::{
     },
 };
 
-/// All that the store knows. Owned by one task.
-#[derive(Debug)]
-pub(crate) struct State {
-    mvcc: Mvcc,
-    leases: Leases,
-    limits: Limits,
-}
-
-/// Why a request is refused. The texts are etcd's: clients compare them (etcd API: `rpctypes`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
-    #[error("etcdserver: key is not provided")]
-    EmptyKey,
-    #[error("etcdserver: key not found")]
-    KeyNotFound,
-    #[error("etcdserver: value is provided")]
-    ValueProvided,
-    #[error("etcdserver: lease is provided")]
-    LeaseProvided,
-    #[error("etcdserver: invalid sort option")]
-    InvalidSort,
-    #[error("etcdserver: too many operations in txn request")]
-    TooManyOps,
-    #[error("etcdserver: duplicate key given in txn request")]
-    DuplicateKey,
-    #[error("etcdserver: request is too large")]
-    TooLarge,
-    #[error("etcdserver: mvcc: database space exceeded")]
-    NoSpace,
-    #[error("etcdserver: requested lease not found")]
-    LeaseNotFound,
-    #[error("etcdserver: too many leases")]
-    TooManyLeases,
-    #[error(transparent)]
-    Grant(#[from] GrantError),
-    #[error(transparent)]
-    Mvcc(#[from] MvccError),
-}
-
-/// An answer and the revision of its header.
-pub(crate) type Answer<R> = Result<(R, Revision), Refused>;
-
-impl State {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { mvcc: Mvcc::new(), leases: Leases::default(), limits }
-    }
-
-    pub(crate) fn revision(&self) -> Revision {
-        self.mvcc.revision()
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.mvcc.bytes()
-    }
-
-    /// Returns commits from a revision on, and the newest revision.
-    pub(crate) fn since(
-        &self,
-        from: Revision,
-        limit: usize,
-    ) -> Result<(Vec<Arc<Commit>>, Revision), MvccError> {
-        Ok((self.mvcc.since(from, limit)?, self.mvcc.revision()))
-    }
-
-    pub(crate) fn range(&self, request: &RangeRequest) -> Answer<RangeResponse> {
-        check_range(request, &self.mvcc)?;
-        Ok((range(&self.mvcc, request)?, self.mvcc.revision()))
-    }
-
-    pub(crate) fn put(&mut self, request: PutRequest) -> Answer<PutResponse> {
-        self.check_size(&request)?;
-        self.check_space()?;
-        self.check_put(&request)?;
-        Ok(self.write(|txn| put(txn, request)))
-    }
-
-    pub(crate) fn delete(&mut self, request: DeleteRangeRequest) -> Answer<DeleteRangeResponse> {
-        check_key(&request.key)?;
-        Ok(self.write(|txn| delete(txn, request)))
-    }
-
-    pub(crate) fn txn(&mut self, request: TxnRequest) -> Answer<TxnResponse> {
-        self.check_size(&request)?;
-        if check_txn(&request, self.limits.txn_ops)? == Needs::Space {
-            self.check_space()?;
-        }
-        let plan = Plan::new(&self.mvcc, request);
-        self.check_plan(&plan)?;
-        Ok(self.write(|txn| plan.run(txn)))
-    }
-
-    pub(crate) fn compact(&mut self, revision: Revision) -> Result<Revision, Refused> {
-        self.mvcc.compact(revision)?;
-        Ok(self.mvcc.revision())
-    }
-
-    pub(crate) fn grant(
-        &mut self,
-        id: LeaseId,
-        ttl_s: i64,
-        now: Instant,
-    ) -> Result<std::time::Duration, Refused> {
-        if self.leases.len() >= self.limits.leases {
-            return Err(Refused::TooManyLeases);
-        }
-        Ok(self.leases.grant(id, ttl_s, now)?)
-    }
-
-    pub(crate) fn renew(&mut self, id: LeaseId, now: Instant) -> Option<std::time::Duration> {
-        self.leases.renew(id, now)
-    }
-
-    pub(crate) fn lease_status(&self, id: LeaseId, now: Instant) -> Option<LeaseStatus> {
-        self.leases.status(id, now)
-    }
-
-    pub(crate) fn leases(&self) -> Vec<LeaseId> {
-        self.leases.ids().collect()
-    }
-
-    /// Ends a lease and deletes its keys, in one revision.
-    pub(crate) fn revoke(&mut self, id: LeaseId) -> Result<Revision, Refused> {
-        let keys = self.leases.end(id).ok_or(Refused::LeaseNotFound)?;
-        let ((), revision) = self.write(|txn| {
-            for key in keys {
-                txn.delete(&KeyRange::One(key));
-            }
-        });
-        Ok(revision)
-    }
-
-    /// Ends every lease whose time is over.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        for id in self.leases.due(now) {
-            // It was listed a moment ago and nobody else is here.
-            let _ = self.revoke(id);
-        }
-    }
-
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.leases.next_deadline()
-    }
-
-    fn write<R>(&mut self, work: impl FnOnce(&mut WriteTxn<'_>) -> R) -> (R, Revision) {
-        let (result, commit) = self.mvcc.write(work);
-        if let Some(commit) = commit {
-            self.committed(&commit);
-        }
-        (result, self.mvcc.revision())
-    }
-
-    /// Takes note of a new revision. Everything that outlives the request starts here.
-    fn committed(&mut self, commit: &Commit) {
-        for change in &commit.changes {
-            if let Some(lease) = change.prev.as_ref().and_then(|prev| prev.lease) {
-                self.leases.detach(lease, change.key());
-            }
-            if let What::Put(kv) = &change.what
-                && let Some(lease) = kv.lease
-            {
-                self.leases.attach(lease, &kv.key);
-            }
-        }
-        self.forget_history(commit.revision);
-    }
-
-    /// Compacts the older half of the history when it is too long, or when the store would otherwise
-    /// be full of it.
-    fn forget_history(&mut self, newest: Revision) {
-        let kept = self.mvcc.history();
-        let crowded = self.mvcc.bytes() > self.limits.store_bytes / 4 * 3;
-        if kept > 1 && (crowded || kept > self.limits.history) {
-            // Refused only when that is compacted already.
-            let _ = self.mvcc.compact(Revision::new(newest.get().saturating_sub(kept / 2)));
-        }
-    }
-
-    fn check_size(&self, request: &impl Message) -> Result<(), Refused> {
-        if request.encoded_len() > self.limits.request_bytes {
-            return Err(Refused::TooLarge);
-        }
-        Ok(())
-    }
-
-    /// A full store still deletes, reads and compacts (as etcd).
-    fn check_space(&self) -> Result<(), Refused> {
-        if self.mvcc.bytes() > self.limits.store_bytes { Err(Refused::NoSpace) } else { Ok(()) }
-    }
-
-    fn check_plan(&self, plan: &Plan) -> Result<(), Refused> {
-        for step in &plan.steps {
-            match step {
-                Step::Range(request) => check_range(request, &self.mvcc)?,
-                Step::Put(request) => self.check_put(request)?,
-                Step::Delete(_) => {}
-                Step::Txn(nested) => self.check_plan(nested)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn check_put(&self, request: &PutRequest) -> Result<(), Refused> {
-        check_put_form(request)?;
-        if (request.ignore_value || request.ignore_lease) && self.mvcc.get(&request.key).is_none() {
-            return Err(Refused::KeyNotFound);
-        }
-        match LeaseId::from_wire(request.lease) {
-            Some(lease) if !self.leases.contains(lease) => Err(Refused::LeaseNotFound),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// A transaction whose comparisons are decided: they all look at the store as it was before.
 #[derive(Debug)]
-struct Plan {
+pub(super) struct Plan {
     succeeded: bool,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
 }
 
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     Range(RangeRequest),
     Put(PutRequest),
     Delete(DeleteRangeRequest),
@@ -260,14 +42,14 @@ enum Step {
 }
 
 impl Plan {
-    fn new(mvcc: &Mvcc, request: TxnRequest) -> Self {
+    pub(super) fn new(mvcc: &Mvcc, request: TxnRequest) -> Self {
         let succeeded = request.compare.iter().all(|compare| holds(mvcc, compare));
         let branch = if succeeded { request.success } else { request.failure };
         let steps = branch.into_iter().filter_map(|op| Step::new(mvcc, op)).collect();
         Self { succeeded, steps }
     }
 
-    fn run(self, txn: &mut WriteTxn<'_>) -> TxnResponse {
+    pub(super) fn run(self, txn: &mut WriteTxn<'_>) -> TxnResponse {
         let succeeded = self.succeeded;
         let answers = self.steps.into_iter().map(|step| step.run(txn));
         let responses = answers.map(|answer| ResponseOp { response: Some(answer) }).collect();
@@ -308,7 +90,7 @@ impl Step {
     }
 }
 
-fn put(txn: &mut WriteTxn<'_>, request: PutRequest) -> PutResponse {
+pub(super) fn put(txn: &mut WriteTxn<'_>, request: PutRequest) -> PutResponse {
     let current = txn.view().get(&request.key).cloned();
     let mut value = request.value;
     let mut lease = LeaseId::from_wire(request.lease);
@@ -325,7 +107,7 @@ fn put(txn: &mut WriteTxn<'_>, request: PutRequest) -> PutResponse {
     PutResponse { header: None, prev_kv }
 }
 
-fn delete(txn: &mut WriteTxn<'_>, request: DeleteRangeRequest) -> DeleteRangeResponse {
+pub(super) fn delete(txn: &mut WriteTxn<'_>, request: DeleteRangeRequest) -> DeleteRangeResponse {
     let gone = txn.delete(&KeyRange::from_wire(request.key, request.range_end));
     let told = gone.iter().filter(|_| request.prev_kv);
     DeleteRangeResponse {
@@ -335,7 +117,7 @@ fn delete(txn: &mut WriteTxn<'_>, request: DeleteRangeRequest) -> DeleteRangeRes
     }
 }
 
-fn range(mvcc: &Mvcc, request: &RangeRequest) -> Result<RangeResponse, MvccError> {
+pub(super) fn range(mvcc: &Mvcc, request: &RangeRequest) -> Result<RangeResponse, MvccError> {
     let keys = KeyRange::from_wire(request.key.clone(), request.range_end.clone());
     let found: Vec<&Arc<KeyValue>> = match Revision::from_wire(request.revision) {
         Revision::ZERO => mvcc.now(&keys).collect(),

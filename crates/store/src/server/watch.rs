@@ -84,9 +84,9 @@ struct Over;
 
 impl Stream {
     async fn run(mut self, mut requests: Streaming<WatchRequest>) {
-        let mut revision = self.api.owner.revision.clone();
+        let mut news = self.api.owner.news.clone();
         let mut progress = progress_timer();
-        self.known = *revision.borrow_and_update();
+        self.known = news.borrow_and_update().revision;
         loop {
             let step = tokio::select! {
                 biased;
@@ -95,8 +95,8 @@ impl Stream {
                     Ok(None) | Err(_) => return,
                 },
                 () = std::future::ready(()), if self.has_work() => self.portion().await,
-                changed = revision.changed() => match changed {
-                    Ok(()) => { self.known = *revision.borrow_and_update(); Ok(()) }
+                changed = news.changed() => match changed {
+                    Ok(()) => { self.known = news.borrow_and_update().revision; Ok(()) }
                     Err(_) => self.fail(stopping()).await,
                 },
                 _ = progress.tick() => self.tell_progress().await,
@@ -195,11 +195,28 @@ impl Stream {
             self.progress_wanted = Progress::Quiet;
             return self.send(self.progress_of(ALL_WATCHERS)).await;
         };
+        // One that keeps up finds what it needs in the news; only what is older has to be asked for.
+        let recent = self.api.owner.news.borrow().since(from).map(<[_]>::to_vec);
+        if let Some(commits) = recent {
+            return self.deliver(&commits).await;
+        }
         match self.api.owner.ask(move |state, _| state.since(from, COMMITS_AT_ONCE)).await {
             Err(status) => self.fail(status).await,
+            Ok(Ok((commits, newest))) if commits.is_empty() => {
+                // Only deletions, at the compacted revision: there is nothing to tell of them.
+                self.pass(newest);
+                Ok(())
+            }
             Ok(Ok((commits, _))) => self.deliver(&commits).await,
             Ok(Err(MvccError::Compacted(compacted))) => self.drop_compacted(compacted).await,
             Ok(Err(MvccError::Future)) => Ok(()),
+        }
+    }
+
+    /// Has nobody wait for what is not told.
+    fn pass(&mut self, newest: Revision) {
+        for watcher in self.watchers.values_mut().filter(|watcher| watcher.next <= newest) {
+            watcher.next = newest.next();
         }
     }
 

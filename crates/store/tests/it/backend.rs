@@ -11,7 +11,7 @@ use std::{
 
 use russet_store::{
     ClientConfig, EtcdClient, Watch, WatchEvent,
-    server::{Limits, ServerConfig, serve},
+    server::{Keep, Limits, ServerConfig, serve},
 };
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
@@ -22,8 +22,13 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// Ours, with its file.
     pub(crate) async fn ours() -> Self {
-        Self::Ours(Ours::start(ServerConfig::default()).await)
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::File(dir.path().join("store.db"));
+        let mut ours = Ours::start(ServerConfig { keep, ..ServerConfig::default() }).await;
+        ours.dir = Some(dir);
+        Self::Ours(ours)
     }
 
     pub(crate) async fn etcd() -> Self {
@@ -66,6 +71,8 @@ pub(crate) struct Ours {
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
+    /// Goes with the server.
+    dir: Option<tempfile::TempDir>,
 }
 
 impl Ours {
@@ -81,7 +88,7 @@ impl Ours {
             let shutdown = async move { drop(stopped.await) };
             serve(config, listener, shutdown).await.unwrap();
         });
-        Self { address, stop: Some(stop), task }
+        Self { address, stop: Some(stop), task, dir: None }
     }
 
     pub(crate) fn limited(limits: Limits) -> ServerConfig {

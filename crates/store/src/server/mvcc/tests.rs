@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::server::image::Image;
 
 #[test]
 fn an_empty_store_is_at_revision_one() {
@@ -37,7 +38,7 @@ fn a_transaction_is_one_revision_however_much_it_changes() {
         (txn.revision(), txn.view().get(b"a").is_some())
     });
     assert_eq!(seen, (rev(2), true), "it sees its own writes");
-    assert_eq!(commit.unwrap().changes.len(), 2);
+    assert_eq!(commit.unwrap().commit.changes.len(), 2);
     assert_eq!(mvcc.revision(), rev(2));
 }
 
@@ -83,7 +84,8 @@ fn what_is_deleted_and_compacted_costs_nothing() {
     mvcc.compact(mvcc.revision()).unwrap();
 
     assert_eq!((mvcc.bytes(), mvcc.keys.len()), (0, 0));
-    assert_eq!(mvcc.history(), 1, "the compacted revision itself can still be watched");
+    assert_eq!(mvcc.history(), 0, "of the compacted revision only values can still be watched");
+    assert_eq!(mvcc.since(mvcc.revision(), 10), Ok(vec![]));
 }
 
 #[test]
@@ -162,6 +164,39 @@ proptest! {
         }
         let bytes = mvcc.keys.values().flatten().map(Version::bytes).sum::<u64>();
         prop_assert_eq!(mvcc.bytes(), bytes, "the account is exact");
+        prop_assert_eq!(Mvcc::load(image(&mvcc)), Ok(mvcc), "an image makes the same store again");
+    }
+}
+
+#[test]
+fn an_image_that_contradicts_itself_is_refused() {
+    let mut mvcc = Mvcc::new();
+    put(&mut mvcc, "a", "1");
+    put(&mut mvcc, "a", "2");
+    let good = image(&mvcc);
+    let spoilt = |spoil: fn(&mut Image)| {
+        let mut image = good.clone();
+        spoil(&mut image);
+        Mvcc::load(image).unwrap_err()
+    };
+    let swapped = spoilt(|image| image.versions.swap(0, 1));
+    assert!(swapped.contains("revision 2 is out of order"), "{swapped}");
+    let twice = spoilt(|image| image.versions.insert(0, image.versions[0].clone()));
+    assert!(twice.contains("out of order"), "{twice}");
+    let late = spoilt(|image| image.revision = rev(2));
+    assert!(late.contains("revision 3 is out of order"), "{late}");
+    let compacted = spoilt(|image| image.compacted = rev(9));
+    assert!(compacted.contains("compacted at 9"), "{compacted}");
+    let ended = spoilt(|image| image.versions[0].what = What::Delete(b"a".to_vec()));
+    assert!(ended.contains("key a at revision 2 does not fit"), "{ended}");
+}
+
+fn image(mvcc: &Mvcc) -> Image {
+    Image {
+        revision: mvcc.revision(),
+        compacted: mvcc.compacted(),
+        versions: mvcc.image_versions(),
+        ..Image::empty(1, 2)
     }
 }
 
@@ -259,7 +294,7 @@ fn put(mvcc: &mut Mvcc, key: &str, value: &str) {
 }
 
 fn delete(mvcc: &mut Mvcc, range: &KeyRange) -> Option<Arc<Commit>> {
-    mvcc.write(|txn| txn.delete(range)).1
+    mvcc.write(|txn| txn.delete(range)).1.map(|written| written.commit)
 }
 
 fn values(mvcc: &Mvcc, at: Revision) -> Result<Vec<String>, MvccError> {

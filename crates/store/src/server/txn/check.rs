@@ -13,11 +13,11 @@ use crate::{
     server::mvcc::{KeyRange, Mvcc},
 };
 
-pub(super) fn check_key(key: &[u8]) -> Result<(), Refused> {
+pub(in crate::server) fn check_key(key: &[u8]) -> Result<(), Refused> {
     if key.is_empty() { Err(Refused::EmptyKey) } else { Ok(()) }
 }
 
-pub(super) fn check_range(request: &RangeRequest, mvcc: &Mvcc) -> Result<(), Refused> {
+pub(in crate::server) fn check_range(request: &RangeRequest, mvcc: &Mvcc) -> Result<(), Refused> {
     check_range_form(request)?;
     match Revision::from_wire(request.revision) {
         Revision::ZERO => Ok(()),
@@ -32,7 +32,7 @@ fn check_range_form(request: &RangeRequest) -> Result<(), Refused> {
     if known { Ok(()) } else { Err(Refused::InvalidSort) }
 }
 
-pub(super) fn check_put_form(request: &PutRequest) -> Result<(), Refused> {
+pub(in crate::server) fn check_put_form(request: &PutRequest) -> Result<(), Refused> {
     check_key(&request.key)?;
     if request.ignore_value && !request.value.is_empty() {
         return Err(Refused::ValueProvided);
@@ -45,13 +45,13 @@ pub(super) fn check_put_form(request: &PutRequest) -> Result<(), Refused> {
 
 /// Whether a transaction may make the store larger.
 #[derive(PartialEq, Eq)]
-pub(super) enum Needs {
+pub(in crate::server) enum Needs {
     Nothing,
     Space,
 }
 
 /// Checks what does not depend on the store, both branches.
-pub(super) fn check_txn(request: &TxnRequest, max_ops: usize) -> Result<Needs, Refused> {
+pub(in crate::server) fn check_txn(request: &TxnRequest, max_ops: usize) -> Result<Needs, Refused> {
     // A tree of transactions is bounded as a whole too: finding duplicates is quadratic.
     check_txn_form(request, max_ops, &mut max_ops.saturating_mul(MAX_NESTED))?;
     let puts = !Writes::of(&request.success)?.puts.is_empty()
