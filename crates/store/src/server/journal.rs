@@ -25,18 +25,14 @@ mod tests;
 
 use std::path::Path;
 
+pub use self::error::JournalError;
+pub(crate) use self::{disk::Disk, file::FileDisk, recover::Recovered};
 use self::{
     disk::DiskFile,
     file::write_zeros,
     frame::{FIRST_FRAME, FRAME_HEADER, Kind},
     recover::{Fault, Visit},
 };
-pub(crate) use self::{
-    disk::Disk,
-    file::FileDisk,
-    recover::Recovered,
-};
-pub use self::error::JournalError;
 
 /// An open log. One process has it at a time.
 #[derive(Debug)]

@@ -35,9 +35,16 @@ pub(crate) enum Record {
 /// One change of a transaction that is done again.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
-    Put { key: Vec<u8>, value: Vec<u8>, lease: Option<LeaseId> },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+        lease: Option<LeaseId>,
+    },
     /// The value that is there already, as one who renews a lease puts it.
-    Again { key: Vec<u8>, lease: Option<LeaseId> },
+    Again {
+        key: Vec<u8>,
+        lease: Option<LeaseId>,
+    },
     Delete(KeyRange),
 }
 
@@ -88,10 +95,10 @@ pub(crate) fn payloads(image: &Image) -> impl Iterator<Item = Vec<u8>> + '_ {
         revision: image.revision.get(),
         compacted: image.compacted.get(),
     };
-    let leases = image.leases.iter().map(|(lease, ttl)| pb::Grant {
-        lease: lease.to_wire(),
-        ttl_s: ttl.as_secs(),
-    });
+    let leases = image
+        .leases
+        .iter()
+        .map(|(lease, ttl)| pb::Grant { lease: lease.to_wire(), ttl_s: ttl.as_secs() });
     let mut kinds = std::iter::once(Kind::Base(base))
         .chain(leases.map(Kind::Grant))
         .chain(image.versions.iter().map(|version| Kind::Version(version_to_pb(version))));
@@ -162,10 +169,9 @@ impl TryFrom<pb::Record> for Record {
                 revision: Revision::new(commit.revision),
                 ops: commit.ops.into_iter().map(Change::try_from).collect::<Result<_, _>>()?,
             },
-            Kind::Grant(grant) => Self::Grant {
-                lease: lease(grant.lease)?,
-                ttl: Duration::from_secs(grant.ttl_s),
-            },
+            Kind::Grant(grant) => {
+                Self::Grant { lease: lease(grant.lease)?, ttl: Duration::from_secs(grant.ttl_s) }
+            }
             Kind::Revoke(revoke) => Self::Revoke {
                 lease: lease(revoke.lease)?,
                 revision: Revision::new(revoke.revision),

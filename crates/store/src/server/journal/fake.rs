@@ -45,10 +45,21 @@ enum Name {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Create { inode: usize },
-    Write { inode: usize, offset: usize, bytes: Vec<u8> },
-    Extend { inode: usize, len: usize },
-    Sync { inode: usize },
+    Create {
+        inode: usize,
+    },
+    Write {
+        inode: usize,
+        offset: usize,
+        bytes: Vec<u8>,
+    },
+    Extend {
+        inode: usize,
+        len: usize,
+    },
+    Sync {
+        inode: usize,
+    },
     /// The name beside becomes the name of the file.
     Move,
     Remove,

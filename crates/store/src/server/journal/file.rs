@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags, fallocate, flock, renameat_with};
+use rustix::fs::{
+    CWD, FallocateFlags, FlockOperation, RenameFlags, fallocate, flock, renameat_with,
+};
 
 use super::disk::{Disk, DiskFile};
 

@@ -48,7 +48,8 @@ pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
 pub(crate) fn read(file: &impl DiskFile, visit: Visit<'_>) -> Result<Recovered, Fault> {
     let mut blocks = Blocks::new(file)?;
     let salt = read_header(&mut blocks)?;
-    let mut reader = Reader { blocks, salt, at: FIRST_FRAME, sequence: 1, complete: Progress::Base };
+    let mut reader =
+        Reader { blocks, salt, at: FIRST_FRAME, sequence: 1, complete: Progress::Base };
     loop {
         match reader.next()? {
             Step::Frame { kind, offset } => reader.take(kind, offset, visit)?,
@@ -93,7 +94,10 @@ enum Progress {
 }
 
 enum Step {
-    Frame { kind: Kind, offset: u64 },
+    Frame {
+        kind: Kind,
+        offset: u64,
+    },
     /// No frame begins here.
     Zero,
     Bad(&'static str),

@@ -91,7 +91,10 @@ fn a_file_that_is_cut_short_anywhere_is_refused_unless_only_zeros_are_gone() {
             }
             Err(err) => {
                 let said = err.to_string();
-                assert!(said.contains("cut short") || said.contains("is empty") || len < 64, "{said}");
+                assert!(
+                    said.contains("cut short") || said.contains("is empty") || len < 64,
+                    "{said}"
+                );
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::{iter::Peekable, sync::Arc, vec};
 
-use super::{Change, Commit, Mvcc, Version, What};
+use super::{Before, Change, Commit, Mvcc, Version, What};
 use crate::{
     contract::{KeyValue, Revision},
     server::image::{Image, ImageVersion},
@@ -43,7 +43,8 @@ impl Mvcc {
             }
         }
         // An etcd that was stopped in the middle of a compaction still has some of what it forgot.
-        let several = mvcc.keys.iter().filter(|(_, versions)| versions.len() > 1 || !shown(versions));
+        let several =
+            mvcc.keys.iter().filter(|(_, versions)| versions.len() > 1 || !shown(versions));
         for key in several.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
             mvcc.trim(&key);
         }
@@ -59,27 +60,34 @@ impl Mvcc {
         let Some(revision) = versions.peek().map(|version| version.revision) else {
             return Ok(None);
         };
-        let mut changes = Vec::new();
+        let (mut changes, mut before) = (Vec::new(), Before::default());
         while let Some(version) = versions.next_if(|version| version.revision == revision) {
             let at = (revision, version.sub);
             if last.replace(at).is_some_and(|before| before >= at) || revision > self.revision {
                 return Err(format!("revision {revision} is out of order"));
             }
-            let change = self.load_version(version)?;
+            let change = self.load_version(version, &changes, &before)?;
             // Of the compacted revision only values are told (as etcd).
             if revision > self.compacted || change.what.kv().is_some() {
                 changes.push(change);
+                before.note(&changes);
             }
         }
         Ok(Some(Commit { revision, changes }))
     }
 
-    fn load_version(&mut self, version: ImageVersion) -> Result<Change, String> {
+    fn load_version(
+        &mut self,
+        version: ImageVersion,
+        changes: &[Change],
+        earlier: &Before,
+    ) -> Result<Change, String> {
         let ImageVersion { revision, sub, what } = version;
         let before = self.get(what.key()).cloned();
         check(&what, revision, before.as_deref(), self.compacted)?;
         // What was before the compacted revision cannot be read, so nobody is told (as etcd).
-        let prev = before.filter(|_| revision > self.compacted);
+        let prev = earlier.prev(changes, what.key(), before);
+        let prev = prev.filter(|_| revision > self.compacted);
         self.add(what.key(), Version { from: revision, sub, kv: what.kv().cloned() });
         Ok(Change { sub, what, prev })
     }

@@ -7,7 +7,13 @@ use crate::proto::etcdserverpb::{RequestOp, request_op::Request};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put { key: u8, value: u8, lease: i64, ignore_value: bool, ignore_lease: bool },
+    Put {
+        key: u8,
+        value: u8,
+        lease: i64,
+        ignore_value: bool,
+        ignore_lease: bool,
+    },
     Delete(u8, u8),
     Txn(Vec<(u8, Option<u8>)>),
     Compact(u8),

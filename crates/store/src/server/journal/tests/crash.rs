@@ -113,7 +113,9 @@ impl Life {
         let acknowledged = self.acknowledged.iter().rev().find(|(steps, _)| *steps <= after);
         let what = format!("after {after} steps, {left:?}");
         match read(&disk) {
-            Ok(found) => self.check_found(&found, after, acknowledged.map(|(_, count)| *count), &what),
+            Ok(found) => {
+                self.check_found(&found, after, acknowledged.map(|(_, count)| *count), &what)
+            }
             Err(err) => {
                 assert!(err.is_missing() && acknowledged.is_none(), "{what}: {err}");
                 return;
@@ -126,9 +128,16 @@ impl Life {
         assert_eq!(now.split_last().unwrap(), (&b"it goes on".to_vec(), &before[..]), "{what}");
     }
 
-    fn check_found(&self, found: &[Vec<u8>], after: usize, acknowledged: Option<usize>, what: &str) {
+    fn check_found(
+        &self,
+        found: &[Vec<u8>],
+        after: usize,
+        acknowledged: Option<usize>,
+        what: &str,
+    ) {
         // A rewrite may be seen from when its file was moved.
-        let starts = self.forgotten.iter().filter(|(steps, _)| *steps <= after).map(|(_, keep)| *keep);
+        let starts =
+            self.forgotten.iter().filter(|(steps, _)| *steps <= after).map(|(_, keep)| *keep);
         let fits = starts.rev().any(|start| {
             let wanted = &self.submitted[start..];
             let enough = acknowledged.is_none_or(|count| start + found.len() >= count);
