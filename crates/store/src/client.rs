@@ -2,25 +2,34 @@
 //!
 //! - `client/call.rs`: one request - endpoint, token, time limit, what may be repeated;
 //! - `client/kv.rs`: reads, compare-and-swap writes, leases;
+//! - `client/batch.rs`, `client/lease.rs`: unconditional writes and leases by number, for copying a store;
+//! - `client/maintenance.rs`: a server's own file: its size, its snapshot;
 //! - `client/identity.rs`: the cluster's id;
 //! - `client/watch.rs`: a snapshot, then every change, across breaks and compactions.
 //!
 //! A handle is cheap to clone and shares its connections. Creating one connects to nothing: the
 //! first request does.
 
-mod backoff;
+pub(crate) mod backoff;
+mod batch;
 mod call;
 mod identity;
 mod kv;
+mod lease;
+mod maintenance;
 mod watch;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use tonic::transport::Channel;
 
+pub(crate) use self::call::printable;
 pub use self::{
+    batch::Write,
     identity::ClusterId,
     kv::{Listing, ServerStatus},
+    lease::LeaseTime,
+    maintenance::{MemberStatus, TransferError},
     watch::Watch,
 };
 use crate::{

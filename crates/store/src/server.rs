@@ -23,11 +23,11 @@ mod journal;
 mod lease;
 pub(crate) mod mvcc;
 mod news;
-mod open;
+pub(crate) mod open;
 mod owner;
 mod record;
 mod state;
-mod txn;
+pub(crate) mod txn;
 mod watch;
 mod writer;
 

@@ -1,10 +1,13 @@
 //! The services of the API over the owner: unwrap, ask, wrap. No decision is made here.
+//! What is about the server itself is in `maintenance.rs`.
+
+mod maintenance;
 
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Request, Response, Status, Streaming,
@@ -42,6 +45,8 @@ pub(crate) struct Api {
     pub(crate) owner: Handle,
     pub(crate) identity: Arc<ServerIdentity>,
     pub(crate) limits: Arc<Limits>,
+    /// How many snapshots may be made at one time.
+    snapshots: Arc<Semaphore>,
 }
 
 /// Adds the services to a server.
@@ -57,6 +62,7 @@ pub(crate) fn routes(
         owner: owner.clone(),
         identity: Arc::new(identity),
         limits: Arc::new(limits.clone()),
+        snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
     };
     server
         .add_service(kv_server::KvServer::new(api.clone()).max_decoding_message_size(largest))
@@ -87,7 +93,7 @@ impl Api {
         Ok((answer, Some(self.header(revision))))
     }
 
-    async fn current_header(&self) -> Result<pb::ResponseHeader, Status> {
+    pub(crate) async fn current_header(&self) -> Result<pb::ResponseHeader, Status> {
         Ok(self.header(self.owner.ask(|state, _| state.revision()).await?))
     }
 }
@@ -138,7 +144,8 @@ impl kv_server::Kv for Api {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let revision = Revision::from_wire(request.into_inner().revision);
-        let revision = self.owner.ask_to_write(SMALL, move |state, _| state.compact(revision)).await??;
+        let revision =
+            self.owner.ask_to_write(SMALL, move |state, _| state.compact(revision)).await??;
         Ok(Response::new(pb::CompactionResponse { header: Some(self.header(revision)) }))
     }
 }
@@ -165,7 +172,10 @@ impl lease_server::Lease for Api {
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let request = request.into_inner();
         let id = LeaseId::from_wire(request.id).unwrap_or_else(fresh_lease_id);
-        let ttl = self.owner.ask_to_write(SMALL, move |state, now| state.grant(id, request.ttl, now)).await??;
+        let ttl = self
+            .owner
+            .ask_to_write(SMALL, move |state, now| state.grant(id, request.ttl, now))
+            .await??;
         Ok(Response::new(pb::LeaseGrantResponse {
             header: Some(self.current_header().await?),
             id: id.to_wire(),
@@ -273,64 +283,6 @@ async fn gone(news: &mut tokio::sync::watch::Receiver<News>) {
     while news.changed().await.is_ok() {}
 }
 
-#[tonic::async_trait]
-impl cluster_server::Cluster for Api {
-    async fn member_list(
-        &self,
-        _: Request<pb::MemberListRequest>,
-    ) -> Result<Response<pb::MemberListResponse>, Status> {
-        let us = pb::Member {
-            id: self.identity.member,
-            name: "russet".to_owned(),
-            client_urls: vec![self.identity.url.clone()],
-            ..pb::Member::default()
-        };
-        let header = Some(self.current_header().await?);
-        Ok(Response::new(pb::MemberListResponse { header, members: vec![us] }))
-    }
-}
-
-#[tonic::async_trait]
-impl maintenance_server::Maintenance for Api {
-    async fn alarm(
-        &self,
-        _: Request<pb::AlarmRequest>,
-    ) -> Result<Response<pb::AlarmResponse>, Status> {
-        let header = Some(self.current_header().await?);
-        Ok(Response::new(pb::AlarmResponse { header, alarms: Vec::new() }))
-    }
-
-    async fn status(
-        &self,
-        _: Request<pb::StatusRequest>,
-    ) -> Result<Response<pb::StatusResponse>, Status> {
-        let (bytes, revision) =
-            self.owner.ask(|state, _| (state.bytes(), state.revision())).await?;
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        Ok(Response::new(pb::StatusResponse {
-            header: Some(self.header(revision)),
-            version: API_VERSION.to_owned(),
-            db_size: bytes,
-            db_size_in_use: bytes,
-            leader: self.identity.member,
-            raft_index: revision.get(),
-            raft_applied_index: revision.get(),
-            raft_term: RAFT_TERM,
-            ..pb::StatusResponse::default()
-        }))
-    }
-}
-
-#[tonic::async_trait]
-impl auth_server::Auth for Api {
-    async fn authenticate(
-        &self,
-        _: Request<pb::AuthenticateRequest>,
-    ) -> Result<Response<pb::AuthenticateResponse>, Status> {
-        Err(Status::failed_precondition("etcdserver: authentication is not enabled"))
-    }
-}
-
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
         Self::new(code(refused), refused.to_string())
@@ -373,7 +325,7 @@ fn seconds(time: std::time::Duration) -> i64 {
 
 /// There is one member, elected once.
 const RAFT_TERM: u64 = 1;
-/// The version of etcd's API that is spoken, for clients that look before they ask.
-const API_VERSION: &str = "3.4.0";
 /// Bytes that a request without a value may add to the file.
 const SMALL: usize = 64;
+/// Each writes a file as large as the store.
+const SNAPSHOTS: usize = 2;

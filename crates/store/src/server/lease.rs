@@ -41,19 +41,19 @@ pub(crate) enum GrantError {
 }
 
 impl Leases {
-    /// Grants a lease of at least one second and returns its time.
+    /// Grants a lease of at least two seconds and returns its time.
     pub(crate) fn grant(
         &mut self,
         id: LeaseId,
         ttl_s: i64,
         now: Instant,
     ) -> Result<Duration, GrantError> {
-        if self.leases.contains_key(&id) {
-            return Err(GrantError::Exists);
-        }
-        let ttl_s = u64::try_from(ttl_s).unwrap_or(0).max(1);
+        let ttl_s = u64::try_from(ttl_s).unwrap_or(0).max(MIN_TTL_S);
         if ttl_s > MAX_TTL_S {
             return Err(GrantError::TooLong);
+        }
+        if self.leases.contains_key(&id) {
+            return Err(GrantError::Exists);
         }
         let ttl = Duration::from_secs(ttl_s);
         let expires = now.checked_add(ttl).ok_or(GrantError::TooLong)?;
@@ -128,6 +128,8 @@ impl Leases {
     }
 }
 
+/// etcd grants no less: half as much again as an election takes, in whole seconds.
+const MIN_TTL_S: u64 = 2;
 /// etcd's own limit (etcd API: `lease.MaxLeaseTTL`).
 const MAX_TTL_S: u64 = 9_000_000_000;
 
@@ -181,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn times_out_of_range_are_refused_or_raised_to_a_second() {
+    fn times_out_of_range_are_refused_or_raised_to_two_seconds() {
         let now = Instant::now();
         let mut leases = Leases::default();
         assert_eq!(leases.grant(id(1), 9_000_000_001, now), Err(GrantError::TooLong));
-        assert_eq!(leases.grant(id(1), -5, now), Ok(S));
+        assert_eq!(leases.grant(id(1), -5, now), Ok(2 * S));
         assert_eq!(leases.grant(id(1), 5, now), Err(GrantError::Exists));
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct Commit {
 pub(crate) struct Change {
     pub(crate) sub: u32,
     pub(crate) what: What,
-    /// What was there before.
+    /// What was there before the transaction.
     pub(crate) prev: Option<Arc<KeyValue>>,
 }
 
@@ -167,7 +167,8 @@ impl Mvcc {
         work: impl FnOnce(&mut WriteTxn<'_>) -> R,
     ) -> (R, Option<Written>) {
         let revision = self.revision.next();
-        let mut txn = WriteTxn { mvcc: self, revision, changes: Vec::new(), ops: Vec::new() };
+        let (changes, before, ops) = Default::default();
+        let mut txn = WriteTxn { mvcc: self, revision, changes, before, ops };
         let result = work(&mut txn);
         let (changes, ops) = (txn.changes, txn.ops);
         if changes.is_empty() {
@@ -260,6 +261,7 @@ pub(crate) struct WriteTxn<'a> {
     mvcc: &'a mut Mvcc,
     revision: Revision,
     changes: Vec<Change>,
+    before: Before,
     ops: Vec<Op>,
 }
 
@@ -288,6 +290,7 @@ impl WriteTxn<'_> {
         value: Vec<u8>,
         lease: Option<LeaseId>,
     ) -> Option<Arc<KeyValue>> {
+        self.before.note(&self.changes);
         let prev = self.mvcc.get(key).cloned();
         let (created, version) = match &prev {
             Some(prev) => (prev.created, prev.version.saturating_add(1)),
@@ -303,6 +306,7 @@ impl WriteTxn<'_> {
 
     /// Deletes what a range holds and returns it.
     pub(crate) fn delete(&mut self, range: &KeyRange) -> Vec<Arc<KeyValue>> {
+        self.before.note(&self.changes);
         let gone: Vec<_> = self.mvcc.now(range).cloned().collect();
         if !gone.is_empty() {
             self.ops.push(Op::delete(range));
@@ -328,8 +332,40 @@ impl WriteTxn<'_> {
     fn record(&mut self, what: What, prev: Option<Arc<KeyValue>>) {
         let sub = u32::try_from(self.changes.len()).unwrap_or(u32::MAX);
         let kv = what.kv().cloned();
+        let prev = self.before.prev(&self.changes, what.key(), prev);
         self.mvcc.add(what.key(), Version { from: self.revision, sub, kv });
         self.changes.push(Change { sub, what, prev });
+    }
+}
+
+/// What keys were before a transaction that has changed them already: the same key can be written twice
+/// in one revision, when one of the two is a deletion.
+#[derive(Debug, Default)]
+struct Before {
+    first: BTreeMap<Vec<u8>, usize>,
+    seen: usize,
+}
+
+impl Before {
+    /// Takes note of the changes so far. Not within one deletion, which meets no key twice.
+    fn note(&mut self, changes: &[Change]) {
+        for (at, change) in changes.iter().enumerate().skip(self.seen) {
+            self.first.entry(change.key().to_vec()).or_insert(at);
+        }
+        self.seen = changes.len();
+    }
+
+    /// Returns what the key was before the transaction, which is now `prev`.
+    fn prev(
+        &self,
+        changes: &[Change],
+        key: &[u8],
+        prev: Option<Arc<KeyValue>>,
+    ) -> Option<Arc<KeyValue>> {
+        match self.first.get(key).and_then(|at| changes.get(*at)) {
+            Some(first) => first.prev.clone(),
+            None => prev,
+        }
     }
 }
 

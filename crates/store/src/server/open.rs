@@ -15,6 +15,7 @@ use super::{
     journal::{FileDisk, Journal, JournalError},
     record::{self, Record},
     state::State,
+    writer::fill,
 };
 use crate::random;
 
@@ -41,16 +42,14 @@ pub(crate) fn open(
     let new = || Image::empty(cluster.unwrap_or_else(random::id64), random::id64());
     match keep {
         Keep::Memory => Ok((state(Path::new("memory"), new(), limits)?, None)),
-        Keep::File(path) => {
-            match open_file(path, limits) {
-                Err(FileError::Journal(err)) if err.is_missing() => {
-                    create(path, &new())?;
-                    open_file(path, limits)
-                }
-                opened => opened,
+        Keep::File(path) => match open_file(path, limits) {
+            Err(FileError::Journal(err)) if err.is_missing() => {
+                create(path, &new())?;
+                open_file(path, limits)
             }
-            .map(|(state, journal)| (state, Some(journal)))
+            opened => opened,
         }
+        .map(|(state, journal)| (state, Some(journal))),
     }
 }
 
@@ -58,12 +57,35 @@ pub(crate) fn open(
 ///
 /// # Errors
 ///
-/// When there is one already, or it cannot be written.
+/// When there is one already, the image contradicts itself, or it cannot be written.
 pub(crate) fn create(path: &Path, image: &Image) -> Result<(), FileError> {
-    let payloads = record::payloads(image);
+    // Read once, so that what is written can be read.
+    let image = state(path, image.clone(), &Limits::default())?.image();
+    let payloads = record::payloads(&image);
     Journal::create(FileDisk::new(path), random::id64(), payloads)?.close()?;
     tracing::info!(path = %path.display(), "datastore's file made");
     Ok(())
+}
+
+/// Writes a file anew that no server uses just now; returns its bytes before and after.
+///
+/// # Errors
+///
+/// When it is in use, damaged, no store, or the disk has no room for another.
+pub(crate) fn rewrite(path: &Path) -> Result<(u64, u64), FileError> {
+    let (state, mut journal) = open_file(path, &Limits::default())?;
+    let before = journal.used();
+    let ready = journal.rewrite(random::id64()).and_then(|fresh| fill(fresh, &state.image()));
+    match ready {
+        Ok(ready) => journal.adopt(ready, &[], 0)?,
+        Err(err) => {
+            journal.abandon();
+            return Err(err.into());
+        }
+    }
+    let after = journal.used();
+    journal.close()?;
+    Ok((before, after))
 }
 
 /// Returns what a file holds that no server uses just now.
@@ -94,10 +116,17 @@ pub(crate) fn salvage(path: &Path) -> Result<Salvaged, FileError> {
     let mut reader = Reader::new(&Limits::default());
     let read = Journal::salvage(&FileDisk::new(path), &mut |payload| reader.payload(payload));
     let damage = read?;
-    Ok(Salvaged { image: reader.finish(path)?.image(), damage })
+    match (reader.finish(path), damage) {
+        // Nothing is before it.
+        (Err(_), Some(damage)) => Err(damage.into()),
+        (state, damage) => Ok(Salvaged { image: state?.image(), damage }),
+    }
 }
 
-fn open_file(path: &Path, limits: &Limits) -> Result<(State, Journal<FileDisk>), FileError> {
+pub(super) fn open_file(
+    path: &Path,
+    limits: &Limits,
+) -> Result<(State, Journal<FileDisk>), FileError> {
     let mut reader = Reader::new(limits);
     let (journal, recovered) =
         Journal::open(FileDisk::new(path), &mut |payload| reader.payload(payload))?;

@@ -229,7 +229,10 @@ impl State {
     pub(crate) fn put(&mut self, request: PutRequest) -> Answer<PutResponse> {
         self.check_size(&request)?;
         self.check_space()?;
-        self.check_put(&request)?;
+        // Alone it is checked in the other order (as etcd).
+        check_put_form(&request)?;
+        self.check_lease(&request)?;
+        self.check_kept(&request)?;
         Ok(self.write(|txn| txn::put(txn, request)))
     }
 
@@ -324,14 +327,20 @@ impl State {
 
     /// Takes note of a new revision. Everything that outlives the request starts here.
     fn committed(&mut self, commit: Arc<Commit>) {
+        // Leases that keys were given within the transaction itself, and may lose there again.
+        let mut given: Vec<(&[u8], LeaseId)> = Vec::new();
         for change in &commit.changes {
-            if let Some(lease) = change.prev.as_ref().and_then(|prev| prev.lease) {
-                self.leases.detach(lease, change.key());
+            let key = change.key();
+            let before = change.prev.as_ref().and_then(|prev| prev.lease);
+            let within = given.iter().filter(|(given, _)| *given == key).map(|(_, lease)| *lease);
+            for lease in before.into_iter().chain(within) {
+                self.leases.detach(lease, key);
             }
             if let What::Put(kv) = &change.what
                 && let Some(lease) = kv.lease
             {
-                self.leases.attach(lease, &kv.key);
+                self.leases.attach(lease, key);
+                given.push((key, lease));
             }
         }
         self.done.commits.push(commit);
@@ -372,23 +381,46 @@ impl State {
         if self.disk == Disk::Exhausted { Err(Refused::NoSpace) } else { Ok(()) }
     }
 
+    /// All puts are checked, then all ranges (as etcd).
     fn check_plan(&self, plan: &Plan) -> Result<(), Refused> {
-        for step in &plan.steps {
-            match step {
-                Step::Range(request) => check_range(request, &self.mvcc)?,
-                Step::Put(request) => self.check_put(request)?,
-                Step::Delete(_) => {}
-                Step::Txn(nested) => self.check_plan(nested)?,
-            }
+        plan.each(&mut |step| match step {
+            Step::Put(request) => self.check_put(request),
+            _ => Ok(()),
+        })?;
+        plan.each(&mut |step| match step {
+            Step::Range(request) => self.check_range_within(request),
+            _ => Ok(()),
+        })
+    }
+
+    /// Within a transaction a negative revision is one before the beginning, elsewhere it is now (as etcd,
+    /// which counts the beginning as -1 until something is compacted).
+    fn check_range_within(&self, request: &RangeRequest) -> Result<(), Refused> {
+        let compacted = self.mvcc.compacted();
+        let first = if compacted == Revision::ZERO { -1 } else { compacted.to_wire() };
+        if request.revision != 0 && request.revision < first {
+            return Err(MvccError::Compacted(compacted).into());
+        }
+        check_range(request, &self.mvcc)
+    }
+
+    /// Checks a put of a transaction: the key, then the lease (as etcd).
+    fn check_put(&self, request: &PutRequest) -> Result<(), Refused> {
+        check_put_form(request)?;
+        self.check_kept(request)?;
+        self.check_lease(request)
+    }
+
+    /// What is to be kept must be there.
+    fn check_kept(&self, request: &PutRequest) -> Result<(), Refused> {
+        let keeps = request.ignore_value || request.ignore_lease;
+        if keeps && self.mvcc.get(&request.key).is_none() {
+            return Err(Refused::KeyNotFound);
         }
         Ok(())
     }
 
-    fn check_put(&self, request: &PutRequest) -> Result<(), Refused> {
-        check_put_form(request)?;
-        if (request.ignore_value || request.ignore_lease) && self.mvcc.get(&request.key).is_none() {
-            return Err(Refused::KeyNotFound);
-        }
+    fn check_lease(&self, request: &PutRequest) -> Result<(), Refused> {
         match LeaseId::from_wire(request.lease) {
             Some(lease) if !self.leases.contains(lease) => Err(Refused::LeaseNotFound),
             _ => Ok(()),

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Plan {
     succeeded: bool,
-    pub(super) steps: Vec<Step>,
+    steps: Vec<Step>,
 }
 
 #[derive(Debug)]
@@ -47,6 +47,14 @@ impl Plan {
         let branch = if succeeded { request.success } else { request.failure };
         let steps = branch.into_iter().filter_map(|op| Step::new(mvcc, op)).collect();
         Self { succeeded, steps }
+    }
+
+    /// Looks at every step, those of transactions within included.
+    pub(super) fn each<E>(&self, look: &mut impl FnMut(&Step) -> Result<(), E>) -> Result<(), E> {
+        self.steps.iter().try_for_each(|step| match step {
+            Step::Txn(nested) => nested.each(look),
+            step => look(step),
+        })
     }
 
     pub(super) fn run(self, txn: &mut WriteTxn<'_>) -> TxnResponse {
@@ -85,7 +93,12 @@ impl Step {
                 answer.header = Some(super::grpc::bare_header(txn.revision()));
                 Response::ResponseDeleteRange(answer)
             }
-            Self::Txn(plan) => Response::ResponseTxn(plan.run(txn)),
+            Self::Txn(plan) => {
+                let mut answer = plan.run(txn);
+                // There, and empty (as etcd).
+                answer.header = Some(super::grpc::bare_header(Revision::ZERO));
+                Response::ResponseTxn(answer)
+            }
         }
     }
 }
@@ -129,12 +142,22 @@ pub(super) fn range(mvcc: &Mvcc, request: &RangeRequest) -> Result<RangeResponse
         return Ok(RangeResponse { count: total, ..RangeResponse::default() });
     }
     let mut kept: Vec<_> = found.into_iter().filter(|kv| passes(kv, request)).collect();
-    sort(&mut kept, request);
     let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
+    // Without an order only the first keys are looked at, and one more, before they are sorted (as etcd).
+    if request.sort_order() == SortOrder::None && !filters(request) {
+        kept.truncate(limit.map_or(usize::MAX, |limit| limit.saturating_add(1)));
+    }
+    sort(&mut kept, request);
     let more = limit.is_some_and(|limit| kept.len() > limit);
     kept.truncate(limit.unwrap_or(usize::MAX));
     let kvs = kept.into_iter().map(|kv| shown(kv, request)).collect();
     Ok(RangeResponse { header: None, kvs, more, count: total })
+}
+
+fn filters(request: &RangeRequest) -> bool {
+    let bounds = [request.min_mod_revision, request.max_mod_revision];
+    let created = [request.min_create_revision, request.max_create_revision];
+    bounds.into_iter().chain(created).any(|bound| bound != 0)
 }
 
 /// Whether a key is within the revisions that the request names (zero: no bound).
@@ -147,18 +170,19 @@ fn passes(kv: &KeyValue, request: &RangeRequest) -> bool {
         && within(kv.created, request.min_create_revision, request.max_create_revision)
 }
 
+/// Sorts what comes sorted by key. Equal ones stay in the order of their keys, whichever way round.
 fn sort(kvs: &mut [&Arc<KeyValue>], request: &RangeRequest) {
-    let target = request.sort_target();
-    match target {
-        // Ranges come sorted by key.
-        SortTarget::Key => {}
-        SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
-        SortTarget::Create => kvs.sort_by_key(|kv| kv.created),
-        SortTarget::Mod => kvs.sort_by_key(|kv| kv.modified),
-        SortTarget::Value => kvs.sort_by(|a, b| a.value.cmp(&b.value)),
-    }
-    if request.sort_order() == SortOrder::Descend {
-        kvs.reverse();
+    let compare = |a: &KeyValue, b: &KeyValue| match request.sort_target() {
+        SortTarget::Key => a.key.cmp(&b.key),
+        SortTarget::Version => a.version.cmp(&b.version),
+        SortTarget::Create => a.created.cmp(&b.created),
+        SortTarget::Mod => a.modified.cmp(&b.modified),
+        SortTarget::Value => a.value.cmp(&b.value),
+    };
+    match (request.sort_order(), request.sort_target()) {
+        (SortOrder::None | SortOrder::Ascend, SortTarget::Key) => {}
+        (SortOrder::None | SortOrder::Ascend, _) => kvs.sort_by(|a, b| compare(a, b)),
+        (SortOrder::Descend, _) => kvs.sort_by(|a, b| compare(b, a)),
     }
 }
 

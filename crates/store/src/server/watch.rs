@@ -4,7 +4,10 @@
 //! time, the watcher that is furthest behind first. It waits for its client while it does so, and
 //! the store waits for neither.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use prost::Message;
 use tokio::{
@@ -35,8 +38,8 @@ type Answers = mpsc::Sender<Result<WatchResponse, Status>>;
 /// Serves a stream until one of the two ends has gone.
 pub(crate) async fn run(api: Api, requests: Streaming<WatchRequest>, answers: Answers) {
     let known = Revision::ZERO;
-    let (watchers, progress_wanted) = Default::default();
-    let stream = Stream { api, answers, watchers, next_id: 0, known, progress_wanted };
+    let (watchers, ended, progress_wanted) = Default::default();
+    let stream = Stream { api, answers, watchers, ended, next_id: 0, known, progress_wanted };
     stream.run(requests).await;
 }
 
@@ -44,6 +47,8 @@ struct Stream {
     api: Api,
     answers: Answers,
     watchers: BTreeMap<i64, Watcher>,
+    /// Numbers of watchers that compaction ended: etcd keeps them until they are canceled.
+    ended: BTreeSet<i64>,
     next_id: i64,
     /// The newest revision of which we were told.
     known: Revision,
@@ -142,24 +147,28 @@ impl Stream {
 
     /// Takes a watcher in, or says why not.
     fn admit(&mut self, create: &WatchCreateRequest, now: Revision) -> Result<i64, &'static str> {
-        if self.watchers.len() >= self.api.limits.watchers_per_stream {
+        if self.watchers.len() + self.ended.len() >= self.api.limits.watchers_per_stream {
             return Err("etcdserver: too many watchers on the stream");
-        }
-        if self.watchers.contains_key(&create.watch_id) && create.watch_id != 0 {
-            return Err("mvcc: duplicate watch ID provided on the WatchStream");
         }
         let watcher = Watcher::new(create, now);
         if watcher.keys.is_empty() {
             return Err("mvcc: watcher range is empty");
+        }
+        if self.is_taken(create.watch_id) && create.watch_id != 0 {
+            return Err("mvcc: duplicate watch ID provided on the WatchStream");
         }
         let id = if create.watch_id == 0 { self.free_id() } else { create.watch_id };
         self.watchers.insert(id, watcher);
         Ok(id)
     }
 
+    fn is_taken(&self, id: i64) -> bool {
+        self.watchers.contains_key(&id) || self.ended.contains(&id)
+    }
+
     /// Numbers watchers from zero, past those that the client numbered (as etcd).
     fn free_id(&mut self) -> i64 {
-        while self.watchers.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id = self.next_id.saturating_add(1);
         }
         let id = self.next_id;
@@ -168,7 +177,7 @@ impl Stream {
     }
 
     async fn cancel(&mut self, id: i64) -> Result<(), Over> {
-        if self.watchers.remove(&id).is_none() {
+        if self.watchers.remove(&id).is_none() && !self.ended.remove(&id) {
             return Ok(());
         }
         let header = Some(self.api.header(self.known));
@@ -237,18 +246,19 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends the watchers whose history is gone, as etcd does: with the revision that is still there.
+    /// Ends the watchers whose history is gone, as etcd does: with the revision that is still there, and no
+    /// words.
     async fn drop_compacted(&mut self, compacted: Revision) -> Result<(), Over> {
         let behind = self.watchers.iter().filter(|(_, watcher)| watcher.next < compacted);
         let ids: Vec<i64> = behind.map(|(id, _)| *id).collect();
         for id in ids {
             self.watchers.remove(&id);
+            self.ended.insert(id);
             self.send(WatchResponse {
                 header: Some(self.api.header(self.known)),
                 watch_id: id,
                 canceled: true,
                 compact_revision: compacted.to_wire(),
-                cancel_reason: MvccError::Compacted(compacted).to_string(),
                 ..WatchResponse::default()
             })
             .await?;
@@ -287,11 +297,13 @@ impl Stream {
 impl Watcher {
     /// Starts at the revision that is asked for, or with what comes after now.
     fn new(create: &WatchCreateRequest, now: Revision) -> Self {
-        let next = match Revision::from_wire(create.start_revision) {
-            Revision::ZERO => now.next(),
-            start => start,
+        let next = match create.start_revision {
+            ..=0 => now.next(),
+            start => Revision::from_wire(start),
         };
-        let keys = KeyRange::from_wire(create.key.clone(), create.range_end.clone());
+        // No key at all is the smallest one (as etcd).
+        let key = if create.key.is_empty() { vec![0] } else { create.key.clone() };
+        let keys = KeyRange::from_wire(key, create.range_end.clone());
         let options = Options {
             filters: create.filters().collect(),
             previous: create.prev_kv.into(),
@@ -327,7 +339,10 @@ impl Watcher {
             What::Put(kv) => (EventType::Put, to_wire(kv)),
             What::Delete(key) => (EventType::Delete, tombstone(key, revision)),
         };
-        let prev = change.prev.as_ref().filter(|_| self.options.previous == Wish::Yes);
+        // A key that is created was nothing, even when its transaction deleted it before (as etcd).
+        let created = change.what.kv().is_some_and(|kv| kv.created == kv.modified);
+        let told = self.options.previous == Wish::Yes && !created;
+        let prev = change.prev.as_ref().filter(|_| told);
         mvccpb::Event { r#type: what.into(), kv: Some(kv), prev_kv: prev.map(|kv| to_wire(kv)) }
     }
 }

@@ -332,7 +332,10 @@ impl Job {
     }
 }
 
-fn fill<D: Disk>(mut rewrite: Rewrite<D>, image: &Image) -> Result<Ready<D>, JournalError> {
+pub(super) fn fill<D: Disk>(
+    mut rewrite: Rewrite<D>,
+    image: &Image,
+) -> Result<Ready<D>, JournalError> {
     for payload in record::payloads(image) {
         rewrite.add(&payload)?;
     }

@@ -119,6 +119,25 @@ impl Etcd {
         etcd
     }
 
+    /// Starts an etcd with what was restored into this folder.
+    pub(crate) async fn start_restored(data: PathBuf) -> Self {
+        let address = free_address();
+        let client = format!("http://{address}");
+        let flags = vec![
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            // The peers' address is what `etcdctl snapshot restore` wrote down; nobody comes.
+            format!("--listen-peer-urls=http://{}", free_address()),
+            format!("--data-dir={}", data.display()),
+            "--log-level=error".to_owned(),
+            "--logger=zap".to_owned(),
+        ];
+        let child = spawn_etcd(&flags);
+        let etcd = Self { address, _dir: tempfile::tempdir().unwrap(), flags, child };
+        wait_ready(&client_of(etcd.address)).await;
+        etcd
+    }
+
     pub(crate) fn start_unready(scheme: &str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (address, peer) = (free_address(), free_address());

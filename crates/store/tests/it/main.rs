@@ -6,8 +6,11 @@
 mod auth;
 mod backend;
 mod contract;
+mod differential;
 mod etcdctl;
+mod migrate;
 mod proxy;
 mod server;
+mod snapshot;
 mod tls;
 mod watch;

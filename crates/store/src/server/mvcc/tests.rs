@@ -43,6 +43,23 @@ fn a_transaction_is_one_revision_however_much_it_changes() {
 }
 
 #[test]
+fn watchers_hear_what_was_before_the_transaction_however_often_it_changes_a_key() {
+    let mut mvcc = Mvcc::new();
+    put(&mut mvcc, "a", "old");
+    mvcc.write(|txn| {
+        txn.delete(&one("a"));
+        txn.put(b"a", b"new".to_vec(), None);
+        txn.delete(&one("a"));
+    });
+
+    let commit = &mvcc.since(rev(3), 1).unwrap()[0];
+
+    let before = commit.changes.iter().map(|change| change.prev.as_ref().unwrap().value.clone());
+    assert_eq!(before.collect::<Vec<_>>(), [b"old", b"old", b"old"]);
+    assert_eq!(Mvcc::load(image(&mvcc)), Ok(mvcc), "and so after a restart");
+}
+
+#[test]
 fn what_changes_nothing_makes_no_revision() {
     let mut mvcc = Mvcc::new();
     assert!(delete(&mut mvcc, &one("a")).is_none());

@@ -6,7 +6,7 @@ use super::Refused;
 use crate::{
     contract::Revision,
     proto::etcdserverpb::{
-        PutRequest, RangeRequest, RequestOp, TxnRequest,
+        DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
         range_request::{SortOrder, SortTarget},
         request_op::Request,
     },
@@ -54,8 +54,8 @@ pub(in crate::server) enum Needs {
 pub(in crate::server) fn check_txn(request: &TxnRequest, max_ops: usize) -> Result<Needs, Refused> {
     // A tree of transactions is bounded as a whole too: finding duplicates is quadratic.
     check_txn_form(request, max_ops, &mut max_ops.saturating_mul(MAX_NESTED))?;
-    let puts = !Writes::of(&request.success)?.puts.is_empty()
-        || !Writes::of(&request.failure)?.puts.is_empty();
+    let (success, failure) = (Writes::of(&request.success)?, Writes::of(&request.failure)?);
+    let puts = !success.puts.is_empty() || !failure.puts.is_empty();
     Ok(if puts { Needs::Space } else { Needs::Nothing })
 }
 
@@ -80,7 +80,7 @@ fn check_txn_form(request: &TxnRequest, max_ops: usize, left: &mut usize) -> Res
     Ok(())
 }
 
-/// The keys that a branch may write. None may be written twice in one revision.
+/// The keys that a branch may write. None may be put twice in one revision, nor put and deleted.
 #[derive(Default)]
 struct Writes {
     puts: BTreeSet<Vec<u8>>,
@@ -88,42 +88,58 @@ struct Writes {
 }
 
 impl Writes {
+    /// Looks in etcd's order: what a transaction within deletes is held only against what comes after it
+    /// (etcd API: `checkIntervals`).
     fn of(ops: &[RequestOp]) -> Result<Self, Refused> {
+        let requests = || ops.iter().filter_map(|op| op.request.as_ref());
         let mut writes = Self::default();
-        for op in ops {
-            match &op.request {
-                Some(Request::RequestPut(put)) => {
-                    let key = put.key.clone();
-                    writes.add(Self { puts: [key].into(), deletes: Vec::new() })?;
-                }
-                Some(Request::RequestDeleteRange(delete)) => {
-                    let range = KeyRange::from_wire(delete.key.clone(), delete.range_end.clone());
-                    writes.add(Self { puts: BTreeSet::new(), deletes: vec![range] })?;
-                }
-                Some(Request::RequestTxn(nested)) => {
-                    // One of the two is done, so they may write the same.
-                    let mut either = Self::of(&nested.success)?;
-                    let other = Self::of(&nested.failure)?;
-                    either.puts.extend(other.puts);
-                    either.deletes.extend(other.deletes);
-                    writes.add(either)?;
-                }
-                Some(Request::RequestRange(_)) | None => {}
+        for request in requests() {
+            if let Request::RequestDeleteRange(delete) = request {
+                writes.deletes.push(deleted(delete));
+            }
+        }
+        for request in requests() {
+            if let Request::RequestTxn(nested) = request {
+                writes.add_either(Self::of(&nested.success)?, Self::of(&nested.failure)?)?;
+            }
+        }
+        for request in requests() {
+            if let Request::RequestPut(put) = request {
+                writes.add_put(put.key.clone())?;
             }
         }
         Ok(writes)
     }
 
-    fn add(&mut self, other: Self) -> Result<(), Refused> {
-        let twice = !self.puts.is_disjoint(&other.puts)
-            || covers(&self.deletes, &other.puts)
-            || covers(&other.deletes, &self.puts);
-        if twice {
+    /// One of the two is done, so they may write the same.
+    fn add_either(&mut self, then: Self, otherwise: Self) -> Result<(), Refused> {
+        let only: Vec<_> = otherwise.puts.difference(&then.puts).cloned().collect();
+        if covers(&self.deletes, &otherwise.puts) {
             return Err(Refused::DuplicateKey);
         }
-        self.puts.extend(other.puts);
-        self.deletes.extend(other.deletes);
+        for key in then.puts.into_iter().chain(only) {
+            self.add_put(key)?;
+        }
+        self.deletes.extend(then.deletes);
+        self.deletes.extend(otherwise.deletes);
         Ok(())
+    }
+
+    fn add_put(&mut self, key: Vec<u8>) -> Result<(), Refused> {
+        let deleted = self.deletes.iter().any(|range| range.contains(&key));
+        if deleted || !self.puts.insert(key) {
+            return Err(Refused::DuplicateKey);
+        }
+        Ok(())
+    }
+}
+
+/// Returns what etcd takes a deletion for when it looks for duplicates: to the end (a zero byte) is
+/// nothing at all.
+fn deleted(delete: &DeleteRangeRequest) -> KeyRange {
+    match delete.range_end.as_slice() {
+        [] => KeyRange::One(delete.key.clone()),
+        end => KeyRange::Span(delete.key.clone(), end.to_vec()),
     }
 }
 
