@@ -21,7 +21,7 @@ use clap::{Args, Subcommand};
 use crate::{
     capture::{Capture, Frame, Pcap},
     control::{self, Client, Reply, Request, Status},
-    topology::{Faults, LinkAt, Name, Topology},
+    topology::{Faults, LinkAt, Name, Stores, Topology},
     world::stage,
 };
 
@@ -45,11 +45,17 @@ enum Command {
     Up {
         /// The topology file
         file: PathBuf,
+        /// What is run where the topology says `store`
+        #[arg(long, value_enum, default_value_t)]
+        store: Stores,
     },
     /// Plays a topology: up, its steps, what must hold, down
     Run {
         /// The topology file
         file: PathBuf,
+        /// What is run where the topology says `store`
+        #[arg(long, value_enum, default_value_t)]
+        store: Stores,
         /// Leaves the lab running when something does not hold
         #[arg(long)]
         keep: bool,
@@ -151,8 +157,8 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up { file } => up(&file),
-        Command::Run { file, keep } => run::run(&file, keep.into()),
+        Command::Up { file, store } => up(&file, store),
+        Command::Run { file, store, keep } => run::run(&file, store, keep.into()),
         Command::Exec { which, place, command } => exec(&which.client()?, place, command),
         Command::Capture { which, link, count, seconds, vxlan, pcap } => {
             let show = if vxlan { Show::Vxlan } else { Show::All };
@@ -176,8 +182,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     }
 }
 
-fn up(file: &std::path::Path) -> Result<ExitCode> {
+fn up(file: &std::path::Path, stores: Stores) -> Result<ExitCode> {
     let (topology, text) = Topology::read(file)?;
+    let topology = topology.upon(stores);
     let mut lines = start::Lines::default();
     start::start(&topology, &text, stage::Life::OfItsOwn, &mut lines)?;
     println!("\n{} is up. russet lab exec NODE -- COMMAND, russet lab down", topology.name);
@@ -347,6 +354,8 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 const EXAMPLES: &str = "\
 Examples:
   russet lab run docs/lab/three-nodes.yaml   three nodes, their steps, and what must hold
+  russet lab run --store etcd docs/lab/three-nodes.yaml
+                                             the same, upon a real etcd
   russet lab up docs/lab/host-gw.yaml        a cluster to play with
   russet lab exec a -- ip route              in a pod
   russet lab capture n1/eth0 --vxlan         the headers of VXLAN packets, outer and inner

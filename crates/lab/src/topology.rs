@@ -42,6 +42,18 @@ pub struct Topology {
     pub wired: Option<HandWired>,
     pub steps: Vec<Step>,
     pub expect: Vec<Expect>,
+    /// What is run where the topology says `store`.
+    pub stores: Stores,
+}
+
+/// What is run where a topology says `store`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stores {
+    /// `russet store`, as written
+    #[default]
+    Store,
+    /// A real etcd in its place
+    Etcd,
 }
 
 /// One switch.
@@ -145,6 +157,25 @@ impl Topology {
     /// The JSON schema of topology files.
     pub fn schema() -> Value {
         schemars::schema_for!(form::File).to_value()
+    }
+
+    /// The same cluster upon other stores. With etcd in its place the process is still called `store`, so every
+    /// step that speaks of it means etcd now; the lab's name differs, so that both can be up.
+    #[must_use]
+    pub fn upon(mut self, stores: Stores) -> Self {
+        self.stores = stores;
+        if stores == Stores::Store {
+            return self;
+        }
+        let programs = self.nodes.iter_mut().flat_map(|node| &mut node.programs);
+        for program in programs.filter(|program| program.kind == ProgramKind::Store) {
+            program.kind = ProgramKind::Etcd;
+        }
+        if !self.needs.contains(&Need::Etcd) {
+            self.needs.push(Need::Etcd);
+        }
+        self.name = self.name.with_suffix("-etcd");
+        self
     }
 
     pub fn node(&self, name: &str) -> Option<&Node> {

@@ -182,6 +182,8 @@ impl World {
     /// Puts a value into the store, from the node that it runs on.
     pub(crate) fn put(&self, key: &str, value: &str) -> Result<()> {
         let (node, at) = self.topology.store().ok_or_else(|| anyhow!("no node runs a store"))?;
+        // It may have been started a moment ago.
+        self.wait_for_store(node, at)?;
         let command = self.programs.put(at, key, value);
         let env = vec![("PATH".to_owned(), self.programs.search_path())];
         let done =

@@ -13,7 +13,7 @@ use anyhow::Result;
 use super::{down, is_watched, start};
 use crate::{
     scenario::{Lab, Teller},
-    topology::Topology,
+    topology::{Stores, Topology},
     world::stage::{self, Life},
 };
 
@@ -30,8 +30,9 @@ impl From<bool> for Afterwards {
     }
 }
 
-pub(super) fn run(file: &Path, afterwards: Afterwards) -> Result<ExitCode> {
+pub(super) fn run(file: &Path, stores: Stores, afterwards: Afterwards) -> Result<ExitCode> {
     let (topology, text) = Topology::read(file)?;
+    let topology = topology.upon(stores);
     let began = Instant::now();
     println!("{}", topology.name);
     if let Some(summary) = &topology.summary {

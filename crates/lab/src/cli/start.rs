@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{
     control::{self, Client},
     programs::Programs,
-    topology::Topology,
+    topology::{Stores, Topology},
     world::stage::{self, Life},
 };
 
@@ -55,7 +55,7 @@ pub(super) fn start(
         let name = &topology.name;
         bail!("{name} is up already; end it with: russet lab down --lab {name}");
     }
-    fresh(&dir, text)?;
+    fresh(&dir, text, topology.stores)?;
     let stage = if life == Life::WithStarter { "outer" } else { "outer-detached" };
     let line = Programs::beside_this_one()?.stage(stage, &dir);
     let (program, args) = line.split_first().ok_or_else(|| anyhow!("no program"))?;
@@ -75,11 +75,14 @@ pub(super) fn start(
 }
 
 /// An empty folder with the topology in it. What a lab that was killed left behind goes.
-fn fresh(dir: &Path, text: &str) -> Result<()> {
+fn fresh(dir: &Path, text: &str, stores: Stores) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
     }
     fs::create_dir(dir).with_context(|| format!("create {}", dir.display()))?;
+    if stores == Stores::Etcd {
+        fs::write(stage::stores_path(dir), "")?;
+    }
     Ok(fs::write(stage::topology_path(dir), text)?)
 }
 

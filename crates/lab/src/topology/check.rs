@@ -12,8 +12,8 @@ use russet_net::{Family, Mtu, Prefix};
 use serde_json::Value;
 
 use super::{
-    Fault, HandWired, Name, Node, Pod, Program, ProgramKind, ROUTER, Subnet, Topology, form,
-    schema, tree::Tree,
+    Fault, HandWired, Name, Node, Pod, Program, ProgramKind, ROUTER, Stores, Subnet, Topology,
+    form, schema, tree::Tree,
 };
 
 /// Makes a topology of a text, or tells every fault.
@@ -147,6 +147,7 @@ impl Meaning<'_> {
             wired: file.wired.and_then(|wired| self.wired(wired)),
             steps: file.steps,
             expect: file.expect,
+            stores: Stores::default(),
         };
         self.needs_a_store(&topology);
         if self.faults.is_empty() { Ok(topology) } else { Err(self.faults) }

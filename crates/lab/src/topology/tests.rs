@@ -19,6 +19,28 @@ fn a_small_file_gets_its_defaults() {
 }
 
 #[test]
+fn upon_etcd_the_store_keeps_its_name_and_the_lab_gets_another() {
+    let topology = parse(SMALL).unwrap();
+    let (name, steps) = (topology.name.to_string(), topology.steps.len());
+    let kinds = |topology: &Topology| {
+        let programs = topology.nodes.iter().flat_map(|node| &node.programs);
+        programs.map(|p| (p.name.to_string(), p.kind.clone())).collect::<Vec<_>>()
+    };
+    assert!(kinds(&topology).contains(&("store".to_owned(), ProgramKind::Store)));
+
+    let upon = topology.upon(Stores::Etcd);
+
+    assert!(kinds(&upon).contains(&("store".to_owned(), ProgramKind::Etcd)));
+    assert!(!kinds(&upon).iter().any(|(_, kind)| *kind == ProgramKind::Store));
+    assert!(upon.needs.contains(&Need::Etcd));
+    assert_eq!(upon.name.to_string(), format!("{name}-etcd"));
+    assert_eq!(upon.steps.len(), steps);
+    let long: Name = "a".repeat(Name::MAX_LEN).parse().unwrap();
+    let suffixed = long.with_suffix("-etcd").to_string();
+    assert!(suffixed.ends_with("a-etcd") && suffixed.parse::<Name>().is_ok(), "{suffixed}");
+}
+
+#[test]
 fn every_fault_is_told_at_once_with_its_line() {
     let err = parse(
         "name: Bad

@@ -25,6 +25,12 @@ impl Name {
         debug_assert!(name.parse::<Self>().is_ok(), "{name:?}");
         Self(name.to_owned())
     }
+
+    /// This name with more behind it; its end gives way when both are too long together.
+    pub(crate) fn with_suffix(&self, suffix: &'static str) -> Self {
+        let room = Self::MAX_LEN.saturating_sub(suffix.len());
+        Self(self.0.chars().take(room).chain(suffix.chars()).collect())
+    }
 }
 
 impl FromStr for Name {

@@ -19,11 +19,21 @@ use rustix::{
 };
 
 use super::{World, server};
-use crate::{control, programs::Programs, space, topology::Topology};
+use crate::{
+    control,
+    programs::Programs,
+    space,
+    topology::{Stores, Topology},
+};
 
 /// The topology's copy in the lab's folder.
 pub(crate) fn topology_path(dir: &Path) -> PathBuf {
     dir.join("topology.yaml")
+}
+
+/// Says that etcd takes the store's place, when it is there.
+pub(crate) fn stores_path(dir: &Path) -> PathBuf {
+    dir.join("on-etcd")
 }
 
 /// What the supervisor says of itself.
@@ -107,7 +117,8 @@ fn supervisor(dir: &Path) -> Result<ExitCode> {
     die_with_parent()?;
     let listener = control::listen(dir)?;
     let text = fs::read_to_string(topology_path(dir)).context("read the topology")?;
-    let topology = Topology::parse("topology", &text)?;
+    let stores = if stores_path(dir).exists() { Stores::Etcd } else { Stores::Store };
+    let topology = Topology::parse("topology", &text)?.upon(stores);
     let world = match World::build(topology, dir, &mut |stretch| println!("+ {stretch}")) {
         Ok(world) => world,
         Err(err) => {
