@@ -6,6 +6,7 @@ mod client;
 mod cni;
 mod exit;
 mod get;
+mod migrate;
 mod output;
 mod path;
 mod status;
@@ -28,6 +29,8 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Runs the embedded datastore, or asks it things
     Store(store::StoreArgs),
+    /// Moves to Russet, or within it, while everything runs
+    Migrate(migrate::MigrateArgs),
     /// Shows how this node is: peers, leases, what is pending and why, what was repaired and who broke it
     Status(status::StatusArgs),
     /// Lists leases, routes or pods
@@ -59,6 +62,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => agent::run(args),
         Command::Store(args) => store::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Status(args) => status::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Path(args) => path::run(&args),
@@ -75,6 +79,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 const EXAMPLES: &str = "\
 Examples:
   russet store --listen 127.0.0.1:2379     a datastore for a laptop or a small cluster
+  russet migrate store --from http://127.0.0.1:2379 --to http://etcd-1:2379
+                                           its keys to another store, live
   russet agent --endpoint http://127.0.0.1:2379
                                            the agent of this node
   russet cni install                       the plugin and its configuration, for the container runtime
@@ -83,7 +89,8 @@ Examples:
   russet path 10.50.7.2 10.50.9.3          each hop, device, encapsulation and MTU
   russet lab run docs/lab/three-nodes.yaml three nodes on this machine, and what must hold
 
-Exit codes: 0 done; 1 it did not work; 2 wrong usage; 64 refused configuration; 69 the agent does not answer.";
+Exit codes: 0 done; 1 it did not work; 2 wrong usage; 64 refused configuration; 65 a file that cannot be used as
+it is; 69 the agent does not answer.";
 
 #[cfg(test)]
 mod tests {

@@ -6,13 +6,20 @@ use std::{
     process::Command,
 };
 
-/// One test for each topology file.
+/// One test for each topology file: `alone` as it is written, `both` a second time with a real etcd in the place of
+/// our store.
 macro_rules! topologies {
-    ($($folder:literal { $($name:ident $file:literal),+ $(,)? })+) => {
+    ($($folder:literal { $($stores:ident $name:ident $file:literal),+ $(,)? })+) => {
         $($(#[test]
         fn $name() {
-            holds(&root().join($folder).join($file));
+            holds(&root().join($folder).join($file), "store");
         })+)+
+
+        mod on_etcd {
+            use super::*;
+
+            $($(topologies!(@$stores $name $folder $file);)+)+
+        }
 
         /// A file that no test runs would be a promise that nobody checks.
         #[test]
@@ -20,47 +27,57 @@ macro_rules! topologies {
             $(assert_eq!(files(&root().join($folder)), sorted(&[$($file),+]), "{}", $folder);)+
         }
     };
+    (@both $name:ident $folder:literal $file:literal) => {
+        #[test]
+        fn $name() {
+            holds(&root().join($folder).join($file), "etcd");
+        }
+    };
+    (@alone $name:ident $folder:literal $file:literal) => {};
 }
 
 topologies! {
     "crates/cli/tests/topologies" {
-        a_killed_agent_loses_no_packet "agent-killed.yaml",
-        pods_live_and_are_added_while_the_store_is_away "store-away.yaml",
-        what_is_taken_away_comes_back "tampered.yaml",
-        what_is_not_ours_stays_as_it_is "strangers.yaml",
-        a_foreign_forward_chain_that_drops_is_named_and_passed "forward-drop.yaml",
-        a_bad_configuration_leaves_the_last_good_one_in_force "bad-config.yaml",
-        a_bad_configuration_does_not_replace_the_good_one_on_disk "bad-config-kept.yaml",
-        a_corrupt_lease_costs_only_its_own_peer "corrupt-lease.yaml",
-        an_emptied_store_removes_nothing "store-emptied.yaml",
-        a_store_that_is_wiped_while_it_is_watched_removes_nothing "store-wiped.yaml",
-        a_deleted_lease_is_taken_again "lease-deleted.yaml",
-        what_leaves_the_network_takes_the_node_s_address "masquerade.yaml",
-        ipv6_alone_works_with_our_own_keys "ipv6-alone.yaml",
-        a_real_etcd_serves_as_well "etcd.yaml",
-        both_families_go_without_a_tunnel "direct-dual.yaml",
-        a_node_that_left_unseen_is_swept_at_the_start "peer-left.yaml",
-        a_changed_vni_or_backend_leaves_nothing_behind "vni-changed.yaml",
-        what_stands_in_the_way_is_named_and_left "obstacles.yaml",
-        a_stranger_s_route_at_our_key_is_named_and_left "route-held.yaml",
-        pods_that_come_and_go_under_kills_leak_no_address "churn.yaml",
+        both a_killed_agent_loses_no_packet "agent-killed.yaml",
+        alone pods_live_and_are_added_while_the_store_is_away "store-away.yaml",
+        both what_is_taken_away_comes_back "tampered.yaml",
+        both what_is_not_ours_stays_as_it_is "strangers.yaml",
+        both a_foreign_forward_chain_that_drops_is_named_and_passed "forward-drop.yaml",
+        both a_bad_configuration_leaves_the_last_good_one_in_force "bad-config.yaml",
+        both a_bad_configuration_does_not_replace_the_good_one_on_disk "bad-config-kept.yaml",
+        both a_corrupt_lease_costs_only_its_own_peer "corrupt-lease.yaml",
+        both an_emptied_store_removes_nothing "store-emptied.yaml",
+        both a_store_that_is_killed_and_comes_back_is_not_noticed "store-restarted.yaml",
+        both a_store_that_is_killed_over_and_over_keeps_what_it_answered "store-killed.yaml",
+        both the_keys_move_to_another_store_while_agents_work "store-moved.yaml",
+        both a_store_that_is_wiped_while_it_is_watched_removes_nothing "store-wiped.yaml",
+        both a_deleted_lease_is_taken_again "lease-deleted.yaml",
+        both what_leaves_the_network_takes_the_node_s_address "masquerade.yaml",
+        both ipv6_alone_works_with_our_own_keys "ipv6-alone.yaml",
+        alone a_real_etcd_serves_as_well "etcd.yaml",
+        both both_families_go_without_a_tunnel "direct-dual.yaml",
+        both a_node_that_left_unseen_is_swept_at_the_start "peer-left.yaml",
+        both a_changed_vni_or_backend_leaves_nothing_behind "vni-changed.yaml",
+        both what_stands_in_the_way_is_named_and_left "obstacles.yaml",
+        both a_stranger_s_route_at_our_key_is_named_and_left "route-held.yaml",
+        both pods_that_come_and_go_under_kills_leak_no_address "churn.yaml",
     }
     "docs/lab" {
-        three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",
-        host_gw_reaches_without_a_tunnel "host-gw.yaml",
-        both_families_reach "dual-stack.yaml",
+        both three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",
+        both host_gw_reaches_without_a_tunnel "host-gw.yaml",
+        both both_families_reach "dual-stack.yaml",
     }
 }
 
-fn holds(file: &Path) {
+fn holds(file: &Path, store: &str) {
     let out = Command::new(env!("CARGO_BIN_EXE_russet"))
-        .args(["lab", "run"])
+        .args(["lab", "run", "--store", store])
         .arg(file)
         .output()
         .expect("start russet");
     assert!(
         out.status.success(),
-        "{}: {}\n{}\n{}",
+        "{} upon {store}: {}\n{}\n{}",
         file.display(),
         out.status,
         String::from_utf8_lossy(&out.stdout),

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
-use russet_store::{ClientConfig, ClientSettings, EtcdClient, WriteOutcome, config::Secret};
+use anyhow::Result;
+use clap::Subcommand;
+use russet_store::{EtcdClient, WriteOutcome};
+
+use super::{at::StoreAt, block_on};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -29,55 +31,9 @@ pub enum KeyCommand {
     },
 }
 
-/// Which store, and how to speak to it.
-#[derive(Args, Debug)]
-pub struct StoreAt {
-    /// An endpoint, `http://HOST:PORT` or `https://HOST:PORT`; may be given again
-    #[arg(
-        long = "endpoint",
-        value_name = "URL",
-        env = "RUSSET_ENDPOINTS",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:2379"
-    )]
-    endpoints: Vec<String>,
-    /// The authority of the servers' certificates (PEM)
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<std::path::PathBuf>,
-    /// Our certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "key_file")]
-    cert_file: Option<std::path::PathBuf>,
-    /// Our certificate's key (PEM)
-    #[arg(long, value_name = "FILE", requires = "cert_file")]
-    key_file: Option<std::path::PathBuf>,
-    #[arg(long, requires = "password")]
-    username: Option<String>,
-    #[arg(long, env = "RUSSET_STORE_PASSWORD", hide_env_values = true)]
-    password: Option<String>,
-}
-
-impl StoreAt {
-    fn client(self) -> Result<EtcdClient> {
-        let settings = ClientSettings {
-            endpoints: self.endpoints,
-            ca_file: self.ca_file,
-            cert_file: self.cert_file,
-            key_file: self.key_file,
-            username: self.username,
-            password: self.password.map(Secret::new),
-            request_timeout: None,
-        };
-        Ok(EtcdClient::new(&ClientConfig::read(&settings)?))
-    }
-}
-
 /// Does one thing to one key.
 pub fn run(command: KeyCommand) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    runtime.block_on(async {
+    block_on(async {
         match command {
             KeyCommand::Put { store, key, value } => {
                 store.client()?.put(key.as_bytes(), value.as_bytes()).await?;
