@@ -45,7 +45,7 @@ impl Store {
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let server = SocketAddr::from((SWITCH, PORT));
-        let args = ["store", "--listen", &server.to_string(), "--allow-plaintext"];
+        let args = ["store", "--memory", "--listen", &server.to_string(), "--allow-plaintext"];
         let log = folder.path().join("log");
         let mut program = Program::start(&site.switch, &programs.path("russet")?, &args, log)?;
         let mut client = program.wait(PATIENCE, || Etcd::connect(&site.switch, server).ok())?;

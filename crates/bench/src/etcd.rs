@@ -22,6 +22,10 @@ pub struct Etcd {
     next_stream: u32,
     /// How much the server still lets us send.
     window: i64,
+    /// Octets of messages that came.
+    received: u64,
+    /// The stream of the watch.
+    watching: u32,
 }
 
 impl Etcd {
@@ -32,10 +36,12 @@ impl Etcd {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(PREFACE)?;
-        stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
+        stream.write_all(&frame(SETTINGS, 0, 0, &LARGE_WINDOWS))?;
         // Answers are small and many: let the server send as many as it likes.
         stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()))?;
-        Ok(Self { stream, authority: server.to_string(), next_stream: 1, window: INITIAL_WINDOW })
+        let authority = server.to_string();
+        let (next_stream, window) = (1, INITIAL_WINDOW);
+        Ok(Self { stream, authority, next_stream, window, received: 0, watching: 0 })
     }
 
     /// Sets a key (etcd API: Put), under a lease unless that is zero.
@@ -62,12 +68,50 @@ impl Etcd {
         self.call("/etcdserverpb.Lease/LeaseGrant", &message).context("grant a lease")
     }
 
+    /// Reads every key with the prefix (etcd API: Range), and returns how many octets came.
+    pub fn range(&mut self, prefix: &str) -> Result<u64> {
+        let mut end = prefix.as_bytes().to_vec();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        let mut message = Vec::new();
+        octets(&mut message, 1, prefix.as_bytes());
+        octets(&mut message, 2, &end);
+        let before = self.received;
+        self.call("/etcdserverpb.KV/Range", &message).with_context(|| format!("range {prefix}"))?;
+        let received = self.received - before;
+        // What was read may be sent again.
+        let more = u32::try_from(received)?.to_be_bytes();
+        self.stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &more))?;
+        Ok(received)
+    }
+
+    /// Watches every key with the prefix (etcd API: Watch), on this connection from now on. Returns when
+    /// the server has said that it does.
+    pub fn watch(&mut self, prefix: &str) -> Result<()> {
+        let (mut create, mut request) = (Vec::new(), Vec::new());
+        octets(&mut create, 1, prefix.as_bytes());
+        octets(&mut create, 2, &[0]);
+        octets(&mut request, 1, &create);
+        let id = self.next_stream;
+        self.next_stream += 2;
+        let mut out = frame(HEADERS, END_HEADERS, id, &self.headers("/etcdserverpb.Watch/Watch"));
+        out.extend(frame(DATA, 0, id, &prefixed(&request)?));
+        self.stream.write_all(&out)?;
+        self.watching = id;
+        self.next_event()
+    }
+
+    /// Waits for the next answer of the watch.
+    pub fn next_event(&mut self) -> Result<()> {
+        while !self.read_frame(self.watching)?.0 {}
+        Ok(())
+    }
+
     fn call(&mut self, path: &str, message: &[u8]) -> Result<()> {
         let id = self.next_stream;
         self.next_stream += 2;
-        let mut body = vec![0];
-        body.extend_from_slice(&u32::try_from(message.len())?.to_be_bytes());
-        body.extend_from_slice(message);
+        let body = prefixed(message)?;
         let mut out = frame(HEADERS, END_HEADERS, id, &self.headers(path));
         out.extend(frame(DATA, END_STREAM, id, &body));
         let needed = i64::try_from(body.len())?;
@@ -107,6 +151,9 @@ impl Etcd {
             RST_STREAM | GOAWAY => bail!("the store ended the connection"),
             _ => {}
         }
+        if kind == DATA {
+            self.received += u64::try_from(body.len())?;
+        }
         let ours = stream == id && matches!(kind, DATA | HEADERS);
         Ok((ours && kind == DATA && body.len() >= 5, ours && flags & END_STREAM != 0))
     }
@@ -122,6 +169,14 @@ impl Etcd {
         text(&mut block, "trailers");
         block
     }
+}
+
+/// A message as gRPC frames it: not compressed, with its length.
+fn prefixed(message: &[u8]) -> Result<Vec<u8>> {
+    let mut body = vec![0];
+    body.extend_from_slice(&u32::try_from(message.len())?.to_be_bytes());
+    body.extend_from_slice(message);
+    Ok(body)
 }
 
 /// A header whose name is in the static table, not to be remembered (RFC 7541 §6.2.2).
@@ -169,6 +224,8 @@ fn varint(message: &mut Vec<u8>, mut value: u64) {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// SETTINGS_INITIAL_WINDOW_SIZE of 2^31 - 1 (RFC 9113 §6.5.2).
+const LARGE_WINDOWS: [u8; 6] = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of a connection, until the server says otherwise (RFC 9113 §6.9.2).
 const INITIAL_WINDOW: i64 = 65_535;

@@ -6,6 +6,7 @@ mod memory;
 mod path;
 mod repair;
 mod scale;
+mod store;
 
 pub use self::burst::be_bare;
 
@@ -33,6 +34,8 @@ pub enum Name {
     Idle,
     /// How long a tampered object stays away
     Repair,
+    /// `russet store` beside etcd: puts, ranges, watchers, memory, start
+    Store,
 }
 
 /// What every figure needs to know.
@@ -80,6 +83,7 @@ impl Name {
             Self::Memory => memory::measure(setup),
             Self::Idle => memory::measure_idle(setup),
             Self::Repair => repair::measure(setup),
+            Self::Store => store::measure(setup),
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct Baseline {
 pub enum Unit {
     Seconds,
     BitsPerSecond,
+    /// Requests in a second.
+    PerSecond,
     Octets,
     /// Of one core.
     Share,
@@ -170,6 +172,7 @@ impl Unit {
             Self::Seconds if value < 1.0 => format!("{:.2} ms", value * 1e3),
             Self::Seconds => format!("{value:.2} s"),
             Self::BitsPerSecond => format!("{:.2} Gbit/s", value / 1e9),
+            Self::PerSecond => format!("{value:.0}/s"),
             Self::Octets => format!("{:.1} MB", value / 1e6),
             Self::Share => format!("{:.3} %", value * 100.0),
             Self::Count => format!("{value:.0}"),
