@@ -1,9 +1,10 @@
-//! Russet's own tooling: `cargo xtask demo|test|bench|ci|setup`.
+//! Russet's own tooling: `cargo xtask demo|test|bench|fuzz|ci|setup`.
 //!
 //! `setup` knows which programs the tests need and where Debian has them, `run` starts other programs and
-//! says what it starts, `layers` holds the crates to the architecture's map.
+//! says what it starts, `fuzz` looks for bytes that break a target, `layers` holds the crates to the architecture's map.
 
 mod demo;
+mod fuzz;
 mod layers;
 mod run;
 mod setup;
@@ -36,6 +37,14 @@ enum Task {
         /// Names of figures; all when none is given
         figures: Vec<String>,
     },
+    /// Looks for bytes that break a target, guided by coverage (needs cargo-fuzz)
+    Fuzz {
+        /// A target of fuzz/src/lib.rs
+        target: String,
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// What CI runs: formatting, lints, documentation, tests
     Ci,
     /// Installs what the tests need, and nothing else
@@ -57,6 +66,7 @@ fn dispatch(task: Task) -> Result<()> {
         Task::Demo => demo::run(),
         Task::Test { filter } => test(filter.as_deref()),
         Task::Bench { figures } => bench(&figures),
+        Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Task::Ci => ci(),
         Task::Setup => setup::install(),
     }
