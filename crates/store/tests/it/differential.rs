@@ -14,7 +14,7 @@ mod calls;
 mod sides;
 mod watches;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use calls::{Call, Generator};
 use sides::Sides;
@@ -40,14 +40,14 @@ struct Run {
     sides: Sides,
     watches: Watches,
     generator: Generator,
-    counts: std::collections::BTreeMap<&'static str, u64>,
+    counts: BTreeMap<&'static str, u64>,
 }
 
 impl Run {
     async fn start(seed: u64) -> Self {
         let sides = Sides::start().await;
         let watches = Watches::open(&sides).await;
-        let (generator, counts) = (Generator::new(seed), Default::default());
+        let (generator, counts) = (Generator::new(seed), BTreeMap::new());
         Self { seed, sides, watches, generator, counts }
     }
 

@@ -128,10 +128,8 @@ impl Generator {
 
     fn range(&mut self) -> RangeRequest {
         let (key, range_end) = self.key_and_end();
-        let sometimes = |generator: &mut Self| match generator.chance(4) {
-            true => generator.revision_near(),
-            false => 0,
-        };
+        let sometimes =
+            |generator: &mut Self| if generator.chance(4) { generator.revision_near() } else { 0 };
         RangeRequest {
             key,
             range_end,
@@ -192,7 +190,6 @@ impl Generator {
 
     fn op(&mut self, depth: usize) -> RequestOp {
         let request = match self.pick(12) {
-            0..4 => Some(Request::RequestPut(self.put())),
             4..7 => Some(Request::RequestRange(self.range())),
             7..10 => Some(Request::RequestDeleteRange(self.delete())),
             10 if depth > 0 => Some(Request::RequestTxn(self.txn(depth - 1))),
