@@ -127,7 +127,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode> {
     raise_descriptor_limit();
     block_on(async {
         let stop = until_asked_to_stop()?;
-        let listener = tokio::net::TcpListener::bind(args.listen).await;
+        let listener = server::listen(args.listen);
         let listener = listener.with_context(|| format!("listen on {}", args.listen))?;
         if let Keep::File(file) = &config.keep {
             make_folder_of(file)?;

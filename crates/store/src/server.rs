@@ -39,7 +39,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router};
 
 use self::connections::Connections;
@@ -179,6 +179,19 @@ impl std::fmt::Debug for MutualTls {
     }
 }
 
+/// Listens with as long a queue as the system allows: a crowd that connects at once, as all agents do when a
+/// store comes back, overflows the usual 1,024, and the kernel then resets some of them.
+///
+/// # Errors
+///
+/// When the address cannot be had, or outside a runtime.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LONGEST_QUEUE)
+}
+
 /// Serves the store on `listener` until `shutdown` is ready, then ends every stream and waits a
 /// little for the requests that run.
 ///
@@ -267,6 +280,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that does not come to an end with TLS gives its place back.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The kernel takes less when `net.core.somaxconn` says so.
+const LONGEST_QUEUE: u32 = 65_535;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

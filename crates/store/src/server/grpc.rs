@@ -77,7 +77,7 @@ pub(crate) fn routes(
         .add_service(maintenance_server::MaintenanceServer::new(api.clone()))
         .add_service(auth_server::AuthServer::new(api));
     let calls = std::mem::take(routes.axum_router_mut());
-    *routes.axum_router_mut() = calls.merge(super::http::routes(owner));
+    *routes.axum_router_mut() = calls.reset_fallback().merge(super::http::routes(owner));
     server.add_routes(routes)
 }
 

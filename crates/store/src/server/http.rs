@@ -4,10 +4,11 @@
 
 use axum::{
     Router,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
     routing::get,
 };
+use tonic::Status;
 
 use super::{grpc::API_VERSION, owner::Handle};
 
@@ -17,6 +18,7 @@ pub(crate) fn routes(owner: &Handle) -> Router {
     Router::new()
         .route("/health", get(move || health(owner.clone())))
         .route("/version", get(|| async { json(StatusCode::OK, version()) }))
+        .fallback(unknown)
 }
 
 /// Healthy is a store that takes puts (etcd: `/health` says false while there is an alarm).
@@ -24,6 +26,15 @@ async fn health(owner: Handle) -> impl IntoResponse {
     let healthy = owner.facts().await.is_ok_and(|facts| !facts.full);
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, format!(r#"{{"health":"{healthy}"}}"#))
+}
+
+/// A path that is neither a call nor a page, in the words of whoever asks.
+async fn unknown(headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+        return Status::unimplemented("").into_http();
+    }
+    StatusCode::NOT_FOUND.into_response()
 }
 
 fn version() -> String {

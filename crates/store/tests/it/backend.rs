@@ -11,9 +11,9 @@ use std::{
 
 use russet_store::{
     ClientConfig, EtcdClient, Watch, WatchEvent,
-    server::{Keep, Limits, ServerConfig, serve},
+    server::{Keep, Limits, ServerConfig, listen, serve},
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle};
 
 /// A running server of either kind.
 pub(crate) enum Backend {
@@ -81,7 +81,7 @@ impl Ours {
     }
 
     pub(crate) async fn start_at(config: ServerConfig, address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = listen(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {

@@ -8,6 +8,7 @@ mod backend;
 mod contract;
 mod differential;
 mod etcdctl;
+mod hostile;
 mod migrate;
 mod proxy;
 mod server;

@@ -342,7 +342,7 @@ fn cluster(number: u64) -> ServerConfig {
     ServerConfig { cluster: Some(number), ..ServerConfig::default() }
 }
 
-fn request(prefixes: &[&str]) -> WatchRequest {
+pub(crate) fn request(prefixes: &[&str]) -> WatchRequest {
     let prefixes = prefixes.iter().map(|prefix| prefix.as_bytes().to_vec()).collect();
     WatchRequest { prefixes, sentinel: None }
 }
