@@ -64,7 +64,7 @@ const SCRIPT: &[Typed] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_is_answered_as_by_etcd() {
-    let (ours, etcd) = (Ours::start(ServerConfig::default()).await, Etcd::start(&[]).await);
+    let (ours, etcd) = (Ours::start(ServerConfig::default()), Etcd::start(&[]).await);
     for (args, stdin) in SCRIPT {
         let mine = etcdctl_any(ours.address, args, stdin).await;
         let theirs = etcdctl_any(etcd.address, args, stdin).await;
@@ -78,7 +78,7 @@ async fn etcdctl_is_answered_as_by_etcd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_grants_uses_and_revokes_leases_as_with_etcd() {
-    let (ours, etcd) = (Ours::start(ServerConfig::default()).await, Etcd::start(&[]).await);
+    let (ours, etcd) = (Ours::start(ServerConfig::default()), Etcd::start(&[]).await);
     let mine = lease_session(ours.address).await;
     assert_eq!(mine, lease_session(etcd.address).await);
     assert!(mine.iter().any(|text| text.contains("remaining(")), "{mine:#?}");
@@ -86,7 +86,7 @@ async fn etcdctl_grants_uses_and_revokes_leases_as_with_etcd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_watches_as_with_etcd() {
-    let (ours, etcd) = (Ours::start(ServerConfig::default()).await, Etcd::start(&[]).await);
+    let (ours, etcd) = (Ours::start(ServerConfig::default()), Etcd::start(&[]).await);
     let mine = watch_session(ours.address).await;
     assert_eq!(mine, watch_session(etcd.address).await);
     let history = ["PUT", "/k/a", "1", "PUT", "/k/a", "1", "/k/a", "2"];
@@ -95,7 +95,7 @@ async fn etcdctl_watches_as_with_etcd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_sees_one_member_and_its_status() {
-    let ours = Ours::start(ServerConfig::default()).await;
+    let ours = Ours::start(ServerConfig::default());
     let members = etcdctl(ours.address, &["member", "list"], "").await;
     assert!(members.contains("started, russet"), "{members}");
     assert!(members.contains(&ours.address.to_string()), "{members}");

@@ -44,7 +44,7 @@ async fn grpc_s_own_health_service_says_serving(backend: Backend) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_store_is_not_healthy() {
     let limits = Limits { store_bytes: 20_000, ..Limits::default() };
-    let backend = Backend::Ours(Ours::start(Ours::limited(limits)).await);
+    let backend = Backend::Ours(Ours::start(Ours::limited(limits)));
     let client = backend.client();
     for n in 0..40 {
         let _ = client.put(&[n], &[0; 1_000]).await;
@@ -55,7 +55,7 @@ async fn a_full_store_is_not_healthy() {
 /// Messages that are none, each with etcd's code; the servers go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_message_is_refused_as_by_etcd() {
-    let (ours, etcd) = (Ours::start(ServerConfig::default()).await, Etcd::start(&[]).await);
+    let (ours, etcd) = (Ours::start(ServerConfig::default()), Etcd::start(&[]).await);
     let (mine, theirs) = (RawClient::new(ours.address), RawClient::new(etcd.address));
     let messages: [(&str, Vec<u8>); 7] = [
         ("a length beyond the end", vec![0x0a, 9, 1]),
@@ -89,7 +89,7 @@ async fn a_malformed_message_is_refused_as_by_etcd() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_are_no_http_end_their_own_connection_alone() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let ours = Ours::start(ServerConfig::default()).await;
+    let ours = Ours::start(ServerConfig::default());
     let frame = |kind: u8, stream: u8, payload: &[u8]| {
         let length = u8::try_from(payload.len()).unwrap();
         [PREFACE, &[0, 0, length, kind, 0, 0, 0, 0, stream], payload].concat()
@@ -121,7 +121,7 @@ async fn bytes_that_are_no_http_end_their_own_connection_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_too_many_is_closed_and_a_mute_one_gives_its_place_back() {
     let limits = Limits { connections: 3, silence: Duration::from_secs(1), ..Limits::default() };
-    let ours = Ours::start(Ours::limited(limits)).await;
+    let ours = Ours::start(Ours::limited(limits));
     let client = client_of(ours.address);
     client.put(b"/a", b"1").await.unwrap();
     let mut mute = Vec::new();
@@ -149,7 +149,7 @@ async fn a_connection_too_many_is_closed_and_a_mute_one_gives_its_place_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_connections_are_all_served_and_mute_ones_are_not_noticed() {
     raise_descriptor_limit();
-    let ours = Ours::start(ServerConfig::default()).await;
+    let ours = Ours::start(ServerConfig::default());
     let mut mute = Vec::new();
     for _ in 0..500 {
         mute.push(TcpStream::connect(ours.address).await.unwrap());
@@ -173,7 +173,7 @@ async fn a_thousand_connections_are_all_served_and_mute_ones_are_not_noticed() {
 async fn five_thousand_watchers_hear_the_same() {
     const STREAMS: usize = 10;
     const EACH: i64 = 500;
-    let ours = Ours::start(ServerConfig::default()).await;
+    let ours = Ours::start(ServerConfig::default());
     let client = client_of(ours.address);
     let mut streams = Vec::new();
     for _ in 0..STREAMS {
@@ -206,7 +206,7 @@ async fn five_thousand_watchers_hear_the_same() {
 /// A watcher whose client sends a request a second hears as fast as any other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_dribbles_its_bytes_holds_nobody_back() {
-    let ours = Ours::start(ServerConfig::default()).await;
+    let ours = Ours::start(ServerConfig::default());
     let mut slow = TcpStream::connect(ours.address).await.unwrap();
     let client = client_of(ours.address);
     let mut watch = watch_of(&client).await;

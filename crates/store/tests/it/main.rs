@@ -11,6 +11,7 @@ mod etcdctl;
 mod hostile;
 mod migrate;
 mod proxy;
+mod python;
 mod server;
 mod snapshot;
 mod tls;

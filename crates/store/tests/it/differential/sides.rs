@@ -42,7 +42,7 @@ impl Sides {
         let dir = tempfile::tempdir().unwrap();
         let keep = Keep::File(dir.path().join("store.db"));
         let config = ServerConfig { keep, ..ServerConfig::default() };
-        let ours = Ours::start(config.clone()).await;
+        let ours = Ours::start(config.clone());
         let process = Etcd::start(&[]).await;
         let (left, right) = (Side::new(ours.address), Side::new(process.address));
         Self { ours: left, etcd: right, running: Some(ours), process, config, _dir: dir }
@@ -53,7 +53,7 @@ impl Sides {
         let address = ours.address;
         ours.stop().await;
         self.process.restart();
-        self.running = Some(Ours::start_at(self.config.clone(), address).await);
+        self.running = Some(Ours::start_at(self.config.clone(), address));
         wait_ready(&client_of(self.process.address)).await;
         wait_ready(&client_of(address)).await;
         self.ours = Side::new(address);
