@@ -242,7 +242,24 @@ pub(crate) async fn etcdctl(address: SocketAddr, args: &[&str], stdin: &str) -> 
 /// Runs `etcdctl` and returns whether it succeeded and what it printed, errors included.
 pub(crate) async fn etcdctl_any(address: SocketAddr, args: &[&str], stdin: &str) -> (bool, String) {
     use tokio::io::AsyncWriteExt;
-    let mut child = tokio::process::Command::new("etcdctl")
+    let mut child = start_etcdctl(address, args);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(stdin.as_bytes()).await.unwrap();
+    drop(input);
+    what_it_said(child, EVENTUALLY).await
+}
+
+/// The same for what takes long.
+pub(crate) async fn etcdctl_within(
+    address: SocketAddr,
+    args: &[&str],
+    within: Duration,
+) -> (bool, String) {
+    what_it_said(start_etcdctl(address, args), within).await
+}
+
+fn start_etcdctl(address: SocketAddr, args: &[&str]) -> tokio::process::Child {
+    tokio::process::Command::new("etcdctl")
         .env("ETCDCTL_API", "3")
         // Without `http://`: etcdctl 3.4 would put it into the `:authority` of some calls, which the
         // HTTP/2 library of our server refuses as malformed.
@@ -253,12 +270,12 @@ pub(crate) async fn etcdctl_any(address: SocketAddr, args: &[&str], stdin: &str)
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("the program etcdctl (package etcd-client) must be installed");
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(stdin.as_bytes()).await.unwrap();
-    drop(input);
-    let output = tokio::time::timeout(EVENTUALLY, child.wait_with_output()).await;
-    let output = output.expect("etcdctl ends within 10 s").unwrap();
+        .expect("the program etcdctl (package etcd-client) must be installed")
+}
+
+async fn what_it_said(child: tokio::process::Child, within: Duration) -> (bool, String) {
+    let output = tokio::time::timeout(within, child.wait_with_output()).await;
+    let output = output.unwrap_or_else(|_| panic!("etcdctl ends within {within:?}")).unwrap();
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     (output.status.success(), text)

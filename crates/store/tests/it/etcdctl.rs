@@ -1,11 +1,11 @@
 //! Real `etcdctl` against our server, its words beside those that it has for etcd.
 
-use std::{net::SocketAddr, process::Stdio};
+use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::backend::{EVENTUALLY, Etcd, Ours, etcdctl, etcdctl_any};
-use russet_store::server::ServerConfig;
+use crate::backend::{EVENTUALLY, Etcd, Ours, etcdctl, etcdctl_any, etcdctl_within};
+use russet_store::server::{Keep, ServerConfig};
 
 /// What is typed: the arguments and the standard input.
 type Typed = (&'static [&'static str], &'static str);
@@ -101,6 +101,24 @@ async fn etcdctl_sees_one_member_and_its_status() {
     assert!(members.contains(&ours.address.to_string()), "{members}");
     let status = etcdctl(ours.address, &["endpoint", "status"], "").await;
     assert!(status.contains("3.4.0") && status.contains("true"), "{status}");
+}
+
+/// etcdctl's own load: 50 clients that write for a minute. Whether it was fast enough depends on who else uses the
+/// machine, so what counts here is that nothing was refused; figures are the bench's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_checks_performance_to_the_end() {
+    let (dir, keep) = (tempfile::tempdir().unwrap(), "store.db");
+    let keep = Keep::File(dir.path().join(keep));
+    let ours = Ours::start(ServerConfig { keep, ..ServerConfig::default() });
+    let args = ["check", "perf", "--auto-compact", "--auto-defrag"];
+    let (_, said) = etcdctl_within(ours.address, &args, Duration::from_mins(2)).await;
+    for told in ["Throughput", "Slowest request", "Stddev", "Compacting with revision"] {
+        assert!(said.contains(told), "{told} is missing in {said}");
+    }
+    assert!(!said.contains("error"), "{said}");
+    assert!(said.contains("Finished defragmenting"), "{said}");
+    let left = etcdctl(ours.address, &["get", "--prefix", "--keys-only", ""], "").await;
+    assert_eq!(left.trim(), "", "it takes its keys away");
 }
 
 /// Grants, attaches, looks, renews, revokes; returns what was printed with the lease's number hidden.
