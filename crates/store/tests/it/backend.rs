@@ -164,6 +164,14 @@ impl Etcd {
         self.child = spawn_etcd(&self.flags);
     }
 
+    /// Asks the server to end and starts it again with what it has on disk.
+    pub(crate) fn restart_in_peace(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn_etcd(&self.flags);
+    }
+
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
