@@ -1,15 +1,17 @@
-//! Russet's own tooling: `cargo xtask demo|test|bench|fuzz|ci|setup`.
+//! Russet's own tooling: `cargo xtask demo|test|bench|fuzz|vm-test|ci|setup`.
 //!
 //! `setup` knows which programs the tests need and where Debian has them, `run` starts other programs and
-//! says what it starts, `fuzz` looks for bytes that break a target, `layers` holds the crates to the architecture's map.
+//! says what it starts, `fuzz` looks for bytes that break a target, `vm` plays
+//! topologies on another kernel, `layers` holds the crates to the architecture's map.
 
 mod demo;
 mod fuzz;
 mod layers;
 mod run;
 mod setup;
+mod vm;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -45,6 +47,11 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Boots another kernel (emulated) and plays topologies there
+    VmTest {
+        /// Topology files; those that differ by kernel when none is given
+        topologies: Vec<PathBuf>,
+    },
     /// What CI runs: formatting, lints, documentation, tests
     Ci,
     /// Installs what the tests need, and nothing else
@@ -67,6 +74,7 @@ fn dispatch(task: Task) -> Result<()> {
         Task::Test { filter } => test(filter.as_deref()),
         Task::Bench { figures } => bench(&figures),
         Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
+        Task::VmTest { topologies } => vm::run(&topologies),
         Task::Ci => ci(),
         Task::Setup => setup::install(),
     }
@@ -91,5 +99,6 @@ fn ci() -> Result<()> {
     Cargo::new(["fmt", "--all", "--check"]).run()?;
     Cargo::new(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()?;
     Cargo::new(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
-    test(None)
+    test(None)?;
+    vm::run(&[])
 }

@@ -2,7 +2,11 @@
 //!
 //! Russet itself needs none of them.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -25,17 +29,34 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("python3", "python3", "scripts of the end-to-end tests"),
 ];
 
+/// What boots another kernel.
+const NEEDED_FOR_VM: &[(&str, &str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86", "the machine"),
+    ("cpio", "cpio", "its file system"),
+    ("strip", "binutils", "smaller programs"),
+    ("busybox", "busybox-static", "its shell"),
+    ("ip", "iproute2", "a second opinion within it"),
+    ("nft", "nftables", "a second opinion within it"),
+    ("conntrack", "conntrack", "a second opinion within it"),
+    ("unshare", "util-linux", "namespaces within it"),
+];
+
 /// A Python client of etcd's API, and what it forgets to ask for.
 const PYTHON_PACKAGES: &[&str] = &["etcd-sdk-python==0.0.7", "protobuf>=6"];
 
 /// Installs what is missing, or says which packages to install.
 pub fn install() -> Result<()> {
-    programs()?;
+    programs(NEEDED)?;
     python_client()
 }
 
-fn programs() -> Result<()> {
-    let missing: Vec<_> = NEEDED.iter().filter(|(program, ..)| !is_there(program)).collect();
+/// The same for `vm-test`.
+pub fn install_for_vm() -> Result<()> {
+    programs(NEEDED_FOR_VM)
+}
+
+fn programs(needed: &[(&str, &str, &str)]) -> Result<()> {
+    let missing: Vec<_> = needed.iter().filter(|(program, ..)| !is_there(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -47,7 +68,7 @@ fn programs() -> Result<()> {
         bail!("install these first: apt-get install {}", wanted.join(" "));
     }
     packages(&wanted)?;
-    match NEEDED.iter().find(|(program, ..)| !is_there(program)) {
+    match needed.iter().find(|(program, ..)| !is_there(program)) {
         Some((program, package, _)) => bail!("{package} is installed, yet there is no {program}"),
         None => Ok(()),
     }
@@ -91,14 +112,19 @@ fn apt(words: &[&str]) -> Result<()> {
     run(command)
 }
 
-/// Whether the program is on the path, or in the folders that a user's path may lack.
-fn is_there(program: &str) -> bool {
+/// Returns where a program is: on the path, or in the folders that a user's path may lack.
+pub fn find(program: &str) -> Result<PathBuf> {
     if program.starts_with('/') {
-        return Path::new(program).exists();
+        return Ok(program.into());
     }
     let path = env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/local/sbin"]);
-    folders.map(Path::new).any(|folder| folder.join(program).exists())
+    let mut places = folders.map(|folder| Path::new(folder).join(program));
+    places.find(|place| place.exists()).with_context(|| format!("there is no program {program}"))
+}
+
+fn is_there(program: &str) -> bool {
+    find(program).is_ok_and(|place| place.exists())
 }
 
 fn can_install() -> bool {
