@@ -26,6 +26,8 @@ pub(super) fn make(folder: &Path, kernel: &Kernel, topologies: &[PathBuf]) -> Re
     for name in PROGRAMS {
         tree.program(&crate::setup::find(name)?, Symbols::Kept)?;
     }
+    // busybox's own shell takes its own programs for every name, whatever lies on the path.
+    tree.named("sh", &crate::setup::find("dash")?)?;
     tree.modules(kernel)?;
     tree.topologies(topologies)?;
     tree.archive(&folder.join("initramfs"))
@@ -75,19 +77,25 @@ impl Tree {
     }
 
     fn program(&self, from: &Path, symbols: Symbols) -> Result<()> {
-        let name = from.file_name().context("a program's name")?;
-        let to = self.0.join("bin").join(name);
-        if to.is_symlink() {
-            fs::remove_file(&to)?;
-        }
-        // Through links: the real program, under the name that is asked for.
-        fs::copy(from, &to).with_context(|| format!("copy {}", from.display()))?;
+        let name = from.file_name().context("a program's name")?.to_string_lossy();
+        let to = self.named(&name, from)?;
         if symbols == Symbols::Stripped {
             let mut strip = Command::new("strip");
             strip.arg(&to);
             run(strip)?;
         }
-        libraries(from)?.iter().try_for_each(|library| self.library(library))
+        Ok(())
+    }
+
+    /// Copies a program with its libraries; through links, so it is the real one under this name.
+    fn named(&self, name: &str, from: &Path) -> Result<PathBuf> {
+        let to = self.0.join("bin").join(name);
+        if to.is_symlink() {
+            fs::remove_file(&to)?;
+        }
+        fs::copy(from, &to).with_context(|| format!("copy {}", from.display()))?;
+        libraries(from)?.iter().try_for_each(|library| self.library(library))?;
+        Ok(to)
     }
 
     /// At its own path, where the program looks for it.

@@ -62,6 +62,9 @@ impl Run {
         match &call {
             Call::Restart => {
                 self.compare_watches(index).await;
+                // etcd does again what came after the last write, and may accept what it had refused before the
+                // lease was granted that it wanted (docs/store.md).
+                self.ask(index, &Call::probe()).await;
                 self.sides.restart().await;
                 // What a restart changed, rather than some call after it.
                 self.ask(index, &Call::everything()).await;

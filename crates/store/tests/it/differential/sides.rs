@@ -52,8 +52,7 @@ impl Sides {
         let ours = self.running.take().unwrap();
         let address = ours.address;
         ours.stop().await;
-        // Not killed: etcd 3.4 then does again what it has not committed yet, and may accept what it had refused
-        // (docs/store.md).
+        // Not killed: etcd would do even more again.
         self.process.restart_in_peace();
         self.running = Some(Ours::start_at(self.config.clone(), address));
         wait_ready(&client_of(self.process.address)).await;
