@@ -8,10 +8,11 @@
 //!
 //! `env` reads the environment, `conf` the network configuration on standard input, `result` writes what a
 //! runtime reads and reads it back as a previous result, `wire` has the messages between plugin and agent,
-//! `spool` the form of a DEL that waits in a file for the agent. Every reader tells all faults at once.
+//! `spool` the form of a DEL that waits in a file for the agent, `flannel` the configuration of flannel's plugin. Every reader tells all faults at once.
 
 pub mod conf;
 pub mod env;
+pub mod flannel;
 pub mod result;
 pub mod spool;
 mod text;
@@ -174,8 +175,12 @@ pub fn version_json(asked: Version) -> String {
 }
 
 /// Checks a container's id or a network's name: it becomes part of a file's name, so nothing else is let
-/// through (CNI: container ID, network name).
-pub(crate) fn check_name(text: &str) -> Result<(), &'static str> {
+/// through (CNI: container ID, network name). A plugin's name becomes a path as well.
+///
+/// # Errors
+///
+/// With what is wrong with it.
+pub fn check_name(text: &str) -> Result<(), &'static str> {
     let first = text.bytes().next().ok_or("it is empty")?;
     if !first.is_ascii_alphanumeric() {
         return Err("it must begin with a letter or a digit");

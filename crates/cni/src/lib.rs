@@ -6,13 +6,21 @@
 //!                                   └▶ spool: a DEL that nobody could take
 //! ```
 //!
+//! Under the name `flannel` it is flannel's plugin instead: `flannel` adds what `subnet.env` says and hands on, `delegate`
+//! runs the plugin that does the work.
+//!
 //! `run` decides, `netns` enters the pod's namespace, `agent` asks, `spool` keeps a DEL for later, `install`
 //! puts the plugin and its network where runtimes look for them.
 
 mod agent;
+mod delegate;
+mod flannel;
 pub mod install;
 mod netns;
 mod run;
 pub mod spool;
 
-pub use self::run::{Printed, run};
+pub use self::{
+    flannel::run as run_flannel,
+    run::{Printed, run},
+};

@@ -44,7 +44,7 @@ fn serve(env: Result<Env, Vec<Fault>>, conf: &[u8]) -> Result<String, CniError> 
         return Ok(version_json(conf::version_of(conf)));
     }
     let (env, conf) = both(env, NetConf::parse(conf))?;
-    allowed(env.command, &conf)?;
+    allowed(env.command, conf.version)?;
     match (env.command, env.attachment.as_ref()) {
         (Command::Add, Some(attachment)) => add(&env, attachment, &conf),
         (Command::Del, Some(attachment)) => del(attachment, &conf),
@@ -56,10 +56,10 @@ fn serve(env: Result<Env, Vec<Fault>>, conf: &[u8]) -> Result<String, CniError> 
 }
 
 /// Both readers' faults, told at once.
-fn both(
+pub(crate) fn both<C>(
     env: Result<Env, Vec<Fault>>,
-    conf: Result<NetConf, Vec<Fault>>,
-) -> Result<(Env, NetConf), CniError> {
+    conf: Result<C, Vec<Fault>>,
+) -> Result<(Env, C), CniError> {
     match (env, conf) {
         (Ok(env), Ok(conf)) => Ok((env, conf)),
         (env, conf) => {
@@ -73,17 +73,17 @@ fn both(
 }
 
 /// Refuses a command that the configuration's version does not have.
-fn allowed(command: Command, conf: &NetConf) -> Result<(), CniError> {
+pub(crate) fn allowed(command: Command, version: Version) -> Result<(), CniError> {
     let (name, since) = match command {
         Command::Check => ("CHECK", Version::V0_4_0),
         Command::Status => ("STATUS", Version::V1_1_0),
         Command::Gc => ("GC", Version::V1_1_0),
         Command::Add | Command::Del | Command::Version => return Ok(()),
     };
-    if conf.version >= since {
+    if version >= since {
         return Ok(());
     }
-    let msg = format!("cniVersion: {} has no {name}; {since} or newer is wanted", conf.version);
+    let msg = format!("cniVersion: {version} has no {name}; {since} or newer is wanted");
     Err(CniError::new(Code::INCOMPATIBLE_VERSION, msg))
 }
 

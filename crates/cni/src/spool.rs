@@ -1,13 +1,13 @@
-//! Keeps a DEL in a file until there is an agent to do it.
+//! Keeps what must not be forgotten in a file: a DEL until there is an agent to do it, what a delegate was called with.
 //!
 //! The file is complete before it has its name, and the name is on disk before the runtime hears of success:
 //! write beside it, sync, rename, sync the folder. [`Steps`] names these, so that a test can lose each of
 //! them.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -30,11 +30,19 @@ pub trait Steps {
 ///
 /// When the file system does; the DEL is not kept then, and must not be acknowledged.
 pub fn keep(disk: &impl Steps, folder: &Path, pod: &Pod) -> io::Result<()> {
-    let name = spool::file_name(pod);
-    // Two DELs of the same pod may run at once; each has a draft of its own.
+    put(disk, folder, &spool::file_name(pod), &spool::encode(pod))
+}
+
+/// Puts a file into a folder: whole and on the disk, or not at all.
+///
+/// # Errors
+///
+/// When the file system does.
+pub fn put(disk: &impl Steps, folder: &Path, name: &str, octets: &[u8]) -> io::Result<()> {
+    // Two calls for the same pod may run at once; each has a draft of its own.
     let draft = folder.join(format!("{name}.{}", std::process::id()));
     disk.make_folder(folder)?;
-    disk.write_synced(&draft, &spool::encode(pod))?;
+    disk.write_synced(&draft, octets)?;
     disk.rename(&draft, &folder.join(name))?;
     disk.sync_folder(folder)
 }
@@ -54,7 +62,9 @@ impl Steps for Files {
     }
 
     fn write_synced(&self, path: &Path, octets: &[u8]) -> io::Result<()> {
-        let mut file = File::create(path)?;
+        // For root alone, as the folder.
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(octets)?;
         file.sync_all()
     }
