@@ -91,10 +91,17 @@ impl Side {
         let mut side =
             Self { kind, namespace, data, program, clients: Vec::new(), programs, written: 0 };
         side.wait()?;
-        for _ in 0..64 {
-            side.clients.push(Etcd::connect(&side.namespace, ADDRESS.into())?);
-        }
         Ok(side)
+    }
+
+    /// Opens so many connections. Not sooner than they are used: one that lies idle does not answer when the
+    /// server asks whether it is there.
+    fn connect(&mut self, count: usize) -> Result<()> {
+        self.clients.clear();
+        for _ in 0..count {
+            self.clients.push(Etcd::connect(&self.namespace, ADDRESS.into())?);
+        }
+        Ok(())
     }
 
     /// Waits until it answers.
@@ -109,6 +116,7 @@ impl Side {
 
     /// Puts so many keys through so many connections; returns how many in a second.
     fn put(&mut self, callers: usize, count: usize) -> Result<f64> {
+        self.connect(callers)?;
         let (first, each) = (self.written, count / callers);
         self.written += count;
         let before = Instant::now();
@@ -190,6 +198,7 @@ fn puts(setup: &Setup, sides: &mut [Side; 2], callers: usize) -> Result<Row> {
 
 fn ranges(setup: &Setup, sides: &mut [Side; 2]) -> Result<Row> {
     for side in &mut *sides {
+        side.connect(1)?;
         let value = "v".repeat(VALUE);
         let client = side.clients.first_mut().context("a connection")?;
         for n in 0..10_000 {
@@ -198,6 +207,7 @@ fn ranges(setup: &Setup, sides: &mut [Side; 2]) -> Result<Row> {
     }
     let count = setup.effort.choose(5, 30);
     alternate(setup, sides, "ranges of 10,000 keys".to_owned(), |side| {
+        side.connect(1)?;
         let client = side.clients.first_mut().context("a connection")?;
         let before = Instant::now();
         for _ in 0..count {
@@ -210,7 +220,8 @@ fn ranges(setup: &Setup, sides: &mut [Side; 2]) -> Result<Row> {
 /// The time from a put until the last of 100 watchers, each on a connection of its own, has heard of it.
 fn watchers(setup: &Setup, sides: &mut [Side; 2]) -> Result<Row> {
     let mut watching = Vec::new();
-    for side in &*sides {
+    for side in &mut *sides {
+        side.connect(1)?;
         let mut all = Vec::new();
         for _ in 0..100 {
             let mut client = Etcd::connect(&side.namespace, ADDRESS.into())?;
