@@ -26,6 +26,7 @@ pub mod route;
 pub mod sys;
 pub mod sysctl;
 pub mod trace;
+pub mod tun;
 
 pub use self::{
     error::{KernelError, one_line},
