@@ -17,7 +17,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use russet_kernel::tun::{Offload, Tun};
+use russet_kernel::{
+    engine::{EngineEnd, EngineSpec},
+    tun::{Offload, Tun},
+};
 use russet_net::{Family, IfName, Prefix};
 
 use crate::{
@@ -25,7 +28,7 @@ use crate::{
     inbound::Inbound,
     outbound::Outbound,
     outbox::Length,
-    shared::{End, Halt, Holdings, Pace, Shared},
+    shared::{Halt, Holdings, Pace, Shared},
     socket::{self, ReceiveOffload},
     table::{Table, Tables},
 };
@@ -34,8 +37,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     pub link: IfName,
-    pub v4: Option<End>,
-    pub v6: Option<End>,
+    pub spec: EngineSpec,
     pub pace: Pace,
 }
 
@@ -67,13 +69,13 @@ impl Holdings {
             Pace::Batches => ReceiveOffload::On,
             Pace::OneByOne => ReceiveOffload::Off,
         };
-        let sockets = |end: Option<End>| {
+        let sockets = |end: Option<EngineEnd>| {
             let open =
                 |at| socket::open(at, receive).map_err(|source| OpenError::Socket { at, source });
             let each = end.into_iter().flat_map(|end| queues.clone().map(move |_| end.listen));
             each.map(open).collect::<Result<Vec<_>, _>>()
         };
-        Ok(Self { v4: sockets(setup.v4)?, v6: sockets(setup.v6)?, tuns, anchor, offload })
+        Ok(Self { v4: sockets(setup.spec.v4)?, v6: sockets(setup.spec.v6)?, tuns, anchor, offload })
     }
 }
 
@@ -110,8 +112,7 @@ impl Engine {
         };
         let shared = Arc::new(Shared {
             holdings,
-            v4: setup.v4,
-            v6: setup.v6,
+            spec: setup.spec,
             pace: setup.pace,
             length,
             tables: kept.tables,

@@ -1,7 +1,6 @@
 //! What the threads of one engine have in common: descriptors, tables, counters, and the word to stop.
 
 use std::{
-    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
@@ -9,7 +8,10 @@ use std::{
     },
 };
 
-use russet_kernel::tun::{Offload, Tun};
+use russet_kernel::{
+    engine::{EngineEnd, EngineSpec},
+    tun::{Offload, Tun},
+};
 use russet_net::Family;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
@@ -29,15 +31,6 @@ pub struct Holdings {
     pub offload: Offload,
 }
 
-/// Our addresses in one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    /// Where peers send to.
-    pub listen: SocketAddr,
-    /// What our own answers come from: the device's address.
-    pub inner: IpAddr,
-}
-
 /// How many packets are moved at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pace {
@@ -51,8 +44,7 @@ pub enum Pace {
 #[derive(Debug)]
 pub struct Shared {
     pub holdings: Holdings,
-    pub v4: Option<End>,
-    pub v6: Option<End>,
+    pub spec: EngineSpec,
     pub pace: Pace,
     pub length: Length,
     pub tables: Arc<Tables>,
@@ -61,10 +53,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub const fn end(&self, family: Family) -> Option<End> {
+    pub const fn end(&self, family: Family) -> Option<EngineEnd> {
         match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
+            Family::V4 => self.spec.v4,
+            Family::V6 => self.spec.v6,
         }
     }
 

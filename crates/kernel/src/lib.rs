@@ -7,6 +7,7 @@
 pub mod address;
 mod batch;
 pub mod conntrack;
+pub mod engine;
 pub mod error;
 pub mod fdb;
 pub mod host;

@@ -36,16 +36,31 @@ pub enum Offload {
 }
 
 impl Tun {
-    /// Makes the device, or opens one more queue of it.
+    /// Makes the device, which goes again with this unless [`Self::persist`] is called.
     ///
     /// # Errors
     ///
     /// When there is no `/dev/net/tun`, we may not, or the name is another kind of link's.
-    pub fn open(name: IfName) -> io::Result<Self> {
+    pub fn create(name: IfName) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = rustix::fs::open(DEVICE, flags, Mode::empty())?;
         sys::set_interface(fd.as_fd(), name, FLAGS)?;
         Ok(Self { fd })
+    }
+
+    /// Opens one more queue of a device that is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`], and `ENODEV` when it is not there.
+    pub fn open(name: IfName) -> io::Result<Self> {
+        // The kernel would make it, and nobody would know whose it is.
+        let tun = Self::create(name)?;
+        if sys::is_persistent(tun.fd.as_fd())? {
+            Ok(tun)
+        } else {
+            Err(rustix::io::Errno::NODEV.into())
+        }
     }
 
     /// A queue that came from another process.
@@ -139,9 +154,11 @@ mod tests {
     #[test]
     fn a_device_goes_with_its_maker_until_it_is_given_a_life_of_its_own() {
         in_namespace(|| {
-            drop(Tun::open(name()).unwrap());
+            drop(Tun::create(name()).unwrap());
             assert!(!exists(), "it was not persistent");
-            Tun::open(name()).unwrap().persist().unwrap();
+            assert!(Tun::open(name()).is_err());
+            assert!(!exists(), "opening makes nothing");
+            Tun::create(name()).unwrap().persist().unwrap();
             assert!(exists());
         });
     }
@@ -149,7 +166,7 @@ mod tests {
     #[test]
     fn an_anchor_keeps_the_carrier_when_the_last_queue_goes() {
         in_namespace(|| {
-            Tun::open(name()).unwrap().persist().unwrap();
+            Tun::create(name()).unwrap().persist().unwrap();
             assert_eq!(carrier(), "0", "nobody is there");
             let anchor = Tun::anchor(name()).unwrap();
             let queue = Tun::open(name()).unwrap();
@@ -164,7 +181,7 @@ mod tests {
     #[test]
     fn this_kernel_leaves_the_cutting_of_tcp_and_udp_to_the_reader() {
         in_namespace(|| {
-            let tun = Tun::open(name()).unwrap();
+            let tun = Tun::create(name()).unwrap();
             assert_eq!(tun.offload(Offload::None).unwrap(), Offload::None);
             assert_eq!(tun.offload(Offload::Tcp).unwrap(), Offload::Tcp);
             assert_eq!(tun.offload(Offload::TcpUdp).unwrap(), Offload::TcpUdp);

@@ -12,10 +12,14 @@ use std::{
 
 use russet_engine::{
     engine::{Engine, Kept, Setup},
-    shared::{End, Holdings, Pace},
+    shared::{Holdings, Pace},
     socket::{self, ReceiveOffload},
 };
-use russet_kernel::{netns::Namespace, tun::Tun};
+use russet_kernel::{
+    engine::{EngineEnd, EngineSpec},
+    netns::Namespace,
+    tun::Tun,
+};
 use russet_net::{IfName, Prefix};
 
 pub struct Pair {
@@ -36,19 +40,24 @@ impl Pair {
     }
 }
 
+const NOWHERE: EngineSpec = EngineSpec { v4: None, v6: None };
+
 fn side(wire: &Namespace, n: u8, pace: Pace) -> (Namespace, Engine) {
     let inside = Namespace::create().unwrap();
     let link: IfName = format!("rst.{n}").parse().unwrap();
-    let end =
-        |family| End { listen: SocketAddr::new(outer(n, family), 8_285), inner: inner(n, family) };
+    let end = |family| EngineEnd {
+        listen: SocketAddr::new(outer(n, family), 8_285),
+        inner: inner(n, family),
+    };
     if n == 1 {
         // `lo` has 127.0.0.0/8, and of IPv6 one address only.
         wire.run(|| ip("addr add fd77::1/128 dev lo && ip addr add fd77::2/128 dev lo")).unwrap();
     }
-    let setup = Setup { link, v4: Some(end(4)), v6: Some(end(6)), pace };
+    let spec = EngineSpec { v4: Some(end(4)), v6: Some(end(6)) };
+    let setup = Setup { link, spec, pace };
     inside
         .run(|| {
-            Tun::open(link).unwrap().persist().unwrap();
+            Tun::create(link).unwrap().persist().unwrap();
             ip(&format!("link set {link} mtu 1400 up"));
             ip(&format!("addr add {}/32 dev {link}", inner(n, 4)));
             ip(&format!("addr add {}/128 dev {link} nodad", inner(n, 6)));
@@ -60,7 +69,7 @@ fn side(wire: &Namespace, n: u8, pace: Pace) -> (Namespace, Engine) {
         })
         .unwrap();
     // The device is the namespace's, the sockets are the wire's.
-    let holdings = inside.run(|| Holdings::open(&Setup { v4: None, v6: None, ..setup }).unwrap());
+    let holdings = inside.run(|| Holdings::open(&Setup { spec: NOWHERE, ..setup }).unwrap());
     let sockets = wire.run(|| {
         let receive = match pace {
             Pace::Batches => ReceiveOffload::On,

@@ -54,6 +54,19 @@ pub fn set_persistent(fd: BorrowedFd<'_>) -> io::Result<()> {
     value(fd, libc::TUNSETPERSIST, 1)
 }
 
+/// Tells whether the queue's device outlives its last queue (`TUNGETIFF`).
+///
+/// # Errors
+///
+/// When the device is gone.
+pub fn is_persistent(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut request = request(0);
+    control(fd, libc::TUNGETIFF, (&raw mut request).cast())?;
+    // SAFETY: the kernel has written the flags, and any 16 bits are a number.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(c_int::from(flags) & libc::IFF_PERSIST != 0)
+}
+
 /// Says what the reader takes: `TUN_F_…` (`TUNSETOFFLOAD`).
 ///
 /// # Errors
