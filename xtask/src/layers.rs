@@ -15,6 +15,7 @@ mod tests {
         ("russet-api", &["russet-net", "russet-core"]),
         ("russet-store", &[]),
         ("russet-kernel", &["russet-net", "russet-desired"]),
+        ("russet-engine", &["russet-net", "russet-kernel"]),
         (
             "russet-agent",
             &[
@@ -37,6 +38,7 @@ mod tests {
                 "russet-api",
                 "russet-store",
                 "russet-kernel",
+                "russet-engine",
                 "russet-agent",
                 "russet-lab",
                 "russet-cni",
@@ -76,6 +78,7 @@ mod tests {
         "russet-core",
         "russet-api",
         "russet-kernel",
+        "russet-engine",
         "russet-cni",
     ];
 

@@ -55,6 +55,11 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// The sockets of the engines.
+    pub fn engines(&self) -> PathBuf {
+        self.run.join("engine")
+    }
+
     pub fn admin_socket(&self) -> PathBuf {
         self.run.join("admin.sock")
     }

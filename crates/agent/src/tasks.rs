@@ -27,7 +27,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use russet_api::flannel::{Keys, SubnetEnv};
 use russet_core::model::{LeaseKey, PodNetwork};
-use russet_kernel::lane::{LaneSettings, ReconcileLane};
+use russet_kernel::{
+    engine::EnginePlaces,
+    lane::{LaneSettings, ReconcileLane},
+};
 use russet_store::EtcdClient;
 use tokio::{
     sync::{mpsc, watch},
@@ -96,7 +99,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let handle = OwnerHandle::new(inputs.clone());
 
     let outlets = Outlets {
-        lane: lane(&inputs)?,
+        lane: lane(config, &inputs)?,
         writes,
         pod_network,
         keeper: keeper(config)?,
@@ -140,7 +143,7 @@ async fn serve_pods(
     started.map(|(server, _)| server).map_err(StartError::Cni)
 }
 
-fn lane(inputs: &mpsc::Sender<Input>) -> Result<ReconcileLane, StartError> {
+fn lane(config: &Config, inputs: &mpsc::Sender<Input>) -> Result<ReconcileLane, StartError> {
     let inputs = inputs.downgrade();
     // The owner never waits for the lane, so the lane may wait for the owner. After the owner's end there is
     // nobody to tell.
@@ -149,7 +152,16 @@ fn lane(inputs: &mpsc::Sender<Input>) -> Result<ReconcileLane, StartError> {
             let _ = inputs.blocking_send(Input::Lane(report));
         }
     };
-    ReconcileLane::start(LaneSettings::default(), report).map_err(StartError::Lane)
+    let engines = engines(config)?;
+    let settings = LaneSettings { engines: Some(engines), ..LaneSettings::default() };
+    ReconcileLane::start(settings, report).map_err(StartError::Lane)
+}
+
+/// Engines are this program too, as it is now: one that replaces it on disk is the next agent's.
+fn engines(config: &Config) -> Result<EnginePlaces, StartError> {
+    let program = std::env::current_exe()
+        .map_err(|source| file("find this program at", Path::new("/proc/self/exe"), source))?;
+    Ok(EnginePlaces { folder: config.paths.engines(), program })
 }
 
 fn keeper(config: &Config) -> Result<Keeper, StartError> {

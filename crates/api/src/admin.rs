@@ -120,7 +120,7 @@ pub struct StoreStatus {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkStatus {
-    /// `vxlan`, `vxlan with direct routing` or `direct`.
+    /// `vxlan`, `vxlan with direct routing`, `direct` or `udp`.
     pub transport: String,
     pub networks: Vec<String>,
     pub subnets: Vec<String>,
@@ -144,7 +144,7 @@ pub struct LeaseRow {
     pub public_ips: Vec<String>,
     /// The peer's own word: `vxlan`, `host-gw`…
     pub backend: String,
-    /// How packets go there from here: `vxlan`, `direct`, `here`, or `none`.
+    /// How packets go there from here: `vxlan`, `udp`, `direct`, `here`, or `none`.
     pub transport: String,
     pub revision: u64,
     /// Why it is left out.

@@ -10,7 +10,7 @@ use russet_core::{
     Calc, Change, Fact, FactId,
     model::{
         Flag, Lease, LeaseKey, NetworkConfig, NodeFact, Preset, Settings, TransportConfig,
-        UnderlayFact,
+        UdpConfig, UnderlayFact,
     },
 };
 use russet_desired::{LinkKind, Tables};
@@ -30,6 +30,9 @@ fn net_conf_is_read_as_flannel_reads_it() {
                 };
                 assert_eq!(u64::from(vxlan.port.get()), row["port"].as_u64().unwrap(), "{name}");
                 assert_eq!(vxlan.direct_routing.is_on(), row["directRouting"].as_bool().unwrap());
+            }
+            (true, Some("udp")) => {
+                assert_eq!(read.unwrap().transport(), TransportConfig::Udp(UdpConfig::default()));
             }
             // flannel takes it; we say by name what we do not speak.
             (true, Some(other)) => {
@@ -102,6 +105,25 @@ fn a_udp_peer_is_skipped_by_name() {
     assert!(told[0].contains("udp"), "{told:?}");
     assert!(calc.tables().routes.is_empty());
     assert!(!calc.tables().links.is_empty());
+}
+
+/// flannel leads the whole network into the device, we lead each peer's subnet.
+#[test]
+fn udp_makes_flannel_s_device_with_its_address_and_subnet_env() {
+    let Some(dump) = vector("kernel/udp.json") else { return };
+    let config = read_net_conf(text(&dump, "config").as_bytes(), Preset::Flannel).unwrap();
+    let calc = calculated(&dump, config);
+    let tables = calc.tables();
+    assert_eq!(calc.refusals().len(), 0, "{:?}", calc.refusals());
+    let theirs = rows(&dump, "links").find(|link| link["ifname"] == "flannel0").unwrap();
+    let ours = &tables.links[&"flannel0".parse().unwrap()];
+    assert_eq!(u64::from(ours.mtu.get()), theirs["mtu"].as_u64().unwrap());
+    assert_eq!(our_addresses(&tables), their_addresses(&dump));
+    assert_eq!(
+        our_routes(&tables).into_iter().collect::<Vec<_>>(),
+        ["10.50.34.0/24 via 10.50.34.0 dev flannel0 onlink"]
+    );
+    assert_subnet_env(&dump, &calc, &config);
 }
 
 // ---- a dump of flanneld on node a, and what we make of the same leases

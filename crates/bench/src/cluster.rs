@@ -8,7 +8,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use russet_api::{
     admin::{Answer, Ask, Reply, Request, Status},
     frame,
 };
+use russet_kernel::engine::{Client, links_in};
 use russet_net::Mac;
 use tempfile::TempDir;
 
@@ -93,6 +94,11 @@ impl Agent {
         self.program.pid()
     }
 
+    /// Where its engines have their sockets.
+    pub fn engines(&self) -> PathBuf {
+        self.folder.path().join("run/engine")
+    }
+
     /// Waits until the agent says so of itself.
     pub fn wait_until(&mut self, mut fulfilled: impl FnMut(&Status) -> bool) -> Result<Status> {
         let socket = self.folder.path().join("run/admin.sock");
@@ -103,6 +109,18 @@ impl Agent {
     /// Waits until something of the kernel is so, or the agent has ended.
     pub fn wait_for<T>(&mut self, ready: impl FnMut() -> Option<T>) -> Result<T> {
         self.program.wait(PATIENCE, ready)
+    }
+}
+
+/// An agent's engines outlive it; the bench they do not.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.program.end();
+        let folder = self.engines();
+        for link in links_in(&folder).unwrap_or_default() {
+            let engine = Client::connect(&folder.join(format!("{link}.sock")));
+            let _ = engine.and_then(|engine| engine.stop());
+        }
     }
 }
 
@@ -134,6 +152,7 @@ pub fn configuration(network: &str, transport: Transport) -> String {
     let backend = match transport {
         Transport::Direct => "host-gw",
         Transport::Vxlan => "vxlan",
+        Transport::Udp => "udp",
     };
     format!(r#"{{"Network":"{network}","SubnetLen":24,"Backend":{{"Type":"{backend}"}}}}"#)
 }
@@ -157,7 +176,7 @@ impl Peer {
         let [high, low] = self.number.to_be_bytes();
         match self.transport {
             Transport::Direct => Ipv4Addr::new(192, 168, 77, low),
-            Transport::Vxlan => Ipv4Addr::new(172, 16, high, low),
+            Transport::Vxlan | Transport::Udp => Ipv4Addr::new(172, 16, high, low),
         }
     }
 
@@ -177,6 +196,7 @@ impl Peer {
             Transport::Direct => {
                 format!(r#"{{"PublicIP":"{public}","PublicIPv6":null,"BackendType":"host-gw"}}"#)
             }
+            Transport::Udp => format!(r#"{{"PublicIP":"{public}","PublicIPv6":null}}"#),
             Transport::Vxlan => format!(
                 r#"{{"PublicIP":"{public}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{}"}}}}"#,
                 self.mac()

@@ -2,6 +2,7 @@
 
 mod burst;
 mod cni;
+mod engine;
 mod memory;
 mod path;
 mod repair;
@@ -34,6 +35,8 @@ pub enum Name {
     Idle,
     /// How long a tampered object stays away
     Repair,
+    /// The userspace transport beside a packet-at-a-time loop and vxlan
+    Engine,
     /// `russet store` beside etcd: puts, ranges, watchers, memory, start
     Store,
 }
@@ -83,6 +86,7 @@ impl Name {
             Self::Memory => memory::measure(setup),
             Self::Idle => memory::measure_idle(setup),
             Self::Repair => repair::measure(setup),
+            Self::Engine => engine::measure(setup),
             Self::Store => store::measure(setup),
         }
     }

@@ -37,6 +37,19 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
+/// How often the threads of a process have gone to sleep by themselves, and so woken.
+pub fn switches(pid: u32) -> Result<u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("list threads")?;
+    let mut switches = 0;
+    for task in tasks {
+        let status = read(&task?.path().join("status").to_string_lossy())?;
+        let key = "voluntary_ctxt_switches";
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        switches += line.and_then(|text| text.trim().parse::<u64>().ok()).context(key)?;
+    }
+    Ok(switches)
+}
+
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("read {path}"))
 }

@@ -88,6 +88,7 @@ pub enum Bound {
     RatioAtMost(f64),
     RatioAtLeast(f64),
     MedianAtMost(f64),
+    MedianAtLeast(f64),
     /// Every single sample.
     AllAtMost(f64),
 }
@@ -146,6 +147,7 @@ impl Row {
             Bound::RatioAtMost(limit) => ratio.is_some_and(|ratio| ratio <= limit),
             Bound::RatioAtLeast(limit) => ratio.is_some_and(|ratio| ratio >= limit),
             Bound::MedianAtMost(limit) => self.ours.median <= limit,
+            Bound::MedianAtLeast(limit) => self.ours.median >= limit,
             Bound::AllAtMost(limit) => self.ours.max <= limit,
         };
         self.wants.push(Want { text: bound.text(self.unit), met, weight });
@@ -159,6 +161,7 @@ impl Bound {
             Self::RatioAtMost(limit) => format!("ratio ≤ {limit:.2}"),
             Self::RatioAtLeast(limit) => format!("ratio ≥ {limit:.2}"),
             Self::MedianAtMost(limit) => format!("median ≤ {}", unit.show(limit)),
+            Self::MedianAtLeast(limit) => format!("median ≥ {}", unit.show(limit)),
             Self::AllAtMost(limit) => format!("each ≤ {}", unit.show(limit)),
         }
     }

@@ -4,6 +4,7 @@
 mod agent;
 mod client;
 mod cni;
+mod engine;
 mod exit;
 mod get;
 mod migrate;
@@ -35,6 +36,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Lists leases, routes or pods
     Get(get::GetArgs),
+    /// Runs, shows or replaces the engines of the userspace transports
+    Engine(engine::EngineArgs),
     /// Shows every hop between two pods, as the kernel would send the packet now
     Path(path::PathArgs),
     /// Installs the CNI plugin
@@ -65,6 +68,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(args),
         Command::Status(args) => status::run(&args),
         Command::Get(args) => get::run(&args),
+        Command::Engine(args) => engine::run(args),
         Command::Path(args) => path::run(&args),
         Command::Cni(args) => cni::run(args),
         Command::Lab(args) => russet_lab::cli::run(args),
@@ -86,6 +90,7 @@ Examples:
   russet cni install                       the plugin and its configuration, for the container runtime
   russet status                            how this node is, and why
   russet get leases -o json                who has which subnet
+  russet engine status                     what the userspace transports carry and drop
   russet path 10.50.7.2 10.50.9.3          each hop, device, encapsulation and MTU
   russet lab run docs/lab/three-nodes.yaml three nodes on this machine, and what must hold
 

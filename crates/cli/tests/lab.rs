@@ -61,6 +61,12 @@ topologies! {
         both what_stands_in_the_way_is_named_and_left "obstacles.yaml",
         both a_stranger_s_route_at_our_key_is_named_and_left "route-held.yaml",
         both pods_that_come_and_go_under_kills_leak_no_address "churn.yaml",
+        both pods_meet_by_udp_datagrams "udp.yaml",
+        both both_families_go_by_udp "udp-dual.yaml",
+        both a_killed_agent_s_engine_loses_no_packet "udp-agent-killed.yaml",
+        alone a_killed_engine_is_replaced_and_its_routes_stay "udp-engine-killed.yaml",
+        alone an_engine_is_replaced_under_traffic_without_loss "udp-engine-upgraded.yaml",
+        both udp_and_vxlan_go_side_by_side "udp-mixed.yaml",
     }
     "docs/lab" {
         both three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",

@@ -54,6 +54,8 @@ pub enum Standing<'a> {
     /// The lease is this node's own.
     Own,
     Tunnel,
+    /// By an engine of our own.
+    Engine,
     Direct,
     Refused(&'a Fault),
     /// Nothing is in force on this node yet.

@@ -95,8 +95,11 @@ pub enum Fault {
     #[error("VTEP MAC {mac} is this node's own")]
     OurMac { mac: Mac },
 
-    #[error("backend {0} is not spoken by this version; use vxlan or host-gw")]
+    #[error("backend {0} is not spoken by this version; use vxlan, host-gw or udp")]
     Backend(Foreign),
+
+    #[error("its backend is udp (or alloc, which looks the same), and this network's is not")]
+    NoUdpHere,
 
     #[error(
         "{ip} is not on a link that this node shares ({link}); host-gw needs one, use vxlan between subnets"
@@ -155,13 +158,13 @@ pub enum ConfigFault {
     #[error("{min_key} {min} is above {max_key} {max}")]
     MinAboveMax { min_key: &'static str, min: IpAddr, max_key: &'static str, max: IpAddr },
 
-    #[error("Backend.Type is missing or empty; use vxlan or host-gw")]
+    #[error("Backend.Type is missing or empty; use vxlan, host-gw or udp")]
     NoBackendType,
 
-    #[error("Backend.Type {name:?} is unknown; use vxlan or host-gw")]
+    #[error("Backend.Type {name:?} is unknown; use vxlan, host-gw or udp")]
     UnknownBackend { name: String },
 
-    #[error("backend {0} is not spoken by this version; use vxlan or host-gw")]
+    #[error("backend {0} is not spoken by this version; use vxlan, host-gw or udp")]
     Unspoken(Foreign),
 
     #[error("Backend.{key}: {fault}")]

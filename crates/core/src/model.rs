@@ -15,7 +15,7 @@ pub use russet_desired::Flag;
 use russet_net::{Family, IfName, Mtu, Prefix};
 
 pub use self::{
-    config::{NetworkConfig, Pool, TransportConfig, VxlanConfig},
+    config::{NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig},
     lease::{Backend, Foreign, Lease, LeaseKey, Vtep},
 };
 

@@ -9,19 +9,25 @@
 //! | vxlan | vxlan | tunnel; direct with `DirectRouting` | tunnel |
 //! | vxlan | host-gw | direct | refused |
 //! | host-gw | vxlan or host-gw | direct | refused |
+//! | udp | udp | udp | udp |
+//! | udp | vxlan or host-gw | direct | refused |
+//! | vxlan or host-gw | udp | refused | refused |
 //!
-//! A pool that turns from vxlan to host-gw keeps its tunnel's end as *retiring*, to receive by, until no
+//! A pool that turns from vxlan to another transport keeps its tunnel's end as *retiring*, to receive by, until no
 //! peer's lease says vxlan any more: the others send into the tunnel until they have seen our new lease.
 
 mod direct;
+mod udp;
 mod vxlan;
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-use russet_desired::Emit;
-use russet_net::{Family, IfName, Mac, Mtu, Reach};
+use russet_desired::{
+    AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, SysctlKey, SysctlSpec,
+};
+use russet_net::{At, Family, Form, IfName, Mac, Mtu, Reach};
 
-pub use self::{direct::Direct, vxlan::Vxlan};
+pub use self::{direct::Direct, udp::Udp, vxlan::Vxlan};
 use crate::{
     error::Fault,
     model::{Backend, Lease, LeaseKey, NetworkConfig, Settings, TransportConfig, UnderlayFact},
@@ -38,8 +44,8 @@ pub trait Transport: fmt::Debug {
     /// Emits what is there whether or not there is any peer: device, address, settings.
     fn local(&self, me: &Me<'_>, out: &mut Emit);
 
-    /// Reads what a peer's lease must say so that the peer can be reached: the MAC of its VTEP, if any.
-    fn heed(&self, lease: &Lease, family: Family) -> Result<Option<Mac>, Fault>;
+    /// Reads what a peer's lease must say so that the peer can be reached, and in what form it takes packets.
+    fn heed(&self, lease: &Lease, family: Family) -> Result<Form, Fault>;
 
     /// Emits what reaches a peer.
     fn remote(&self, me: &Me<'_>, reach: &Reach, out: &mut Emit);
@@ -70,6 +76,7 @@ pub struct Footing {
 enum Carrier {
     Vxlan(Vxlan),
     Direct(Direct),
+    Udp(Udp),
 }
 
 impl Footing {
@@ -90,6 +97,7 @@ impl Footing {
                 Carrier::Vxlan(Vxlan::new(settings, vxlan, &config, underlay)?)
             }
             TransportConfig::Direct => Carrier::Direct(Direct),
+            TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, udp, &config, underlay)?),
         };
         let mut footing = Self {
             config,
@@ -106,11 +114,9 @@ impl Footing {
     #[must_use]
     pub fn after(self, old: Option<&Self>) -> Self {
         let retiring = match (&self.pool, old) {
-            (Carrier::Direct(_), Some(Self { pool: Carrier::Vxlan(vxlan), .. })) => {
-                Some(vxlan.clone())
-            }
-            (Carrier::Direct(_), Some(old)) => old.retiring.clone(),
-            (Carrier::Vxlan(_), _) | (Carrier::Direct(_), None) => None,
+            (Carrier::Vxlan(_), _) | (_, None) => None,
+            (_, Some(Self { pool: Carrier::Vxlan(vxlan), .. })) => Some(vxlan.clone()),
+            (_, Some(old)) => old.retiring.clone(),
         };
         Self { retiring, ..self }
     }
@@ -139,6 +145,7 @@ impl Footing {
         match &self.pool {
             Carrier::Vxlan(vxlan) => vxlan,
             Carrier::Direct(direct) => direct,
+            Carrier::Udp(udp) => udp,
         }
     }
 
@@ -151,6 +158,8 @@ impl Footing {
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
         match (lease.backend, &self.pool) {
             (Backend::Foreign(name), _) => Err(Fault::Backend(name)),
+            (Backend::Udp, Carrier::Udp(udp)) => Ok(udp),
+            (Backend::Udp, _) => Err(Fault::NoUdpHere),
             (Backend::Vxlan { .. }, Carrier::Vxlan(vxlan)) if !(shared && vxlan.is_direct()) => {
                 Ok(vxlan)
             }
@@ -159,10 +168,11 @@ impl Footing {
         }
     }
 
-    /// The transport that a reach was made for: a VTEP is reached through the tunnel.
+    /// The transport that a reach was made for.
     pub fn carrier_of(&self, reach: &Reach) -> &dyn Transport {
         match (&self.pool, reach.at) {
-            (Carrier::Vxlan(vxlan), russet_net::At::Node { mac: Some(_), .. }) => vxlan,
+            (Carrier::Vxlan(vxlan), At::Node { form: Form::Vtep(_), .. }) => vxlan,
+            (Carrier::Udp(udp), At::Node { form: Form::Udp, .. }) => udp,
             _ => &Direct,
         }
     }
@@ -171,7 +181,7 @@ impl Footing {
     pub fn own_mac(&self, family: Family) -> Option<Mac> {
         match &self.pool {
             Carrier::Vxlan(vxlan) => vxlan.mac(family),
-            Carrier::Direct(_) => None,
+            Carrier::Direct(_) | Carrier::Udp(_) => None,
         }
     }
 
@@ -195,7 +205,7 @@ impl Footing {
     fn path_mtu(&self, family: Family) -> Result<Mtu, Fault> {
         let outer = match self.config.transport() {
             TransportConfig::Vxlan(vxlan) => vxlan.mtu.unwrap_or(self.underlay.mtu),
-            TransportConfig::Direct => self.underlay.mtu,
+            TransportConfig::Direct | TransportConfig::Udp(_) => self.underlay.mtu,
         };
         room(self.underlay.link, outer, self.transport().overhead(family), family)
     }
@@ -209,4 +219,19 @@ fn room(link: IfName, outer: Mtu, overhead: u16, family: Family) -> Result<Mtu, 
         family,
         fault,
     })
+}
+
+/// The base of the subnet alone, so that the peers' route to us has a gateway that is ours.
+fn whole_address(link: IfName, addr: IpAddr) -> Item {
+    let key = AddressKey { link, addr, len: Family::of(addr).bits() };
+    Item::Address(key, AddressSpec { scope: AddressScope::Global })
+}
+
+/// A tunnel is no place to learn a default route from.
+fn no_router_advertisements(link: IfName) -> Item {
+    let key = SysctlKey {
+        rank: crate::attachment::RANK_DEVICE,
+        path: format!("net/ipv6/conf/{link}/accept_ra"),
+    };
+    Item::Sysctl(key, SysctlSpec { value: "0", optional: Flag::On })
 }

@@ -105,6 +105,72 @@ fn a_pool_that_leaves_the_tunnel_receives_by_it_until_the_last_peer_has_left() {
 }
 
 #[test]
+fn a_udp_peer_is_three_objects_behind_one_engine() {
+    let mut calc = ready(config(5));
+    let udp = Lease { backend: Backend::Udp, ..vxlan_lease(99, 2) };
+    let patches = calc.apply([upsert_lease("10.50.2.0/24", udp, 5)]);
+    assert_eq!(patches.len(), 3);
+    let tables = calc.tables();
+    assert_eq!(routes(&tables), ["10.50.2.0/24 via 10.50.2.0 dev flannel0 onlink"]);
+    assert_eq!(keys(tables.engine_peers.keys()), ["10.50.2.0/24 dev flannel0"]);
+    let peer = tables.engine_peers.values().next().unwrap();
+    assert_eq!(peer.endpoint.to_string(), "192.168.99.2:8285");
+    let end = tables.engines[&name("flannel0")].v4.unwrap();
+    assert_eq!(end.listen.to_string(), "192.168.77.1:8285");
+    assert_eq!(end.inner.to_string(), "10.50.7.0");
+    let link = &tables.links[&name("flannel0")];
+    assert_eq!((&link.kind, link.mtu.get()), (&LinkKind::Tun, 1_472));
+    assert_eq!(sysctl(&tables, "net/ipv4/conf/flannel0/accept_local"), Some("1"));
+}
+
+#[test]
+fn a_udp_pool_reaches_others_on_a_shared_link_only_and_the_last_tunnel_retires() {
+    let mut calc = ready(config(0));
+    let udp = Lease { backend: Backend::Udp, ..vxlan_lease(99, 4) };
+    calc.apply([
+        upsert_lease("10.50.2.0/24", vxlan_lease(77, 2), 5),
+        upsert_lease("10.50.3.0/24", vxlan_lease(99, 3), 6),
+        upsert_lease("10.50.4.0/24", udp, 7),
+    ]);
+    assert!(told(&calc, "10.50.4.0/24").contains("udp"));
+
+    calc.apply([new_config(config(5))]);
+    let tables = calc.tables();
+    let wanted = [
+        "10.50.2.0/24 via 192.168.77.2 dev eth0",
+        "10.50.4.0/24 via 10.50.4.0 dev flannel0 onlink",
+    ];
+    assert_eq!(routes(&tables), wanted);
+    assert!(told(&calc, "10.50.3.0/24").contains("not on a link"));
+    assert_eq!(keys(tables.links.keys()), ["cni0", "flannel.1", "flannel0"], "it still receives");
+
+    for (n, subnet) in [(2, "10.50.2.0/24"), (3, "10.50.3.0/24")] {
+        let udp = Lease { backend: Backend::Udp, ..vxlan_lease(99, n) };
+        calc.apply([upsert_lease(subnet, udp, 9)]);
+    }
+    assert_eq!(keys(calc.tables().links.keys()), ["cni0", "flannel0"]);
+    assert_eq!(calc.tables().engine_peers.len(), 3);
+}
+
+#[test]
+fn both_families_go_by_one_engine_each_over_its_own() {
+    let mut calc = ready(config(6));
+    calc.apply([own("10.50.7.0/24", "fd00:50:0:7::/64")]);
+    let lease = Lease {
+        public_ipv6: Some("fd77::2".parse().unwrap()),
+        backend: Backend::Udp,
+        ..vxlan_lease(77, 2)
+    };
+    let key = lease_key("10.50.2.0/24", "fd00:50:0:2::/64");
+    calc.apply([Change::Upsert { id: FactId::Lease(key), fact: Fact::Lease(lease), rev: 5 }]);
+    let tables = calc.tables();
+    let endpoints: Vec<_> = tables.engine_peers.values().map(|p| p.endpoint.to_string()).collect();
+    assert_eq!(endpoints, ["192.168.77.2:8285", "[fd77::2]:8285"]);
+    assert_eq!(tables.links[&name("flannel0")].mtu.get(), 1_452);
+    assert_eq!(calc.pod_network().unwrap().mtu.get(), 1_452);
+}
+
+#[test]
 fn an_ipv6_tunnel_is_70_smaller_and_so_are_the_pods() {
     let mut calc = ready(config(3));
     calc.apply([own("10.50.7.0/24", "fd00:50:0:7::/64")]);
@@ -176,7 +242,7 @@ fn a_bad_peer_is_skipped_by_name_and_all_others_work() {
     let backend = |backend| Lease { backend, ..vxlan_lease(77, 9) };
     let at = |ip: Option<[u8; 4]>| Lease { public_ip: ip.map(Into::into), ..vxlan_lease(77, 9) };
     let ours = ready(config(0)).world().in_force().unwrap().own_mac(Family::V4).unwrap();
-    let rows: [(&str, Lease, &str); 14] = [
+    let rows: [(&str, Lease, &str); 15] = [
         ("10.60.1.0/24", vxlan_lease(77, 9), "not within the network 10.50.0.0/16"),
         ("10.0.0.0/8", vxlan_lease(77, 9), "not within the network"),
         ("10.50.7.128/25", vxlan_lease(77, 9), "overlaps this node's own 10.50.7.0/24"),
@@ -189,7 +255,8 @@ fn a_bad_peer_is_skipped_by_name_and_all_others_work() {
         ("10.50.9.0/24", vxlan(vtep(1, "01:00:5e:00:00:01".parse().unwrap())), "no station's"),
         ("10.50.9.0/24", vxlan(vtep(1, ours)), "this node's own"),
         ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Wireguard)), "wireguard is not spoken"),
-        ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Unnamed)), "udp or alloc is not spoken"),
+        ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Alloc)), "alloc is not spoken"),
+        ("10.50.9.0/24", backend(Backend::Udp), "udp (or alloc"),
         (
             "10.50.9.0/24",
             Lease { backend: Backend::HostGw, ..vxlan_lease(99, 9) },
@@ -269,7 +336,7 @@ fn the_last_good_configuration_stays_in_force() {
     let patches = calc.apply([Change::Bad { id: FactId::Config, fault }]);
     assert!(patches.is_empty());
     assert_eq!(calc.tables(), before);
-    assert!(calc.refusals()[&FactId::Config].to_string().contains("use vxlan or host-gw"));
+    assert!(calc.refusals()[&FactId::Config].to_string().contains("use vxlan, host-gw or udp"));
     assert!(calc.is_complete(), "what is in force is known in full");
 
     calc.apply([new_config(config(0))]);

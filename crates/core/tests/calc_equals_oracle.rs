@@ -71,6 +71,9 @@ fn takes_back_only_what_was_told(told: &Tables, patches: &Patches) -> Result<(),
     for (key, wanted) in &patches.fdb {
         prop_assert!(wanted.is_some() || told.fdb.contains_key(key), "{key}");
     }
+    for (key, wanted) in &patches.engine_peers {
+        prop_assert!(wanted.is_some() || told.engine_peers.contains_key(key), "{key}");
+    }
     for (key, wanted) in &patches.links {
         prop_assert!(wanted.is_some() || told.links.contains_key(key), "{key}");
     }
@@ -84,8 +87,9 @@ fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCase
     }
     let fdb = tables.fdb.keys().map(|key| Key::Fdb(*key));
     let hops = tables.next_hops.keys().map(|key| Key::NextHop(*key));
+    let engine_peers = tables.engine_peers.keys().map(|key| Key::EnginePeer(*key));
     let neighbours = tables.neighbours.keys().map(|key| Key::Neighbour(*key));
-    for key in fdb.chain(hops).chain(neighbours) {
+    for key in fdb.chain(hops).chain(neighbours).chain(engine_peers) {
         prop_assert!(matches!(calc.cause_of(&key), Some(FactId::Lease(_))), "{key}");
     }
     for key in tables.links.keys() {
@@ -99,7 +103,7 @@ fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCase
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         10 => lease_change(),
-        1 => (0..4_usize, 1..9_u64).prop_map(|(i, rev)| {
+        1 => (0..7_usize, 1..9_u64).prop_map(|(i, rev)| {
             Change::Upsert { id: FactId::Config, fact: Fact::Config(config(i)), rev }
         }),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact))),
@@ -153,6 +157,7 @@ fn backend() -> impl Strategy<Value = Backend> {
     prop_oneof![
         6 => (vtep(), vtep()).prop_map(|(v4, v6)| Backend::Vxlan { v4, v6 }),
         2 => Just(Backend::HostGw),
+        3 => Just(Backend::Udp),
         1 => Just(Backend::Foreign(Foreign::Wireguard)),
     ]
 }

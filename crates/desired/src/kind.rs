@@ -1,6 +1,9 @@
 //! The kinds of kernel object that netlink and sysctl carry, in the order in which they are made.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use russet_net::{Family, IfName, Mac, Mtu, Prefix, Vni};
 
@@ -59,6 +62,8 @@ pub struct LinkSpec {
 pub enum LinkKind {
     Bridge,
     Vxlan(VxlanSpec),
+    /// The kernel's end of a userspace transport, persistent, with as many queues as its reader opens.
+    Tun,
     /// The host's end of a pod's veth. It is made with its peer by the attach lane and only kept here:
     /// a driver cannot make it again without the pod's namespace, and says so.
     PodVeth,
@@ -129,6 +134,60 @@ pub struct AddressSpec {
 pub enum AddressScope {
     Global,
     Link,
+}
+
+// ---- engines
+
+/// A process that carries packets between a TUN link of ours and the underlay, and outlives who started it.
+#[derive(Debug)]
+pub enum Engine {}
+
+impl Kind for Engine {
+    type Key = IfName;
+    type Value = EngineSpec;
+    const NAME: &'static str = "engine";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineSpec {
+    pub v4: Option<EngineEnd>,
+    pub v6: Option<EngineEnd>,
+}
+
+/// An engine's own addresses in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineEnd {
+    /// The underlay address and port that peers send to.
+    pub listen: SocketAddr,
+    /// The link's address, which the engine's own answers come from.
+    pub inner: IpAddr,
+}
+
+/// Where an engine sends what is for a prefix, and from where it takes what comes from there.
+#[derive(Debug)]
+pub enum EnginePeer {}
+
+impl Kind for EnginePeer {
+    type Key = EnginePeerKey;
+    type Value = EnginePeerSpec;
+    const NAME: &'static str = "engine peer";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EnginePeerKey {
+    pub link: IfName,
+    pub prefix: Prefix,
+}
+
+impl fmt::Display for EnginePeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} dev {}", self.prefix, self.link)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnginePeerSpec {
+    pub endpoint: SocketAddr,
 }
 
 // ---- next hops

@@ -11,7 +11,8 @@ mod patch;
 
 pub use self::{
     kind::{
-        Address, AddressKey, AddressScope, AddressSpec, Fdb, FdbKey, FdbSpec, Flag, Kind, Link,
+        Address, AddressKey, AddressScope, AddressSpec, Engine, EngineEnd, EnginePeer,
+        EnginePeerKey, EnginePeerSpec, EngineSpec, Fdb, FdbKey, FdbSpec, Flag, Kind, Link,
         LinkKind, LinkSpec, Neighbour, NeighbourKey, NeighbourSpec, NextHop, NextHopKey,
         NextHopSpec, Port, PortSpec, ROUTE_METRIC_V4, ROUTE_METRIC_V6, Route, RouteKey, RouteSpec,
         Sysctl, SysctlKey, SysctlSpec, TABLE_MAIN, VxlanSpec,

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
-    Address, Chain, Element, Fdb, ForeignAccept, Kind, Link, Neighbour, NextHop, Port, Route, Set,
-    Sysctl,
+    Address, Chain, Element, Engine, EnginePeer, Fdb, ForeignAccept, Kind, Link, Neighbour,
+    NextHop, Port, Route, Set, Sysctl,
 };
 
 /// All objects of one kind.
@@ -161,6 +161,8 @@ macro_rules! kinds {
 kinds! {
     Sysctl sysctls,
     Link links,
+    Engine engines,
+    EnginePeer engine_peers,
     Port ports,
     Address addresses,
     Neighbour neighbours,

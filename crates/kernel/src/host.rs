@@ -2,8 +2,9 @@
 
 use crate::{
     KernelError,
+    engine::{EnginePlaces, Engines},
     link::Links,
-    netlink::{Protocol, Sent, Socket},
+    netlink::{NetlinkError, Protocol, Sent, Socket},
     next_hop::NextHopIds,
 };
 
@@ -13,6 +14,7 @@ pub struct Host {
     pub(crate) socket: Socket,
     pub(crate) links: Links,
     pub(crate) next_hops: NextHopIds,
+    pub(crate) engines: Engines,
 }
 
 impl Host {
@@ -22,8 +24,19 @@ impl Host {
     ///
     /// When there is no socket to be had, or the links cannot be listed.
     pub fn open() -> Result<Self, KernelError> {
+        Self::with_engines(None)
+    }
+
+    /// [`Self::open`], with a place for engines.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn with_engines(places: Option<EnginePlaces>) -> Result<Self, KernelError> {
         let socket = Socket::open(Protocol::Route)?;
-        let mut host = Self { socket, links: Links::default(), next_hops: NextHopIds::default() };
+        let engines = Engines::new(places).map_err(NetlinkError::from)?;
+        let (links, next_hops) = (Links::default(), NextHopIds::default());
+        let mut host = Self { socket, links, next_hops, engines };
         host.links.refresh(&mut host.socket)?;
         Ok(host)
     }

@@ -3,11 +3,12 @@
 //! ```text
 //!   patches, complete, resync ──▶ mailbox (merges) ──┐
 //!   links, addresses, routes, … ──▶ monitor ─────────┼──▶ lane thread ══▶ kernel
-//!   nftables ──────────────────▶ its monitor ────────┘        │
+//!   nftables ──────────────────▶ its monitor ────────┤        │
+//!   an engine goes ────────────▶ its connection ─────┘        │
 //!                                                              └──▶ report
 //! ```
 //!
-//! It sleeps until one of the three is readable or a deadline is there (`schedule`). Wishes are fulfilled at
+//! It sleeps until one of them is readable or a deadline is there (`schedule`). Wishes are fulfilled at
 //! once; events are compared with what we hold, so one that does not concern us costs nothing, and are
 //! repaired after a moment of quiet. After an overrun everything is read back. Nothing is removed when the
 //! lane ends: forwarding does not depend on it.
@@ -44,6 +45,7 @@ use self::{
 };
 use crate::{
     KernelError,
+    engine::EnginePlaces,
     monitor::{Authors, Drained, Monitor},
     netlink::{NetlinkError, ReceiveBuffer},
     nft,
@@ -51,17 +53,23 @@ use crate::{
 };
 
 /// How a lane behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LaneSettings {
     /// How often everything is read back although no event asks for it.
     pub sweep_every: Duration,
     /// How much the kernel may queue of events.
     pub event_buffer: ReceiveBuffer,
+    /// Where engines are; without, none can be kept.
+    pub engines: Option<EnginePlaces>,
 }
 
 impl Default for LaneSettings {
     fn default() -> Self {
-        Self { sweep_every: Duration::from_mins(2), event_buffer: ReceiveBuffer::default() }
+        Self {
+            sweep_every: Duration::from_mins(2),
+            event_buffer: ReceiveBuffer::default(),
+            engines: None,
+        }
     }
 }
 
@@ -156,7 +164,7 @@ impl Lane {
         mailbox: Arc<Mailbox>,
         report: Box<dyn FnMut(Report) + Send>,
     ) -> Result<Self, KernelError> {
-        let all = Reconcilers::open()?;
+        let all = Reconcilers::with_engines(settings.engines)?;
         // Before anything is listed, so that nothing falls between listing and listening.
         let monitor = Monitor::open(all.host().port()?)?;
         monitor.set_receive_buffer(settings.event_buffer);
@@ -232,6 +240,7 @@ impl Lane {
                 self.all.mark_rules_stale(Path::Event);
             }
         }
+        self.all.observe_engines();
         if self.all.is_pending() {
             self.schedule.event(now);
         }
@@ -295,8 +304,9 @@ impl Lane {
         let mailbox = self.mailbox.as_fd();
         let monitor = self.monitor.as_fd();
         let rules = self.rules.as_fd();
-        let mut fds =
-            [mailbox, monitor, rules].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let engines = self.all.host().engines.watch();
+        let mut fds = [mailbox, monitor, rules, engines]
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),

@@ -7,6 +7,7 @@
 pub mod address;
 mod batch;
 pub mod conntrack;
+pub mod engine;
 pub mod error;
 pub mod fdb;
 pub mod host;
@@ -26,6 +27,7 @@ pub mod route;
 pub mod sys;
 pub mod sysctl;
 pub mod trace;
+pub mod tun;
 
 pub use self::{
     error::{KernelError, one_line},

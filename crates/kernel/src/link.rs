@@ -12,7 +12,7 @@ mod plan;
 
 use std::collections::BTreeMap;
 
-use russet_desired::{Link, LinkSpec, Table};
+use russet_desired::{Link, LinkKind, LinkSpec, Table};
 use russet_net::IfName;
 
 pub use self::observed::{
@@ -21,8 +21,9 @@ pub use self::observed::{
 use self::plan::{Aspect, Step};
 use crate::{
     Host, KernelError,
-    netlink::{Batch, Message, NetlinkError, rt},
+    netlink::{Batch, Message, NetlinkError, Refusal, rt},
     reconcile::{Change, Driver, Events, Refused, Seen, refuse_all},
+    tun::Tun,
 };
 
 /// Keeps links.
@@ -140,21 +141,52 @@ fn make_all<'a>(
     refused: &mut Vec<Refused<Link>>,
 ) -> LinkChanges<'a> {
     let mut batch = Batch::new();
+    // They vanish again with these, should we die before they bear our mark.
+    let mut tuns = Vec::new();
     create.retain(|change| {
-        match apply::create(&mut batch, change.key, &change.wanted, &host.links) {
+        match make_tun(change, &mut tuns)
+            .and_then(|()| Ok(apply::create(&mut batch, change.key, &change.wanted, &host.links)?))
+        {
             Ok(()) => true,
             Err(err) => {
-                refused.push((change.key, err.into()));
+                refused.push((change.key, err));
                 false
             }
         }
     });
     let names: Vec<_> = create.iter().map(|change| change.key).collect();
-    let failed = send(host, "add link", &names, &mut batch);
+    let mut failed = send(host, "add link", &names, &mut batch);
+    failed.extend(keep_tuns(tuns, &failed));
     refresh(host, names.into_iter());
     create.retain(|change| !failed.iter().any(|(name, _)| *name == change.key));
     refused.extend(failed);
     create
+}
+
+/// A TUN device is made by a control call and not by a message.
+fn make_tun(
+    change: &Change<Link, ObservedLink>,
+    tuns: &mut Vec<(IfName, Tun)>,
+) -> Result<(), KernelError> {
+    if change.wanted.kind == LinkKind::Tun {
+        let made = Tun::create(change.key);
+        tuns.push((change.key, made.map_err(|err| refused_tun(change.key, &err))?));
+    }
+    Ok(())
+}
+
+/// Has those devices live on that bear our mark now.
+fn keep_tuns(tuns: Vec<(IfName, Tun)>, failed: &[Refused<Link>]) -> Vec<Refused<Link>> {
+    let marked = |name: &IfName| !failed.iter().any(|(other, _)| other == name);
+    tuns.into_iter()
+        .filter(|(name, _)| marked(name))
+        .filter_map(|(name, tun)| Some((name, refused_tun(name, &tun.persist().err()?))))
+        .collect()
+}
+
+fn refused_tun(name: IfName, err: &std::io::Error) -> KernelError {
+    let refusal = Refusal::new(err.raw_os_error().unwrap_or_default());
+    NetlinkError::refused("add TUN link", name, refusal).into()
 }
 
 fn alter_all(host: &mut Host, alter: &Alterations<'_>, refused: &mut Vec<Refused<Link>>) {

@@ -191,7 +191,7 @@ fn upsert_once(
     host: &mut Host,
     changes: &[&Change<NextHop, NextHopSpec>],
 ) -> Vec<Refused<NextHop>> {
-    let Host { socket, links, next_hops } = host;
+    let Host { socket, links, next_hops, .. } = host;
     let items = changes.iter().map(|change| (change.key, *change));
     send_each::<NextHop, _>(socket, SET, Tolerate::Nothing, items, |batch, key, change| {
         let index = links.need(SET, key, key.link)?;

@@ -1,5 +1,9 @@
-//! The system calls that no safe crate wraps. The only unsafe code of the workspace is here.
+//! The system calls that no safe crate wraps. The only unsafe code of the workspace is here and in the folder
+//! beside it: `sys/tun` has the calls of a TUN device, `sys/datagram` those of UDP with segmentation offload.
 #![allow(unsafe_code)]
+
+pub mod datagram;
+pub mod tun;
 
 use std::{
     ffi::{c_int, c_void},
@@ -13,13 +17,18 @@ use std::{
 ///
 /// When the kernel does not know the option or refuses the value.
 pub fn set_netlink_option(fd: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+    set_number(fd, libc::SOL_NETLINK, option, value)
+}
+
+/// Sets a socket option whose value is a number.
+fn set_number(fd: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
     let len = mem::size_of::<c_int>();
     // SAFETY: `value` is a live `c_int` for the length of the call and `len` is its size; the descriptor
     // is open, because it is borrowed.
     let done = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_NETLINK,
+            level,
             option,
             (&raw const value).cast::<c_void>(),
             libc::socklen_t::try_from(len).unwrap_or_default(),

@@ -16,5 +16,5 @@ pub use self::{
     mac::Mac,
     number::{Mtu, OutOfRange, Port, Vni},
     prefix::{Family, Prefix},
-    reach::{At, Dst, Reach},
+    reach::{At, Dst, Form, Reach},
 };

@@ -114,6 +114,8 @@ pub struct Port(NonZeroU16);
 impl Port {
     /// Linux' own VXLAN port, older than the assigned one.
     pub const VXLAN_LINUX: Self = Self(NonZeroU16::new(8_472).unwrap());
+    /// That of flannel's `udp`.
+    pub const FLANNEL_UDP: Self = Self(NonZeroU16::new(8_285).unwrap());
     /// The assigned VXLAN port (RFC 7348 §8).
     pub const VXLAN: Self = Self(NonZeroU16::new(4_789).unwrap());
 

@@ -18,8 +18,19 @@ pub enum Dst {
 pub enum At {
     /// On this node.
     Here,
-    /// Behind a node whose underlay address is `ip`; with a VXLAN transport its VTEP has `mac`.
-    Node { ip: IpAddr, mac: Option<Mac> },
+    /// Behind a node whose underlay address is `ip`, and which takes packets in such a form.
+    Node { ip: IpAddr, form: Form },
+}
+
+/// In what form a node takes packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As they are.
+    Plain,
+    /// By VXLAN, for the VTEP with this MAC.
+    Vtep(Mac),
+    /// Bare, as the payload of UDP.
+    Udp,
 }
 
 /// One thing that can be reached, and where.

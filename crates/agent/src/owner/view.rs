@@ -37,6 +37,7 @@ fn transport(standing: Standing<'_>) -> &'static str {
     match standing {
         Standing::Own => "here",
         Standing::Tunnel => "vxlan",
+        Standing::Engine => "udp",
         Standing::Direct => "direct",
         Standing::Refused(_) | Standing::Unknown => "none",
     }
@@ -46,6 +47,7 @@ fn backend(backend: Backend) -> String {
     match backend {
         Backend::Vxlan { .. } => "vxlan".into(),
         Backend::HostGw => "host-gw".into(),
+        Backend::Udp => "udp".into(),
         Backend::Foreign(name) => name.to_string(),
     }
 }
@@ -107,6 +109,7 @@ fn transport_name(footing: &Footing) -> String {
         }
         TransportConfig::Vxlan(_) => "vxlan".into(),
         TransportConfig::Direct => "direct".into(),
+        TransportConfig::Udp(_) => "udp".into(),
     }
 }
 

@@ -67,8 +67,7 @@ fn type_of(backend: Backend) -> &'static str {
     match backend {
         Backend::Vxlan { .. } => "vxlan",
         Backend::HostGw => "host-gw",
-        Backend::Foreign(Foreign::Unnamed | Foreign::Unknown | Foreign::Cloud) => "",
-        Backend::Foreign(Foreign::Udp) => "udp",
+        Backend::Udp | Backend::Foreign(Foreign::Unknown | Foreign::Cloud) => "",
         Backend::Foreign(Foreign::Ipip) => "ipip",
         Backend::Foreign(Foreign::Wireguard) => "wireguard",
         Backend::Foreign(Foreign::Alloc) => "alloc",
@@ -105,6 +104,7 @@ fn backend(form: &mut Folded) -> Result<Backend, FormError> {
             Backend::Vxlan { v4: vtep(form, "BackendData")?, v6: vtep(form, "BackendV6Data")? }
         }
         "host-gw" => Backend::HostGw,
+        "" | "udp" => Backend::Udp,
         other => Backend::Foreign(foreign(other)),
     })
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use russet_core::{
     ConfigFault, Fault,
     choices::{Choices, Transport, When},
-    model::{Flag, Foreign, NetworkConfig, Pool, Preset, TransportConfig, VxlanConfig},
+    model::{Flag, Foreign, NetworkConfig, Pool, Preset, TransportConfig, UdpConfig, VxlanConfig},
 };
 use russet_net::{Family, Mtu, OutOfRange, Port, Prefix, Vni};
 use serde_json::Value;
@@ -74,14 +74,14 @@ fn pool(conf: &mut Reader, family: Family) -> Option<Pool> {
 /// No backend at all means `udp` (flannel's documentation says vxlan; its code does not).
 fn backend(conf: &mut Reader) -> Option<TransportConfig> {
     if !conf.has("Backend") {
-        conf.faults.push(ConfigFault::Unspoken(Foreign::Udp));
-        return None;
+        return Some(TransportConfig::Udp(UdpConfig::default()));
     }
     let mut backend = conf.object("Backend")?;
     let name = backend.text("Type").map(|name| name.to_lowercase()).unwrap_or_default();
     let transport = match name.as_str() {
         "vxlan" => Some(TransportConfig::Vxlan(vxlan(&mut backend))),
         "host-gw" => Some(TransportConfig::Direct),
+        "udp" => Some(TransportConfig::Udp(udp(&mut backend))),
         // A type that is no text has been told already.
         "" if backend.faults.is_empty() => backend.refuse(ConfigFault::NoBackendType),
         "" => None,
@@ -103,8 +103,6 @@ fn unspoken(name: &str) -> ConfigFault {
 /// flannel's names of what this version does not speak.
 pub(super) fn foreign(name: &str) -> Foreign {
     match name {
-        "" => Foreign::Unnamed,
-        "udp" => Foreign::Udp,
         "ipip" => Foreign::Ipip,
         "wireguard" => Foreign::Wireguard,
         "alloc" => Foreign::Alloc,
@@ -117,6 +115,11 @@ pub(super) fn foreign(name: &str) -> Foreign {
 
 /// A name from outside is shown up to here.
 const MOST_NAME: usize = 40;
+
+fn udp(backend: &mut Reader) -> UdpConfig {
+    let port = backend.above_zero("Port", u16::MAX.into(), Port::try_from);
+    UdpConfig { port: port.unwrap_or(UdpConfig::default().port) }
+}
 
 fn vxlan(backend: &mut Reader) -> VxlanConfig {
     let usual = VxlanConfig::default();
@@ -142,6 +145,7 @@ fn check_choices(
         }
         TransportConfig::Vxlan(_) => Choices::flannel(Transport::Vxlan, When::Always),
         TransportConfig::Direct => Choices::flannel(Transport::Direct, When::Always),
+        TransportConfig::Udp(_) => Choices::flannel(Transport::Udp, When::Always),
     };
     let faults = |broken: Vec<_>| broken.into_iter().map(ConfigFault::Choice).collect::<Vec<_>>();
     choices.check(families).map_err(|broken| faults(broken).into())
@@ -324,7 +328,6 @@ mod tests {
             (r#""Backend":{}"#, "Backend.Type is missing"),
             (r#""Backend":{"Type":7}"#, "7 is not a text"),
             (r#""Backend":"vxlan""#, "is not an object"),
-            (r#""Other":0"#, "backend udp is not spoken"),
         ] {
             let told = read(&format!(r#"{{"Network":"10.50.0.0/16",{backend}}}"#)).unwrap_err();
             assert!(told.to_string().contains(part), "{part} is not in {told}");

@@ -113,16 +113,16 @@ impl Hand {
 }
 
 /// A site built by Russet's programs.
-struct Ours {
+pub struct Ours {
     site: Site,
-    pods: Vec<Container>,
-    server: std::net::Ipv4Addr,
-    _agents: Vec<Agent>,
+    pub pods: Vec<Container>,
+    pub server: std::net::Ipv4Addr,
+    pub agents: Vec<Agent>,
     _store: Store,
 }
 
 impl Ours {
-    fn build(setup: &Setup, transport: Transport) -> Result<Self> {
+    pub fn build(setup: &Setup, transport: Transport) -> Result<Self> {
         let site = Site::new(2)?;
         let store = Store::start(&setup.programs, &site, NETWORK, transport)?;
         let names = ["one", "two"];
@@ -141,7 +141,7 @@ impl Ours {
             server = Some(node.namespace.run(|| agent.plugin.add(pod))?.address()?);
         }
         let server = server.context("two pods")?;
-        Ok(Self { site, pods, server, _agents: agents, _store: store })
+        Ok(Self { site, pods, server, agents, _store: store })
     }
 
     fn pods_path(&self) -> Path<'_> {

@@ -15,7 +15,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use russet_net::Mac;
 
 use super::{
@@ -45,6 +45,8 @@ pub struct Node {
 pub enum Transport {
     Direct,
     Vxlan,
+    /// By engines; only Russet's programs build it.
+    Udp,
 }
 
 impl Transport {
@@ -52,6 +54,7 @@ impl Transport {
         match self {
             Self::Direct => "direct",
             Self::Vxlan => "vxlan",
+            Self::Udp => "udp",
         }
     }
 }
@@ -94,6 +97,7 @@ impl Node {
         let mtu = match transport {
             Transport::Direct => UNDERLAY_MTU,
             Transport::Vxlan => UNDERLAY_MTU - VXLAN_OVERHEAD,
+            Transport::Udp => bail!("an engine is nothing that a hand builds"),
         };
         match transport {
             Transport::Direct => {
@@ -101,8 +105,9 @@ impl Node {
                 self.rtnl.add_route(subnet(peer), via)?;
             }
             Transport::Vxlan => self.add_vtep(n, peer, mtu)?,
+            Transport::Udp => {}
         }
-        self.load_rules(&masquerade(subnet(n)))?;
+        self.load_masquerade(n)?;
         self.add_bridge_and_pod(n, mtu)
     }
 
@@ -123,7 +128,12 @@ impl Node {
         self.rtnl.add_route(subnet(peer), Via::Onlink(base, vtep))
     }
 
-    fn add_bridge_and_pod(&mut self, n: u8, mtu: u32) -> Result<Namespace> {
+    /// Loads the six rules of flannel's.
+    pub fn load_masquerade(&self, n: u8) -> Result<()> {
+        self.load_rules(&masquerade(subnet(n)))
+    }
+
+    pub fn add_bridge_and_pod(&mut self, n: u8, mtu: u32) -> Result<Namespace> {
         let gateway = Ipv4Addr::from_bits(subnet(n).0.to_bits() + 1);
         let bridge = self.rtnl.add_bridge("cni0", mac_of(gateway), mtu)?;
         self.rtnl.add_address(bridge, (gateway, POD_LEN))?;
@@ -161,7 +171,7 @@ pub fn underlay(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 77, n)
 }
 
-fn subnet(n: u8) -> Net {
+pub fn subnet(n: u8) -> Net {
     (Ipv4Addr::new(10, 50, n, 0), POD_LEN)
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use russet_desired::{Emit, Item, Key, Patches, Tables};
-use russet_net::{At, Family, Prefix, Reach};
+use russet_net::{At, Family, Form, Prefix};
 
 use super::Standing;
 use crate::{
@@ -102,8 +102,15 @@ impl Peers {
 
     pub(super) fn standing(&self, key: LeaseKey) -> Standing<'static> {
         let Some(candidate) = self.candidates.get(&key) else { return Standing::Unknown };
-        let tunnelled = |reach: Reach| matches!(reach.at, At::Node { mac: Some(_), .. });
-        if candidate.reaches.iter().any(tunnelled) { Standing::Tunnel } else { Standing::Direct }
+        let mut forms = candidate.reaches.iter().filter_map(|reach| match reach.at {
+            At::Node { form, .. } => Some(form),
+            At::Here => None,
+        });
+        match forms.find(|form| *form != Form::Plain) {
+            Some(Form::Vtep(_)) => Standing::Tunnel,
+            Some(Form::Udp) => Standing::Engine,
+            Some(Form::Plain) | None => Standing::Direct,
+        }
     }
 
     /// The peer whose claim an object is keyed by.
@@ -111,6 +118,7 @@ impl Peers {
         let claims: Vec<Claim> = match key {
             Key::Route(route) => vec![Claim::Subnet(route.dst)],
             Key::Neighbour(neighbour) => based_at(neighbour.ip).collect(),
+            Key::EnginePeer(peer) => vec![Claim::Subnet(peer.prefix)],
             Key::Fdb(fdb) => Family::BOTH.map(|family| Claim::Vtep(family, fdb.mac)).into(),
             Key::NextHop(hop) => based_at(hop.via).chain([Claim::Address(hop.via)]).collect(),
             _ => return None,

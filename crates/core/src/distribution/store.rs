@@ -11,7 +11,7 @@ use std::{
     ops::Bound,
 };
 
-use russet_net::{At, Dst, Family, Mac, Prefix, Reach};
+use russet_net::{At, Dst, Family, Form, Mac, Prefix, Reach};
 
 use crate::{
     error::Fault,
@@ -61,8 +61,8 @@ fn reach(
     lies_right(me, subnet, pool.network())?;
     let ip = lease.public(family).ok_or(Fault::NoAddress { family })?;
     is_a_node_s(me, ip)?;
-    let mac = me.footing.carrier(lease, family)?.heed(lease, family)?;
-    Ok(Some(Reach { dst: Dst::Prefix(subnet), at: At::Node { ip, mac } }))
+    let form = me.footing.carrier(lease, family)?.heed(lease, family)?;
+    Ok(Some(Reach { dst: Dst::Prefix(subnet), at: At::Node { ip, form } }))
 }
 
 fn lies_right(me: &Me<'_>, subnet: Prefix, network: Prefix) -> Result<(), Fault> {
@@ -103,7 +103,8 @@ pub fn claims(reaches: Reaches) -> impl Iterator<Item = Claim> {
     let of = |reach: Reach| {
         let Dst::Prefix(subnet) = reach.dst;
         let (ip, mac) = match reach.at {
-            At::Node { ip, mac } => (Some(ip), mac),
+            At::Node { ip, form: Form::Vtep(mac) } => (Some(ip), Some(mac)),
+            At::Node { ip, form: Form::Plain | Form::Udp } => (Some(ip), None),
             At::Here => (None, None),
         };
         let vtep = mac.map(|mac| Claim::Vtep(subnet.family(), mac));

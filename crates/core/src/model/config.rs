@@ -69,6 +69,19 @@ pub enum TransportConfig {
     Vxlan(VxlanConfig),
     /// flannel's `host-gw`.
     Direct,
+    Udp(UdpConfig),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpConfig {
+    /// Where every node listens.
+    pub port: Port,
+}
+
+impl Default for UdpConfig {
+    fn default() -> Self {
+        Self { port: Port::FLANNEL_UDP }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,7 +90,7 @@ impl Lease {
         match (self.backend, family) {
             (Backend::Vxlan { v4, .. }, Family::V4) => v4,
             (Backend::Vxlan { v6, .. }, Family::V6) => v6,
-            (Backend::HostGw | Backend::Foreign(_), _) => None,
+            (Backend::HostGw | Backend::Udp | Backend::Foreign(_), _) => None,
         }
     }
 }
@@ -103,6 +103,8 @@ pub enum Backend {
         v6: Option<Vtep>,
     },
     HostGw,
+    /// It names none at all: `udp`, and also `alloc`, which looks the same.
+    Udp,
     /// One that this version does not speak.
     Foreign(Foreign),
 }
@@ -117,9 +119,6 @@ pub struct Vtep {
 /// Backends of flannel that this version does not speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
-    /// A lease of `udp` or `alloc` names no backend at all.
-    Unnamed,
-    Udp,
     Ipip,
     Wireguard,
     Alloc,
@@ -133,8 +132,6 @@ pub enum Foreign {
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Unnamed => "udp or alloc",
-            Self::Udp => "udp",
             Self::Ipip => "ipip",
             Self::Wireguard => "wireguard",
             Self::Alloc => "alloc",

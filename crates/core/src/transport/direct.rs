@@ -1,7 +1,7 @@
 //! Without encapsulation: a peer on a shared link is handed the packet (flannel's `host-gw`).
 
 use russet_desired::{Emit, Flag, Item, NextHopKey, NextHopSpec, RouteKey, RouteSpec};
-use russet_net::{At, Dst, Family, Mac, Reach};
+use russet_net::{At, Dst, Family, Form, Reach};
 
 use super::{Me, Transport};
 use crate::{
@@ -25,8 +25,8 @@ impl Transport for Direct {
     fn local(&self, _me: &Me<'_>, _out: &mut Emit) {}
 
     /// Any peer that shares a link forwards what it is handed, whatever else it speaks.
-    fn heed(&self, _lease: &Lease, _family: Family) -> Result<Option<Mac>, Fault> {
-        Ok(None)
+    fn heed(&self, _lease: &Lease, _family: Family) -> Result<Form, Fault> {
+        Ok(Form::Plain)
     }
 
     /// `SUBNET via PUBLICIP dev UNDERLAY`

@@ -4,14 +4,11 @@
 //! objects make one path: the route's gateway is the base of the peer's subnet, the neighbour entry maps
 //! it to the peer's VTEP MAC, the FDB entry maps the MAC to the peer's underlay address.
 
-use std::net::IpAddr;
-
 use russet_desired::{
-    AddressKey, AddressScope, AddressSpec, Emit, FdbKey, FdbSpec, Flag, Item, LinkKind, LinkSpec,
-    NeighbourKey, NeighbourSpec, NextHopKey, NextHopSpec, RouteKey, RouteSpec, SysctlKey,
-    SysctlSpec, VxlanSpec,
+    Emit, FdbKey, FdbSpec, Flag, Item, LinkKind, LinkSpec, NeighbourKey, NeighbourSpec, NextHopKey,
+    NextHopSpec, RouteKey, RouteSpec, VxlanSpec,
 };
-use russet_net::{At, Dst, Family, IfName, Mac, Mtu, Reach};
+use russet_net::{At, Dst, Family, Form, IfName, Mac, Mtu, Reach};
 use sha2::{Digest, Sha256};
 
 use super::{Me, Transport};
@@ -93,8 +90,8 @@ impl Vxlan {
             gbp: self.config.gbp,
         };
         out.push(Item::Link(end.link, end.spec(spec)));
-        out.push(whole_address(end.link, subnet.addr()));
-        out.push(no_router_advertisements(end.link));
+        out.push(super::whole_address(end.link, subnet.addr()));
+        out.push(super::no_router_advertisements(end.link));
         Some(())
     }
 }
@@ -117,7 +114,7 @@ impl Transport for Vxlan {
         }
     }
 
-    fn heed(&self, lease: &Lease, family: Family) -> Result<Option<Mac>, Fault> {
+    fn heed(&self, lease: &Lease, family: Family) -> Result<Form, Fault> {
         let Vtep { vni, mac } = lease.vtep(family).ok_or(Fault::NoMac { family })?;
         if vni != self.config.vni {
             return Err(Fault::OtherVni { got: vni, want: self.config.vni });
@@ -128,12 +125,13 @@ impl Transport for Vxlan {
         if Some(mac) == self.mac(family) {
             return Err(Fault::OurMac { mac });
         }
-        Ok(Some(mac))
+        Ok(Form::Vtep(mac))
     }
 
     /// Neighbour, FDB entry, next hop, route: each needs the one before.
     fn remote(&self, _me: &Me<'_>, reach: &Reach, out: &mut Emit) {
-        let (Dst::Prefix(subnet), At::Node { ip, mac: Some(mac) }) = (reach.dst, reach.at) else {
+        let (Dst::Prefix(subnet), At::Node { ip, form: Form::Vtep(mac) }) = (reach.dst, reach.at)
+        else {
             return;
         };
         let Some(End { link, .. }) = self.end(subnet.family()) else { return };
@@ -156,21 +154,6 @@ impl End {
             master: None,
         }
     }
-}
-
-/// The base of the subnet alone, so that the peers' route to us has a gateway that is ours.
-fn whole_address(link: IfName, addr: IpAddr) -> Item {
-    let key = AddressKey { link, addr, len: Family::of(addr).bits() };
-    Item::Address(key, AddressSpec { scope: AddressScope::Global })
-}
-
-/// A tunnel is no place to learn a default route from.
-fn no_router_advertisements(link: IfName) -> Item {
-    let key = SysctlKey {
-        rank: crate::attachment::RANK_DEVICE,
-        path: format!("net/ipv6/conf/{link}/accept_ra"),
-    };
-    Item::Sysctl(key, SysctlSpec { value: "0", optional: Flag::On })
 }
 
 /// flannel's names, or ours: short enough for every VNI of 24 bits in both families.

@@ -6,7 +6,7 @@ use russet_core::{
     Calc, Change, Fact, FactId, Source,
     model::{
         Backend, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact, PodId, Pool,
-        Preset, Settings, TransportConfig, UnderlayFact, Vtep, VxlanConfig,
+        Preset, Settings, TransportConfig, UdpConfig, UnderlayFact, Vtep, VxlanConfig,
     },
 };
 use russet_desired::Flag;
@@ -17,12 +17,17 @@ pub fn settings() -> Settings {
     Settings { masquerade: Flag::On, ..settings }
 }
 
-/// 0: vxlan; 1: vxlan with direct routing; 2: host-gw; 3: vxlan, dual stack; 4: another network.
+/// 0: vxlan; 1: vxlan with direct routing; 2: host-gw; 3: vxlan, dual stack; 4: another network; 5: udp;
+/// 6: udp, dual stack.
 pub fn config(i: usize) -> NetworkConfig {
     let vxlan = VxlanConfig { direct_routing: Flag::from(i == 1), ..VxlanConfig::default() };
-    let transport = if i == 2 { TransportConfig::Direct } else { TransportConfig::Vxlan(vxlan) };
+    let transport = match i {
+        2 => TransportConfig::Direct,
+        5 | 6 => TransportConfig::Udp(UdpConfig::default()),
+        _ => TransportConfig::Vxlan(vxlan),
+    };
     let v4 = if i == 4 { "10.60.0.0/16" } else { "10.50.0.0/16" };
-    let v6 = (i == 3).then(|| pool("fd00:50::/48"));
+    let v6 = (i == 3 || i == 6).then(|| pool("fd00:50::/48"));
     NetworkConfig::new(Some(pool(v4)), v6, transport).unwrap()
 }
 

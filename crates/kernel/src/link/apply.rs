@@ -19,8 +19,12 @@ pub(super) fn create(
 ) -> Result<(), NetlinkError> {
     let underlay = match wanted.kind {
         LinkKind::Vxlan(spec) => links.need("add link", name, spec.underlay)?,
-        LinkKind::Bridge | LinkKind::PodVeth => 0,
+        LinkKind::Bridge | LinkKind::Tun | LinkKind::PodVeth => 0,
     };
+    if wanted.kind == LinkKind::Tun {
+        mark(batch, name, wanted);
+        return Ok(());
+    }
     let header = rt::link_header(0, rt::IFF_UP, rt::IFF_UP);
     let mut message = batch.push(rt::RTM_NEWLINK, flags::CREATE | flags::EXCL, &header);
     message.str(rt::IFLA_IFNAME, name.as_str()).u32(rt::IFLA_GROUP, GROUP);
@@ -38,10 +42,20 @@ pub(super) fn create(
             info.str(rt::IFLA_INFO_KIND, "vxlan");
             info.nest(rt::IFLA_INFO_DATA, |data| vxlan(data, spec, underlay));
         }
-        // Never made here; the plan refuses it.
-        LinkKind::PodVeth => {}
+        // Never made here: the plan refuses the one, a control call has made the other.
+        LinkKind::PodVeth | LinkKind::Tun => {}
     });
     Ok(())
+}
+
+/// Writes into our group, and up, what a control call has just made.
+fn mark(batch: &mut Batch, name: IfName, wanted: &LinkSpec) {
+    let header = rt::link_header(0, rt::IFF_UP, rt::IFF_UP);
+    let mut message = batch.push(rt::RTM_SETLINK, 0, &header);
+    message
+        .str(rt::IFLA_IFNAME, name.as_str())
+        .u32(rt::IFLA_GROUP, GROUP)
+        .u32(rt::IFLA_MTU, wanted.mtu.get());
 }
 
 /// As flannel makes it: UDP checksums on, the kernel's range of source ports, TTL by the route.

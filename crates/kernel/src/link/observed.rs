@@ -45,6 +45,8 @@ pub enum ObservedKind {
     Bridge,
     Vxlan(ObservedVxlan),
     Veth,
+    /// A TUN device that outlives its queues and has many, with virtio headers: none other is of use to us.
+    Tun,
     /// Hardware has no kind at all: an empty text.
     Other(Box<str>),
 }
@@ -56,6 +58,7 @@ impl ObservedKind {
             Self::Bridge => "bridge",
             Self::Vxlan(_) => "vxlan",
             Self::Veth => "veth",
+            Self::Tun => "tun",
             Self::Other(kind) if kind.is_empty() => "device",
             Self::Other(kind) => kind,
         }
@@ -125,6 +128,7 @@ impl ObservedLink {
         self.kind = match kind {
             "bridge" => ObservedKind::Bridge,
             "veth" => ObservedKind::Veth,
+            "tun" if is_our_kind_of_tun(info) => ObservedKind::Tun,
             "vxlan" => {
                 ObservedKind::Vxlan(vxlan_of(info.attrs().find(rt::IFLA_INFO_DATA).as_ref()))
             }
@@ -160,6 +164,15 @@ impl ObservedLink {
         let alias = self.alias.as_deref().unwrap_or("none");
         format!("a {} in link group {} with alias {alias}", self.kind.name(), self.group)
     }
+}
+
+fn is_our_kind_of_tun(info: &Attr<'_>) -> bool {
+    let Some(data) = info.attrs().find(rt::IFLA_INFO_DATA) else { return false };
+    let has = |kind, value| data.attrs().find(kind).is_some_and(|attr| attr.u8() == value);
+    has(rt::IFLA_TUN_TYPE, rt::TUN_TYPE_TUN)
+        && [rt::IFLA_TUN_VNET_HDR, rt::IFLA_TUN_PERSIST, rt::IFLA_TUN_MULTI_QUEUE]
+            .into_iter()
+            .all(|kind| has(kind, 1))
 }
 
 fn vxlan_of(data: Option<&Attr<'_>>) -> ObservedVxlan {

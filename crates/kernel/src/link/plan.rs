@@ -59,7 +59,9 @@ pub(super) fn plan(name: IfName, wanted: &LinkSpec, links: &Links) -> Result<Ste
 /// Whether nothing differs that the kernel cannot change in place.
 fn is_same_kind(wanted: &LinkSpec, there: &ObservedLink, links: &Links) -> bool {
     match (&wanted.kind, &there.kind) {
-        (LinkKind::Bridge, ObservedKind::Bridge) | (LinkKind::PodVeth, ObservedKind::Veth) => true,
+        (LinkKind::Bridge, ObservedKind::Bridge)
+        | (LinkKind::PodVeth, ObservedKind::Veth)
+        | (LinkKind::Tun, ObservedKind::Tun) => true,
         (LinkKind::Vxlan(spec), ObservedKind::Vxlan(vxlan)) => {
             links.index(spec.underlay).is_some_and(|underlay| vxlan.meets(spec, underlay))
         }

@@ -40,6 +40,12 @@ pub const IFLA_INFO_DATA: u16 = 2;
 pub const IFLA_INFO_SLAVE_KIND: u16 = 4;
 pub const IFLA_INFO_SLAVE_DATA: u16 = 5;
 pub const IFLA_BRPORT_MODE: u16 = 4;
+pub const IFLA_TUN_TYPE: u16 = 3;
+pub const IFLA_TUN_VNET_HDR: u16 = 5;
+pub const IFLA_TUN_PERSIST: u16 = 6;
+pub const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+/// `IFF_TUN`.
+pub const TUN_TYPE_TUN: u8 = 1;
 pub const IFLA_VXLAN_ID: u16 = 1;
 pub const IFLA_VXLAN_LINK: u16 = 3;
 pub const IFLA_VXLAN_LOCAL: u16 = 4;

@@ -13,8 +13,8 @@ use std::{
 };
 
 use russet_desired::{
-    Address, AddressKey, Fdb, FdbKey, Key, Link, LinkKind, Neighbour, NeighbourKey, NextHop,
-    Patches, Port, Route, Sysctl,
+    Address, AddressKey, Engine, EnginePeer, Fdb, FdbKey, Key, Link, LinkKind, Neighbour,
+    NeighbourKey, NextHop, Patches, Port, Route, Sysctl,
 };
 use russet_net::{IfName, Mac};
 
@@ -22,6 +22,7 @@ use super::{News, Path, Reconciler, part::Part, rules::Rules};
 use crate::{
     Host, KernelError,
     address::AddressDriver,
+    engine::{EngineDriver, EnginePeerDriver, EnginePlaces},
     fdb::FdbDriver,
     link::LinkDriver,
     neighbour::NeighbourDriver,
@@ -38,6 +39,8 @@ pub struct Reconcilers {
     host: Host,
     sysctls: Reconciler<Sysctl, SysctlDriver>,
     links: Reconciler<Link, LinkDriver>,
+    engines: Reconciler<Engine, EngineDriver>,
+    engine_peers: Reconciler<EnginePeer, EnginePeerDriver>,
     ports: Reconciler<Port, PortDriver>,
     addresses: Reconciler<Address, AddressDriver>,
     neighbours: Reconciler<Neighbour, NeighbourDriver>,
@@ -55,10 +58,21 @@ impl Reconcilers {
     ///
     /// When a socket cannot be had.
     pub fn open() -> Result<Self, KernelError> {
+        Self::with_engines(None)
+    }
+
+    /// [`Self::open`], with a place for engines.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn with_engines(engines: Option<EnginePlaces>) -> Result<Self, KernelError> {
         Ok(Self {
-            host: Host::open()?,
+            host: Host::with_engines(engines)?,
             sysctls: Reconciler::new(SysctlDriver::default()),
             links: Reconciler::new(LinkDriver),
+            engines: Reconciler::new(EngineDriver),
+            engine_peers: Reconciler::new(EnginePeerDriver),
             ports: Reconciler::new(PortDriver),
             addresses: Reconciler::new(AddressDriver),
             neighbours: Reconciler::new(NeighbourDriver),
@@ -128,6 +142,14 @@ impl Reconcilers {
         }
     }
 
+    /// Looks which engines have gone.
+    pub fn observe_engines(&mut self) {
+        if self.host.engines.drop_broken() {
+            self.engines.mark_stale(Path::Event);
+            self.engine_peers.mark_stale(Path::Link);
+        }
+    }
+
     /// Has read back what lies behind the links that changed, and tries again what may have waited for
     /// them.
     fn follow_links(&mut self, path: Path) {
@@ -158,7 +180,7 @@ impl Reconcilers {
     fn is_needed(&self, link: IfName) -> bool {
         let stands_on = |kind: &LinkKind| match kind {
             LinkKind::Vxlan(spec) => spec.underlay == link,
-            LinkKind::Bridge | LinkKind::PodVeth => false,
+            LinkKind::Bridge | LinkKind::Tun | LinkKind::PodVeth => false,
         };
         let links = self.links.desired();
         links.contains_key(&link)
@@ -184,10 +206,15 @@ impl Reconcilers {
         self.resync(Path::Link, now)?;
         self.sysctls.upsert(&mut self.host, now);
         self.links.upsert(&mut self.host, now);
+        self.engines.upsert(&mut self.host, now);
+        // A new engine has no peers yet, whatever we thought it had.
+        if self.host.engines.take_started() {
+            self.engine_peers.mark_stale(Path::Own);
+        }
         // A link that we made, or made again, has nothing behind it yet, whatever we thought was there.
         self.resync(Path::Own, now)?;
         let (host, row) = self.host_and_row();
-        for part in row.into_iter().skip(2) {
+        for part in row.into_iter().skip(3) {
             part.upsert(host, now);
         }
         let (host, row) = self.host_and_row();
@@ -262,15 +289,17 @@ impl Reconcilers {
         self.sysctls.driver().before()
     }
 
-    fn row(&mut self) -> [&mut dyn Part; 9] {
+    fn row(&mut self) -> [&mut dyn Part; 11] {
         self.host_and_row().1
     }
 
     /// The kinds in the order of making.
-    fn host_and_row(&mut self) -> (&mut Host, [&mut dyn Part; 9]) {
-        let row: [&mut dyn Part; 9] = [
+    fn host_and_row(&mut self) -> (&mut Host, [&mut dyn Part; 11]) {
+        let row: [&mut dyn Part; 11] = [
             &mut self.sysctls,
             &mut self.links,
+            &mut self.engines,
+            &mut self.engine_peers,
             &mut self.ports,
             &mut self.addresses,
             &mut self.neighbours,

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use russet_desired::{
-    Address, Fdb, Key, Kind, Link, Neighbour, NextHop, Patch, Patches, Port, Route, Sysctl,
+    Address, Engine, EnginePeer, Fdb, Key, Kind, Link, Neighbour, NextHop, Patch, Patches, Port,
+    Route, Sysctl,
 };
 
 use super::{Driver, News, Path, Reconciler};
@@ -34,6 +35,8 @@ macro_rules! slots {
 slots! {
     Sysctl sysctls,
     Link links,
+    Engine engines,
+    EnginePeer engine_peers,
     Port ports,
     Address addresses,
     Neighbour neighbours,

@@ -251,8 +251,11 @@ fn an_object_that_is_set_back_again_and_again_is_left_alone_for_a_while() {
 #[test]
 fn events_that_were_lost_are_made_up_for_by_reading_back() {
     on_a_node(|| {
-        let settings =
-            LaneSettings { event_buffer: ReceiveBuffer(1), sweep_every: Duration::from_hours(1) };
+        let settings = LaneSettings {
+            event_buffer: ReceiveBuffer(1),
+            sweep_every: Duration::from_hours(1),
+            engines: None,
+        };
         let lane = Watched::start_with(settings);
         lane.settle(overlay(1_000));
         let before = ours();

@@ -1,0 +1,282 @@
+//! The engine's socket: the agent says what is wanted, an operator asks, a successor takes over.
+//!
+//! One thread answers one question at a time; the packets do not wait for it. Only root, or whoever the engine runs
+//! as, is listened to. An engine whose asker goes away goes on: that is what it is for. It sleeps without a clock, so
+//! idle it never wakes.
+//!
+//! ```text
+//!   Empty ── Start ──▶ Working ── HandOver ──▶ (threads rest) ── TakenOver ──▶ ends
+//!                         ▲                          └── nothing within 3 s ──┐
+//!                         └───────────────────────────────────────────────────┘
+//! ```
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use russet_kernel::engine::{
+    BUILD, Client, EnginePeerSpec, EngineSpec, receive, send,
+    wire::{Answer, Ask, Hello, MOST_OCTETS, MOST_ROWS, More},
+};
+use russet_net::{IfName, Prefix};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+};
+
+use crate::{
+    engine::{Engine, Kept, Setup},
+    report,
+    shared::{Holdings, Pace},
+};
+
+/// Serves one engine until it is to end.
+#[derive(Debug)]
+pub struct Control {
+    pub(crate) link: IfName,
+    pub(crate) pace: Pace,
+    pub(crate) path: PathBuf,
+    pub(crate) listener: OwnedFd,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) connections: Vec<OwnedFd>,
+}
+
+/// Why an engine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Asked,
+    /// A successor has everything.
+    TakenOver,
+    /// Its device is gone.
+    Failed,
+}
+
+/// What becomes of a connection after a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    Stays,
+    Closes,
+    Ends(End),
+}
+
+impl Control {
+    /// Listens, with nothing to do yet.
+    ///
+    /// # Errors
+    ///
+    /// When the socket cannot be bound, or an engine of this link answers already.
+    pub fn listen(link: IfName, path: &Path, pace: Pace) -> io::Result<Self> {
+        if Client::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
+        let flags = SocketFlags::CLOEXEC;
+        let listener =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        // Nobody else even gets as far as being refused.
+        let before = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+        let bound = rustix::net::bind(&listener, &SocketAddrUnix::new(path)?);
+        rustix::process::umask(before);
+        bound?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        let path = path.to_owned();
+        Ok(Self { link, pace, path, listener, engine: None, connections: Vec::new() })
+    }
+
+    /// Answers until it is to end.
+    pub fn serve(mut self) -> End {
+        loop {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(op = "wait for questions", %error, "the engine cannot go on");
+                    return self.leave(End::Failed);
+                }
+            };
+            if self.engine.as_ref().is_some_and(|engine| engine.shared().halt.has_failed()) {
+                return self.leave(End::Failed);
+            }
+            // From behind, so that closing one moves none that is still to be looked at.
+            for place in ready.connections.into_iter().rev() {
+                match self.converse(place) {
+                    Then::Stays => {}
+                    Then::Closes => drop(self.connections.swap_remove(place)),
+                    Then::Ends(end) => return self.leave(end),
+                }
+            }
+            if ready.listener {
+                self.accept();
+            }
+        }
+    }
+
+    /// A successor needs the socket's name; nobody else does.
+    fn leave(self, end: End) -> End {
+        if end != End::TakenOver {
+            let _ = std::fs::remove_file(&self.path);
+        }
+        end
+    }
+
+    fn wait(&self) -> Result<Ready, Errno> {
+        let alarm = self.engine.as_ref().map(|engine| engine.shared().halt.alarm());
+        let fds = [self.listener.as_fd()].into_iter();
+        let fds = fds.chain(self.connections.iter().map(AsFd::as_fd)).chain(alarm);
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Ready { listener: false, connections: Vec::new() }),
+            Err(errno) => return Err(errno),
+        }
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let connections =
+            (0..self.connections.len()).filter(|place| is_ready(&fds[place + 1])).collect();
+        Ok(Ready { listener: is_ready(&fds[0]), connections })
+    }
+
+    fn accept(&mut self) {
+        let accepted = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC);
+        let Ok(connection) = accepted else { return };
+        let uid = sockopt::socket_peercred(&connection).map(|peer| peer.uid);
+        let known = uid.is_ok_and(|uid| uid.is_root() || uid == rustix::process::geteuid());
+        if !known || self.connections.len() >= MOST_CONNECTIONS {
+            tracing::warn!(op = "accept", known, "a connection is refused");
+            return;
+        }
+        // Whoever does not read his answer holds nobody up for long.
+        let _ = sockopt::set_socket_timeout(&connection, sockopt::Timeout::Send, Some(PATIENCE));
+        self.connections.push(connection);
+    }
+
+    fn converse(&mut self, place: usize) -> Then {
+        let mut buffer = vec![0; MOST_OCTETS];
+        // It stays open when it is taken out, whatever becomes of the list.
+        let Some(connection) = self.connections.get(place).and_then(|it| it.try_clone().ok())
+        else {
+            return Then::Closes;
+        };
+        let Ok((len, _)) = receive(connection.as_fd(), &mut buffer) else { return Then::Closes };
+        let asked = Ask::decode(&buffer[..len]);
+        let answered = match asked {
+            Ok(Ask::HandOver) => return self.hand_over(&connection),
+            Ok(Ask::Stop) => {
+                drop(self.engine.take());
+                let _ = send(connection.as_fd(), &Answer::Done.encode(), &[]);
+                return Then::Ends(End::Asked);
+            }
+            Ok(ask) => self.answer(&connection, ask),
+            Err(err) => say(&connection, &Answer::Refused(err.to_string())),
+        };
+        if answered.is_ok() { Then::Stays } else { Then::Closes }
+    }
+
+    fn answer(&mut self, to: &OwnedFd, ask: Ask) -> io::Result<()> {
+        match (ask, self.engine.as_mut()) {
+            (Ask::Hello, engine) => hello(to, engine.as_deref()),
+            (Ask::Start(spec), None) => {
+                let answer = self.start(spec);
+                say(to, &answer)
+            }
+            (Ask::Start(spec), Some(engine)) if engine.setup().spec == spec => {
+                say(to, &Answer::Done)
+            }
+            (Ask::Start(_), Some(_)) => say(to, &refused("it has begun with another task")),
+            (Ask::Patch(rows), Some(engine)) => {
+                engine.patch(rows.into_iter().map(|(prefix, peer)| (prefix, peer.map(endpoint))));
+                say(to, &Answer::Done)
+            }
+            (Ask::Peers, Some(engine)) => say_peers(to, engine.peers().iter().map(row)),
+            (Ask::Status, Some(engine)) => report::say(to, engine),
+            (Ask::Patch(_) | Ask::Peers | Ask::Status, None) => {
+                say(to, &refused("it has not begun"))
+            }
+            (Ask::Stop | Ask::HandOver | Ask::TakenOver, _) => say(to, &refused("not now")),
+        }
+    }
+
+    fn start(&mut self, spec: EngineSpec) -> Answer {
+        let setup = Setup { link: self.link, spec, pace: self.pace };
+        let begun = Holdings::open(&setup)
+            .and_then(|holdings| Engine::start(setup, holdings, Kept::default()));
+        match begun {
+            Ok(engine) => {
+                self.engine = Some(engine);
+                Answer::Done
+            }
+            Err(err) => Answer::Refused(russet_kernel::one_line(&err)),
+        }
+    }
+}
+
+/// Says who it is, and gives the anchor of the device away once more.
+fn hello(to: &OwnedFd, engine: Option<&Engine>) -> io::Result<()> {
+    let spec = engine.map(|engine| engine.setup().spec);
+    let hello = Hello { build: BUILD.to_owned(), pid: std::process::id(), spec };
+    let anchor = engine.map(|engine| engine.shared().holdings.anchor.as_fd());
+    let anchor: Vec<_> = anchor.into_iter().collect();
+    send(to.as_fd(), &Answer::Hello(hello).encode(), &anchor)
+}
+
+/// What can be read from.
+struct Ready {
+    listener: bool,
+    connections: Vec<usize>,
+}
+
+pub(crate) fn say(to: &OwnedFd, answer: &Answer) -> io::Result<()> {
+    send(to.as_fd(), &answer.encode(), &[])
+}
+
+pub(crate) fn say_peers(
+    to: &OwnedFd,
+    peers: impl Iterator<Item = (Prefix, EnginePeerSpec)>,
+) -> io::Result<()> {
+    let peers: Vec<_> = peers.collect();
+    in_datagrams(&peers, |rows, more| say(to, &Answer::Peers(rows, more)))
+}
+
+/// Divides a list into as many datagrams as it takes: one at least.
+pub(crate) fn in_datagrams<T: Clone>(
+    rows: &[T],
+    mut say: impl FnMut(Vec<T>, More) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut rest = rows;
+    loop {
+        let (now, later) = rest.split_at(rest.len().min(MOST_ROWS));
+        let more = if later.is_empty() { More::Nothing } else { More::Follows };
+        say(now.to_vec(), more)?;
+        if later.is_empty() {
+            return Ok(());
+        }
+        rest = later;
+    }
+}
+
+pub(crate) fn row(
+    (prefix, endpoint): (&Prefix, &std::net::SocketAddr),
+) -> (Prefix, EnginePeerSpec) {
+    (*prefix, EnginePeerSpec { endpoint: *endpoint })
+}
+
+const fn endpoint(peer: EnginePeerSpec) -> std::net::SocketAddr {
+    peer.endpoint
+}
+
+fn refused(why: &str) -> Answer {
+    Answer::Refused(why.to_owned())
+}
+
+/// Connections at once: the agent, an operator or two, a successor.
+const MOST_CONNECTIONS: usize = 8;
+const BACKLOG: i32 = 8;
+const PATIENCE: Duration = Duration::from_secs(1);

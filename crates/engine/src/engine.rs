@@ -1,0 +1,236 @@
+//! A running engine: its threads, and the peers that they send to.
+//!
+//! ```text
+//!   device ══ queue i ══▶ outbound i ══▶ socket i ══▶ peers
+//!   device ◀══ queue i ══ inbound i ◀══ socket i ◀══ peers
+//!                 tables: changed here, looked at there
+//! ```
+//!
+//! [`Engine::stop`] ends the threads and keeps what they held: whatever arrives meanwhile waits in the kernel, so an
+//! engine that goes on, here or in another process, has lost nothing.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use russet_kernel::{
+    engine::{EngineEnd, EngineSpec},
+    tun::{Offload, Tun},
+};
+use russet_net::{Family, IfName, Prefix};
+
+use crate::{
+    counters::Counters,
+    inbound::Inbound,
+    outbound::Outbound,
+    outbox::Length,
+    shared::{Halt, Holdings, Pace, Shared},
+    socket::{self, ReceiveOffload},
+    table::{Table, Tables},
+};
+
+/// What an engine is told when it starts, and never after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    pub link: IfName,
+    pub spec: EngineSpec,
+    pub pace: Pace,
+}
+
+impl Holdings {
+    /// Opens everything.
+    ///
+    /// # Errors
+    ///
+    /// What could not be opened.
+    pub fn open(setup: &Setup) -> Result<Self, OpenError> {
+        let device = |source| OpenError::Device { link: setup.link, source };
+        // First, while no packet passes.
+        let anchor = Tun::anchor(setup.link).map_err(device)?;
+        let queues = 0..queues();
+        let tuns = queues.clone().map(|_| Tun::open(setup.link));
+        let tuns: Vec<_> = tuns.collect::<io::Result<_>>().map_err(device)?;
+        let wanted = match setup.pace {
+            Pace::Batches => Offload::TcpUdp,
+            Pace::OneByOne => Offload::None,
+        };
+        let offload = match tuns.first() {
+            Some(tun) => tun.offload(wanted).map_err(device)?,
+            None => Offload::None,
+        };
+        if offload < wanted {
+            tracing::warn!(ifname = %setup.link, has = ?offload, "the kernel lacks an offload of TUN devices");
+        }
+        let receive = match setup.pace {
+            Pace::Batches => ReceiveOffload::On,
+            Pace::OneByOne => ReceiveOffload::Off,
+        };
+        let sockets = |end: Option<EngineEnd>| {
+            let open =
+                |at| socket::open(at, receive).map_err(|source| OpenError::Socket { at, source });
+            let each = end.into_iter().flat_map(|end| queues.clone().map(move |_| end.listen));
+            each.map(open).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self { v4: sockets(setup.spec.v4)?, v6: sockets(setup.spec.v6)?, tuns, anchor, offload })
+    }
+}
+
+/// Why an engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("open device {link}")]
+    Device { link: IfName, source: io::Error },
+    #[error("open socket {at}")]
+    Socket { at: SocketAddr, source: io::Error },
+    #[error("start the engine's threads")]
+    Threads(#[source] io::Error),
+}
+
+/// An engine at work.
+#[derive(Debug)]
+pub struct Engine {
+    setup: Setup,
+    shared: Arc<Shared>,
+    peers: BTreeMap<Prefix, SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// When no thread is to be had.
+    pub fn start(setup: Setup, holdings: Holdings, kept: Kept) -> Result<Self, OpenError> {
+        let length = match (setup.pace, holdings.v4.first().or(holdings.v6.first())) {
+            (Pace::Batches, Some(socket)) if has_send_offload(socket) => Length::Many,
+            _ => Length::One,
+        };
+        let shared = Arc::new(Shared {
+            holdings,
+            spec: setup.spec,
+            pace: setup.pace,
+            length,
+            tables: kept.tables,
+            counters: kept.counters,
+            halt: Halt::new().map_err(OpenError::Threads)?,
+        });
+        let mut engine = Self { setup, shared, peers: kept.peers, threads: Vec::new() };
+        engine.publish();
+        engine.start_threads().map_err(OpenError::Threads)?;
+        Ok(engine)
+    }
+
+    fn start_threads(&mut self) -> io::Result<()> {
+        for thread in 0..self.shared.holdings.tuns.len() {
+            let outbound = Outbound::new(Arc::clone(&self.shared), thread);
+            self.spawn(format!("out {thread}"), move || outbound.run())?;
+            for family in Family::BOTH {
+                if self.shared.socket(family, thread).is_some() {
+                    let inbound = Inbound::new(Arc::clone(&self.shared), family, thread);
+                    self.spawn(format!("in {family} {thread}"), move || inbound.run())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let builder = thread::Builder::new().name(name).stack_size(STACK);
+        self.threads.push(builder.spawn(work)?);
+        Ok(())
+    }
+
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    pub fn peers(&self) -> &BTreeMap<Prefix, SocketAddr> {
+        &self.peers
+    }
+
+    /// The table of now, with what each peer has counted.
+    pub fn table(&self) -> Arc<Table> {
+        self.shared.tables.newest()
+    }
+
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Takes newer peers: where each prefix is, or that it is nowhere.
+    pub fn patch(&mut self, patch: impl IntoIterator<Item = (Prefix, Option<SocketAddr>)>) {
+        for (prefix, endpoint) in patch {
+            match endpoint {
+                Some(endpoint) => self.peers.insert(prefix, endpoint),
+                None => self.peers.remove(&prefix),
+            };
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let tables = &self.shared.tables;
+        tables.publish(Table::new(&self.peers, &tables.newest()));
+    }
+
+    /// Ends the threads and returns what they held.
+    pub fn stop(mut self) -> (Setup, Option<Holdings>, Kept) {
+        self.halt();
+        let kept = Kept {
+            peers: std::mem::take(&mut self.peers),
+            tables: Arc::clone(&self.shared.tables),
+            counters: Arc::clone(&self.shared.counters),
+        };
+        let setup = self.setup;
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        // The threads are gone, so nobody else has it.
+        (setup, Arc::into_inner(shared).map(|shared| shared.holdings), kept)
+    }
+
+    fn halt(&mut self) {
+        self.shared.halt.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// What outlives a stop: the peers and what was counted.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pub peers: BTreeMap<Prefix, SocketAddr>,
+    pub tables: Arc<Tables>,
+    pub counters: Arc<Counters>,
+}
+
+fn has_send_offload(socket: &std::os::fd::OwnedFd) -> bool {
+    let has = russet_kernel::sys::datagram::has_send_offload(std::os::fd::AsFd::as_fd(socket));
+    if !has {
+        tracing::warn!("the kernel cannot cut datagrams; they go one by one");
+    }
+    has
+}
+
+/// As many as there are processors, within reason: each has its buffers.
+fn queues() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(MOST_QUEUES)
+}
+
+/// Queues of the device at most.
+pub const MOST_QUEUES: usize = 4;
+/// What a thread's calls need: a batch's headers lie there.
+const STACK: usize = 256 << 10;

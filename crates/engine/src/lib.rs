@@ -1,0 +1,35 @@
+//! The userspace transports: a process that owns TUN and socket, and outlives the agent.
+//!
+//! ```text
+//!   pods ─▶ TUN ─▶ outbound: split ─▶ table: whose? ─▶ outbox: trains ─▶ UDP socket ─▶ peer
+//!   pods ◀─ TUN ◀─ inbound:  join  ◀─ admit: the peer's own? ◀───────── UDP socket ◀─ peer
+//!                  agent ─▶ control: patches of peers, status, handing over
+//! ```
+//!
+//! Packets move in batches: the kernel hands over TCP and UDP in one piece, `split` cuts it, `outbox` makes trains
+//! that go out in one message; what came together is joined by `join` and handed to the kernel in one piece. The
+//! wire is flannel's `udp`: the payload is the bare inner packet. `packet` looks at what is hostile, `icmp` is what
+//! a sender of our own node is told, `table` finds the peer, `counters` counts.
+//! `engine` has the threads, `control` the socket that they are managed by, `handover` the change of processes.
+
+pub mod checksum;
+pub mod control;
+pub mod counters;
+pub mod engine;
+mod handover;
+pub mod icmp;
+mod inbound;
+pub mod join;
+mod outbound;
+pub mod outbox;
+pub mod packet;
+mod report;
+#[cfg(test)]
+mod samples;
+pub mod shared;
+pub mod socket;
+pub mod split;
+pub mod table;
+pub mod virtio;
+
+pub use self::handover::TakeOverError;
