@@ -90,7 +90,11 @@ impl<'a> Collected<'a> {
                 write_raw(other, out);
             }
             match code {
-                code::NEXT_HOP | code::AS4_PATH | code::AS4_AGGREGATOR => {}
+                code::NEXT_HOP
+                | code::MP_REACH
+                | code::MP_UNREACH
+                | code::AS4_PATH
+                | code::AS4_AGGREGATOR => {}
                 code::AS_PATH if self.as_width == AsWidth::Two => self.write_as_path(&raw, out),
                 code::AGGREGATOR if self.as_width == AsWidth::Two => {
                     self.write_aggregator(&raw, out);
