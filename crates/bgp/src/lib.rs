@@ -3,4 +3,5 @@
 //! `wire` is what octets mean. What is received is hostile until `wire` has looked at it, and nothing in here
 //! panics or allocates without bound on account of it.
 
+pub mod fsm;
 pub mod wire;
