@@ -14,6 +14,7 @@ mod tests {
         ("russet-core", &["russet-net", "russet-desired"]),
         ("russet-api", &["russet-net", "russet-core"]),
         ("russet-store", &[]),
+        ("russet-bgp", &["russet-net"]),
         ("russet-kernel", &["russet-net", "russet-desired"]),
         (
             "russet-agent",
@@ -71,6 +72,7 @@ mod tests {
         "russet-net",
         "russet-desired",
         "russet-core",
+        "russet-bgp",
         "russet-api",
         "russet-kernel",
         "russet-cni",

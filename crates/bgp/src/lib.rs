@@ -1,0 +1,3 @@
+//! A BGP-4 speaker, without I/O.
+
+pub mod bfd;
