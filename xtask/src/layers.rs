@@ -12,6 +12,7 @@ mod tests {
         ("russet-net", &[]),
         ("russet-desired", &["russet-net"]),
         ("russet-core", &["russet-net", "russet-desired"]),
+        ("russet-bgp", &["russet-net"]),
         ("russet-api", &["russet-net", "russet-core"]),
         ("russet-store", &[]),
         ("russet-bgp", &["russet-net"]),

@@ -1,3 +1,7 @@
-//! A BGP-4 speaker, without I/O.
+//! A BGP-4 speaker without I/O (RFC 4271): no clock, no socket, no thread.
+//!
+//! `wire` is what octets mean. What is received is hostile until `wire` has looked at it, and nothing in here
+//! panics or allocates without bound on account of it.
 
 pub mod bfd;
+pub mod wire;
