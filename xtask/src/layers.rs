@@ -15,7 +15,6 @@ mod tests {
         ("russet-bgp", &["russet-net"]),
         ("russet-api", &["russet-net", "russet-core"]),
         ("russet-store", &[]),
-        ("russet-bgp", &["russet-net"]),
         ("russet-kernel", &["russet-net", "russet-desired"]),
         (
             "russet-agent",

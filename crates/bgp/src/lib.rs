@@ -3,5 +3,10 @@
 //! `wire` is what octets mean. What is received is hostile until `wire` has looked at it, and nothing in here
 //! panics or allocates without bound on account of it.
 
+pub mod bestpath;
 pub mod bfd;
+pub mod policy;
+pub mod reflector;
+pub mod rib;
+pub mod update;
 pub mod wire;
