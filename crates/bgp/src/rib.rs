@@ -174,6 +174,9 @@ impl Rib {
     pub fn remove_peer(&mut self, peer: Source) {
         self.lose_session(peer, FamilySet::EMPTY);
         self.neighbors.remove(peer);
+        for routes in &mut self.families {
+            routes.free_number();
+        }
     }
 
     /// Marks all routes of a peer as told before now: a refresh begins (RFC 7313).

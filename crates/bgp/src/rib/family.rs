@@ -40,6 +40,8 @@ pub trait FamilyRib: fmt::Debug + Send {
     fn flush(&mut self, scene: &Scene<'_>, seen: &mut dyn FnMut(NlriKey));
     fn join(&mut self, member: Source, treatment: Treatment, scene: &Scene<'_>);
     fn leave(&mut self, member: Source);
+    /// Somebody's number is free, and may go to another.
+    fn free_number(&mut self);
     fn refresh(&mut self, member: Source);
     fn next(&mut self, member: Source, scene: &Scene<'_>) -> Option<Piece>;
     fn has_more(&self, member: Source) -> bool;
@@ -263,7 +265,7 @@ impl<K: Key> FamilyRib for Routes<K> {
     }
 
     fn count_dests(&self) -> usize {
-        self.table.count_dests() - self.table.empty()
+        self.table.count_dests()
     }
 
     fn has_changed(&self) -> bool {
@@ -301,6 +303,12 @@ impl<K: Key> FamilyRib for Routes<K> {
             if group.is_empty() {
                 *slot = None;
             }
+        }
+    }
+
+    fn free_number(&mut self) {
+        for group in self.groups.iter_mut().flatten() {
+            group.share_no_more();
         }
     }
 

@@ -42,6 +42,8 @@ pub struct Table<K> {
     free: Vec<DestId>,
     index: HashTable<DestId>,
     keyed: Keyed,
+    /// How many destinations have a path.
+    filled: usize,
     changed: Vec<DestId>,
     version: Version,
     /// Empty destinations, by the version that emptied them.
@@ -95,6 +97,7 @@ impl<K: Key> Table<K> {
             free: Vec::new(),
             index: HashTable::new(),
             keyed,
+            filled: 0,
             changed: Vec::new(),
             version: 0,
             empty: VecDeque::new(),
@@ -109,9 +112,9 @@ impl<K: Key> Table<K> {
         self.notice = Notice::AnyPath;
     }
 
-    /// Destinations, those that are empty but not buried included.
-    pub fn count_dests(&self) -> usize {
-        self.index.len()
+    /// How many destinations have a path.
+    pub const fn count_dests(&self) -> usize {
+        self.filled
     }
 
     /// Beyond every number in use.
@@ -179,6 +182,7 @@ impl<K: Key> Table<K> {
             Put::Replaced(std::mem::replace(old, path))
         } else {
             let tx_id = dest.paths.free_tx_id();
+            self.filled += usize::from(dest.paths.as_slice().is_empty());
             dest.paths.push(Path { tx_id, ..path });
             let holding = self.holding_mut(path.source);
             holding.paths += 1;
@@ -254,6 +258,7 @@ impl<K: Key> Table<K> {
         let before = dest.paths.best();
         let path = dest.paths.swap_remove(place)?;
         let last = dest.paths.as_slice().iter().all(|other| other.source != path.source);
+        self.filled -= usize::from(dest.paths.as_slice().is_empty());
         let holding = self.holding_mut(path.source);
         holding.paths -= 1;
         if last {
@@ -330,7 +335,7 @@ impl<K: Key> Table<K> {
         self.dests[id.place()].version > since
     }
 
-    /// How many destinations are empty, and not buried.
+    /// How often a destination was emptied that is not buried yet.
     pub fn empty(&self) -> usize {
         self.empty.len()
     }

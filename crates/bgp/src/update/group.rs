@@ -75,6 +75,12 @@ impl Group {
         }
     }
 
+    /// From now on nobody begins with what was encoded before. A chunk leaves out the peer that had a number
+    /// then, and would leave out the next that gets it.
+    pub fn share_no_more(&mut self) {
+        self.snapshot = Weak::new();
+    }
+
     /// Tells a member everything again, from the state that it is in.
     pub fn refresh<K: Key>(&mut self, member: Source, table: &Table<K>) {
         let Some(refreshed) = self.members.get_mut(&member) else { return };

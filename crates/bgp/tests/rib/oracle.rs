@@ -49,6 +49,43 @@ proptest! {
     }
 }
 
+/// The chunks of before were not for the peer that had the number then.
+#[test]
+fn who_gets_a_number_that_was_another_s_is_told_all_the_same() {
+    let mut world = World::new(0, bounds_generous());
+    let announce = |peer, attributes| Op::Announce { peer, keys: vec![9], attributes, id: 0 };
+    for op in [
+        announce(6, 1_149),
+        announce(4, 25_088),
+        Op::Flush,
+        Op::Withdraw { peer: 4, keys: vec![9], id: 0 },
+        Op::Flush,
+        Op::Remove { peer: 6 },
+        Op::Up { peer: 7 },
+    ] {
+        world.apply(&op);
+    }
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_given_up_and_the_others_hold_all() {
+    let mut world = World::new(0, bounds_tight(0, 2, 4, 3));
+    for round in 0..40_u16 {
+        let keys = vec![u8::try_from(round % 12).unwrap()];
+        world.apply(&Op::Announce { peer: 0, keys: keys.clone(), attributes: round, id: 0 });
+        world.apply(&Op::Flush);
+        world.apply(&Op::Withdraw { peer: 0, keys, id: 0 });
+        world.apply(&Op::Flush);
+        world.apply(&Op::Read { peer: 2, pieces: 9 });
+        world.apply(&Op::Up { peer: 4 });
+    }
+    assert!(world.too_slow > 0);
+    world.settle();
+    world.check();
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let peer = 0..PEERS;
     let attributes = || any::<u16>();
