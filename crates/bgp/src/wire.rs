@@ -43,7 +43,7 @@ pub use self::{
     capability::{
         AddPathMode, Capabilities, ExtendedNextHop, GracefulRestart, RestartFamily, RestartFlags,
     },
-    community::{Community, ExtCommunity, LargeCommunity},
+    community::{Community, ExtCommunity, LargeCommunity, Sticky},
     encode::{AttributesTooLong, UpdateWriter},
     evpn::{Esi, EvpnKey, Label, RouteDistinguisher},
     family::{AfiSafi, Family, FamilySet},
