@@ -13,5 +13,6 @@ pub mod fsm;
 pub mod policy;
 pub mod reflector;
 pub mod rib;
+pub mod speaker;
 pub mod update;
 pub mod wire;
