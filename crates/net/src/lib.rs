@@ -3,6 +3,7 @@
 //! Each has a private field, one checked way in and one way out, so that a value in hand is a value in
 //! range. Nothing in here knows of the kernel, of a store or of another crate of ours.
 
+mod asn;
 mod error;
 mod ifname;
 mod mac;
@@ -11,6 +12,7 @@ mod prefix;
 mod reach;
 
 pub use self::{
+    asn::Asn,
     error::ParseError,
     ifname::{IfIndex, IfName},
     mac::Mac,

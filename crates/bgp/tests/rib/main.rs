@@ -1,0 +1,4 @@
+//! The RIB against its slow twin, and whole networks of RIBs on a virtual clock.
+
+mod oracle;
+mod world;

@@ -1,0 +1,109 @@
+//! The RIB and what each peer was told are equal to the oracle's, for every order of inputs: routes that come
+//! and go, peers that go, restart, come back, read slowly, ask again, or are too slow to be kept.
+
+use proptest::prelude::*;
+
+use crate::world::{Op, PEERS, World, bounds_generous, bounds_tight};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn peers_that_read_all_hold_what_the_oracle_says(
+        ops in proptest::collection::vec(op(), 1..80),
+        seed: u64,
+    ) {
+        let mut world = World::new(seed, bounds_generous());
+        for op in ops {
+            world.apply(&op);
+        }
+        world.settle();
+        world.check();
+    }
+
+    #[test]
+    fn slow_readers_and_full_logs_end_in_the_same_routes(
+        ops in proptest::collection::vec(op(), 1..120),
+        seed: u64,
+        log in 0_usize..400,
+        walk in 1_usize..8,
+        snapshot in 0_usize..12,
+        empty in 0_usize..20,
+    ) {
+        let mut world = World::new(seed, bounds_tight(log, walk, snapshot, empty));
+        for op in ops {
+            world.apply(&op);
+        }
+        world.settle();
+        world.check();
+    }
+
+    #[test]
+    fn when_all_is_gone_nothing_is_left(ops in proptest::collection::vec(op(), 1..60), seed: u64) {
+        let mut world = World::new(seed, bounds_generous());
+        for op in ops {
+            world.apply(&op);
+        }
+        world.remove_all();
+        prop_assert_eq!(world.rib.attribute_sets(), 0);
+    }
+}
+
+/// The chunks of before were not for the peer that had the number then.
+#[test]
+fn who_gets_a_number_that_was_another_s_is_told_all_the_same() {
+    let mut world = World::new(0, bounds_generous());
+    let announce = |peer, attributes| Op::Announce { peer, keys: vec![9], attributes, id: 0 };
+    for op in [
+        announce(6, 1_149),
+        announce(4, 25_088),
+        Op::Flush,
+        Op::Withdraw { peer: 4, keys: vec![9], id: 0 },
+        Op::Flush,
+        Op::Remove { peer: 6 },
+        Op::Up { peer: 7 },
+    ] {
+        world.apply(&op);
+    }
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_given_up_and_the_others_hold_all() {
+    let mut world = World::new(0, bounds_tight(0, 2, 4, 3));
+    for round in 0..40_u16 {
+        let keys = vec![u8::try_from(round % 12).unwrap()];
+        world.apply(&Op::Announce { peer: 0, keys: keys.clone(), attributes: round, id: 0 });
+        world.apply(&Op::Flush);
+        world.apply(&Op::Withdraw { peer: 0, keys, id: 0 });
+        world.apply(&Op::Flush);
+        world.apply(&Op::Read { peer: 2, pieces: 9 });
+        world.apply(&Op::Up { peer: 4 });
+    }
+    assert!(world.too_slow > 0);
+    world.settle();
+    world.check();
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let peer = 0..PEERS;
+    let attributes = || any::<u16>();
+    let keys = || proptest::collection::vec(0_u8..24, 1..6);
+    prop_oneof![
+        8 => (peer.clone(), keys(), attributes(), 0_u8..3)
+            .prop_map(|(peer, keys, attributes, id)| Op::Announce { peer, keys, attributes, id }),
+        4 => (peer.clone(), keys(), 0_u8..3)
+            .prop_map(|(peer, keys, id)| Op::Withdraw { peer, keys, id }),
+        2 => (0_u8..24, attributes()).prop_map(|(key, attributes)| Op::Originate { key, attributes }),
+        1 => (0_u8..24).prop_map(|key| Op::WithdrawOurs { key }),
+        4 => peer.clone().prop_map(|peer| Op::Up { peer }),
+        1 => peer.clone().prop_map(|peer| Op::Remove { peer }),
+        2 => (peer.clone(), 0_u8..8).prop_map(|(peer, keep)| Op::Lose { peer, keep }),
+        1 => peer.clone().prop_map(|peer| Op::Sweep { peer }),
+        6 => Just(Op::Flush),
+        6 => (peer.clone(), 1_u8..4).prop_map(|(peer, pieces)| Op::Read { peer, pieces }),
+        1 => peer.prop_map(|peer| Op::Refresh { peer }),
+        1 => (0_u8..8, 0_u8..3).prop_map(|(hop, distance)| Op::Distance { hop, distance }),
+    ]
+}
