@@ -5,6 +5,7 @@
 
 pub mod bestpath;
 pub mod bfd;
+pub mod fsm;
 pub mod policy;
 pub mod reflector;
 pub mod rib;
