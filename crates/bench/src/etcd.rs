@@ -224,7 +224,7 @@ fn varint(message: &mut Vec<u8>, mut value: u64) {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// SETTINGS_INITIAL_WINDOW_SIZE of 2^31 - 1 (RFC 9113 §6.5.2).
+/// `SETTINGS_INITIAL_WINDOW_SIZE` of 2^31 - 1 (RFC 9113 §6.5.2).
 const LARGE_WINDOWS: [u8; 6] = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of a connection, until the server says otherwise (RFC 9113 §6.9.2).

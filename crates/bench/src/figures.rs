@@ -1,5 +1,6 @@
 //! The figures: one file for each subject of measurement.
 
+mod bgp;
 mod burst;
 mod cni;
 mod memory;
@@ -36,6 +37,8 @@ pub enum Name {
     Repair,
     /// `russet store` beside etcd: puts, ranges, watchers, memory, start
     Store,
+    /// `russet bgp` beside BIRD 2 and FRR: a route reflector with 10 to 500 peers
+    Bgp,
 }
 
 /// What every figure needs to know.
@@ -84,6 +87,7 @@ impl Name {
             Self::Idle => memory::measure_idle(setup),
             Self::Repair => repair::measure(setup),
             Self::Store => store::measure(setup),
+            Self::Bgp => bgp::measure(setup),
         }
     }
 }

@@ -37,6 +37,12 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
+/// The time that the calling thread spent on a processor.
+pub fn thread_time() -> Result<Duration> {
+    let nanos = on_processor(&read("/proc/thread-self/schedstat")?).context("read schedstat")?;
+    Ok(Duration::from_nanos(nanos))
+}
+
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("read {path}"))
 }
