@@ -49,6 +49,7 @@ mod tests {
             "russet-bench",
             &[
                 "russet-net",
+                "russet-bgp",
                 "russet-desired",
                 "russet-core",
                 "russet-api",

@@ -25,6 +25,8 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("crun", "crun", "what runs a container"),
     ("containerd", "containerd", "a container runtime"),
     ("busybox", "busybox-static", "the image of the containers"),
+    ("bird", "bird2", "a BGP speaker that ours is held to"),
+    ("/usr/lib/frr/bgpd", "frr", "a BGP speaker that ours is held to"),
     ("setpriv", "util-linux", "running without root"),
     ("python3", "python3", "scripts of the end-to-end tests"),
 ];

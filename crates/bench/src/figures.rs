@@ -1,5 +1,6 @@
 //! The figures: one file for each subject of measurement.
 
+mod bgp;
 mod burst;
 mod cni;
 mod engine;
@@ -39,6 +40,8 @@ pub enum Name {
     Engine,
     /// `russet store` beside etcd: puts, ranges, watchers, memory, start
     Store,
+    /// `russet bgp` beside BIRD 2 and FRR: a route reflector with 10 to 500 peers
+    Bgp,
 }
 
 /// What every figure needs to know.
@@ -88,6 +91,7 @@ impl Name {
             Self::Repair => repair::measure(setup),
             Self::Engine => engine::measure(setup),
             Self::Store => store::measure(setup),
+            Self::Bgp => bgp::measure(setup),
         }
     }
 }

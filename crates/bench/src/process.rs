@@ -50,6 +50,12 @@ pub fn switches(pid: u32) -> Result<u64> {
     Ok(switches)
 }
 
+/// The time that the calling thread spent on a processor.
+pub fn thread_time() -> Result<Duration> {
+    let nanos = on_processor(&read("/proc/thread-self/schedstat")?).context("read schedstat")?;
+    Ok(Duration::from_nanos(nanos))
+}
+
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("read {path}"))
 }
