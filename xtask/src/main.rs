@@ -90,9 +90,10 @@ fn test(filter: Option<&str>) -> Result<()> {
 fn bench(figures: &[String]) -> Result<()> {
     setup::install()?;
     Cargo::new(["build", "--release", "--workspace", "--bins"]).run()?;
-    Cargo::new(["run", "--release", "--quiet", "--package", "russet-bench", "--"])
-        .args(figures)
-        .run()
+    // Not by `cargo run`: for one package alone features differ, and much would be built again.
+    let mut bench = std::process::Command::new(run::root().join("target/release/russet-bench"));
+    bench.args(figures);
+    run::run(bench)
 }
 
 fn ci() -> Result<()> {
