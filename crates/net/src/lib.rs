@@ -5,6 +5,7 @@
 
 mod error;
 mod ifname;
+mod key;
 mod mac;
 mod number;
 mod prefix;
@@ -13,6 +14,7 @@ mod reach;
 pub use self::{
     error::ParseError,
     ifname::{IfIndex, IfName},
+    key::{PresharedKey, PublicKey},
     mac::Mac,
     number::{Mtu, OutOfRange, Port, Vni},
     prefix::{Family, Prefix},
