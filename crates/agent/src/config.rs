@@ -60,6 +60,11 @@ impl Paths {
         self.run.join("engine")
     }
 
+    /// The node's WireGuard key.
+    pub fn wireguard_key(&self) -> PathBuf {
+        self.state.join("wireguard.key")
+    }
+
     pub fn admin_socket(&self) -> PathBuf {
         self.run.join("admin.sock")
     }

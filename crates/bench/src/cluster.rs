@@ -153,6 +153,7 @@ pub fn configuration(network: &str, transport: Transport) -> String {
         Transport::Direct => "host-gw",
         Transport::Vxlan => "vxlan",
         Transport::Udp => "udp",
+        Transport::Wireguard => "wireguard",
     };
     format!(r#"{{"Network":"{network}","SubnetLen":24,"Backend":{{"Type":"{backend}"}}}}"#)
 }
@@ -176,7 +177,9 @@ impl Peer {
         let [high, low] = self.number.to_be_bytes();
         match self.transport {
             Transport::Direct => Ipv4Addr::new(192, 168, 77, low),
-            Transport::Vxlan | Transport::Udp => Ipv4Addr::new(172, 16, high, low),
+            Transport::Vxlan | Transport::Udp | Transport::Wireguard => {
+                Ipv4Addr::new(172, 16, high, low)
+            }
         }
     }
 
@@ -197,6 +200,13 @@ impl Peer {
                 format!(r#"{{"PublicIP":"{public}","PublicIPv6":null,"BackendType":"host-gw"}}"#)
             }
             Transport::Udp => format!(r#"{{"PublicIP":"{public}","PublicIPv6":null}}"#),
+            Transport::Wireguard => {
+                // 32 octets in base64, of which the number makes the first.
+                let key = format!("{:A>8}{}=", self.number, "A".repeat(35));
+                format!(
+                    r#"{{"PublicIP":"{public}","PublicIPv6":null,"BackendType":"wireguard","BackendData":{{"PublicKey":"{key}","Port":51820}}}}"#
+                )
+            }
             Transport::Vxlan => format!(
                 r#"{{"PublicIP":"{public}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{}"}}}}"#,
                 self.mac()

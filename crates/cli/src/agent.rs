@@ -1,6 +1,9 @@
 //! `russet agent`: flags and environment on top of the file, logs, signals.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -57,13 +60,14 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
     let usual = PathBuf::from("/etc/russet/agent.toml");
     let file = args.config.clone().or_else(|| usual.exists().then_some(usual));
     let (check, log_format) = (args.check, args.log_format);
-    let config = Config::load(file.as_deref(), args.overrides())?;
+    let mut config = Config::load(file.as_deref(), args.overrides())?;
     if check {
         println!("the configuration is good");
         return Ok(ExitCode::SUCCESS);
     }
     russet_kernel::sys::share_one_heap();
     start_logs(log_format);
+    config.settings.key = wireguard_key(&config.paths.wireguard_key());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -72,6 +76,15 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
         russet_agent::run(config, until_asked_to_stop()?).await.map_err(anyhow::Error::from)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The public half of this node's key. Without one every transport works but WireGuard.
+fn wireguard_key(path: &Path) -> Option<russet_net::PublicKey> {
+    russet_engine::key::public(path)
+        .inspect_err(|error| {
+            tracing::error!(op = "read key", path = %path.display(), %error, "no wireguard on this node");
+        })
+        .ok()
 }
 
 impl AgentArgs {

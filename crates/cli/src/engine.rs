@@ -37,8 +37,8 @@ enum EngineCommand {
     Run(RunArgs),
     /// Shows what every engine of this node carries and drops
     Status(StatusArgs),
-    /// Puts a process of this program in the place of every engine; no packet is lost
-    Upgrade(Folder),
+    /// Puts a process of this program in the place of every engine; udp loses no packet, wireguard shakes hands anew
+    Upgrade(UpgradeArgs),
 }
 
 #[derive(Args, Debug)]
@@ -49,6 +49,9 @@ struct RunArgs {
     /// Where it is told what to do
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
+    /// Where the node's WireGuard key is kept; it is made when there is none
+    #[arg(long, value_name = "PATH")]
+    key: Option<PathBuf>,
     /// Takes the place of the engine that listens there
     #[arg(long)]
     take_over: bool,
@@ -70,6 +73,15 @@ struct StatusArgs {
 }
 
 #[derive(Args, Debug)]
+struct UpgradeArgs {
+    /// Where the node's WireGuard key is kept
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/russet/wireguard.key")]
+    key: PathBuf,
+    #[command(flatten)]
+    folder: Folder,
+}
+
+#[derive(Args, Debug)]
 struct Folder {
     /// The folder of the engines' sockets
     #[arg(
@@ -85,7 +97,7 @@ pub fn run(args: EngineArgs) -> Result<ExitCode> {
     match args.command {
         EngineCommand::Run(args) => serve(&args),
         EngineCommand::Status(args) => status(&args),
-        EngineCommand::Upgrade(folder) => upgrade(&folder),
+        EngineCommand::Upgrade(args) => upgrade(&args),
     }
 }
 
@@ -96,10 +108,11 @@ fn serve(args: &RunArgs) -> Result<ExitCode> {
     start_logs(args.log_format);
     let pace = if args.one_by_one { Pace::OneByOne } else { Pace::Batches };
     let control = if args.take_over {
-        Control::take_over(args.link, &args.socket).context("take over")?
+        Control::take_over(args.link, &args.socket, args.key.clone()).context("take over")?
     } else {
         Control::listen(args.link, &args.socket, pace)
             .with_context(|| format!("listen at {}", args.socket.display()))?
+            .with_key(args.key.clone())
     };
     tracing::info!(ifname = %args.link, "the engine is up");
     let end = control.serve();
@@ -137,6 +150,8 @@ struct Peer {
     sent_octets: u64,
     received_packets: u64,
     received_octets: u64,
+    /// Seconds since the last handshake, where packets are sealed.
+    handshake_seconds_ago: Option<u64>,
 }
 
 fn status(args: &StatusArgs) -> Result<ExitCode> {
@@ -164,6 +179,7 @@ impl Shown {
             sent_octets: count.sent[1],
             received_packets: count.received[0],
             received_octets: count.received[1],
+            handshake_seconds_ago: count.handshake,
         };
         Self {
             link: link.to_string(),
@@ -200,9 +216,12 @@ fn human(engines: &[Shown]) -> String {
         let rows = engine.peers.iter().map(|peer| {
             let counts =
                 [peer.sent_packets, peer.sent_octets, peer.received_packets, peer.received_octets];
-            [peer.endpoint.clone()].into_iter().chain(counts.map(|n| n.to_string())).collect()
+            let handshake = peer.handshake_seconds_ago.map(|ago| format!("{ago} s ago"));
+            let counts = counts.into_iter().map(|n| n.to_string());
+            let row = [peer.endpoint.clone()].into_iter().chain(counts);
+            row.chain([handshake.unwrap_or_default()]).collect()
         });
-        text.push_str(&table(&["peer", "sent", "octets", "received", "octets"], rows));
+        text.push_str(&table(&["peer", "sent", "octets", "received", "octets", "handshake"], rows));
         let _ = writeln!(text, "\nPACKETS IN ONE CALL");
         let sizes = &engine.sizes;
         let ways =
@@ -221,7 +240,8 @@ fn human(engines: &[Shown]) -> String {
     text
 }
 
-fn upgrade(folder: &Folder) -> Result<ExitCode> {
+fn upgrade(args: &UpgradeArgs) -> Result<ExitCode> {
+    let folder = &args.folder;
     let program = std::env::current_exe().context("find this program")?;
     let links = links_in(&folder.folder)?;
     for link in links {
@@ -229,7 +249,8 @@ fn upgrade(folder: &Folder) -> Result<ExitCode> {
         let old = Client::connect(&path)?.hello()?.0.pid;
         let mut command = Command::new(&program);
         command.args(["engine", "run", "--take-over", "--link", link.as_str(), "--socket"]);
-        command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg(&path).arg("--key").arg(&args.key);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         command.spawn().context("start the successor")?;
         let new = await_successor(&path, old)?;
         println!("engine {link}: process {new} has taken over from {old}");

@@ -54,8 +54,10 @@ pub enum Standing<'a> {
     /// The lease is this node's own.
     Own,
     Tunnel,
-    /// By an engine of our own.
+    /// By an engine of our own, bare.
     Engine,
+    /// By an engine of our own, sealed.
+    Sealed,
     Direct,
     Refused(&'a Fault),
     /// Nothing is in force on this node yet.

@@ -6,7 +6,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use russet_net::{Family, IfName, Mac, Mtu, OutOfRange, ParseError, Prefix, Vni};
+use russet_net::{Family, IfName, Mac, Mtu, OutOfRange, ParseError, Prefix, PublicKey, Vni};
 
 use crate::model::{Foreign, LeaseKey};
 
@@ -95,8 +95,28 @@ pub enum Fault {
     #[error("VTEP MAC {mac} is this node's own")]
     OurMac { mac: Mac },
 
-    #[error("backend {0} is not spoken by this version; use vxlan, host-gw or udp")]
+    #[error("backend {0} is not spoken by this version; use vxlan, host-gw, udp or wireguard")]
     Backend(Foreign),
+
+    #[error("its packets are not sealed, and this network's are; only wireguard peers are reached")]
+    NotSealed,
+
+    #[error("its backend is wireguard, and this network's is not")]
+    NoWireguardHere,
+
+    #[error("it names no {family} public key")]
+    NoKey { family: Family },
+
+    #[error("public key {key} is also that of {other}, which was there first")]
+    SameKey { key: PublicKey, other: LeaseKey },
+
+    #[error("public key {key} is this node's own")]
+    OurKey { key: PublicKey },
+
+    #[error(
+        "this node has no WireGuard key: its file could not be read or made, see the agent's log"
+    )]
+    NoOwnKey,
 
     #[error("its backend is udp (or alloc, which looks the same), and this network's is not")]
     NoUdpHere,
@@ -158,13 +178,13 @@ pub enum ConfigFault {
     #[error("{min_key} {min} is above {max_key} {max}")]
     MinAboveMax { min_key: &'static str, min: IpAddr, max_key: &'static str, max: IpAddr },
 
-    #[error("Backend.Type is missing or empty; use vxlan, host-gw or udp")]
+    #[error("Backend.Type is missing or empty; use vxlan, host-gw, udp or wireguard")]
     NoBackendType,
 
-    #[error("Backend.Type {name:?} is unknown; use vxlan, host-gw or udp")]
+    #[error("Backend.Type {name:?} is unknown; use vxlan, host-gw, udp or wireguard")]
     UnknownBackend { name: String },
 
-    #[error("backend {0} is not spoken by this version; use vxlan, host-gw or udp")]
+    #[error("backend {0} is not spoken by this version; use vxlan, host-gw, udp or wireguard")]
     Unspoken(Foreign),
 
     #[error("Backend.{key}: {fault}")]

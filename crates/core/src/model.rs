@@ -12,11 +12,11 @@ use std::{
 };
 
 pub use russet_desired::Flag;
-use russet_net::{Family, IfName, Mtu, Prefix};
+use russet_net::{Family, IfName, Mtu, Prefix, PublicKey};
 
 pub use self::{
-    config::{NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig},
-    lease::{Backend, Foreign, Lease, LeaseKey, Vtep},
+    config::{NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig, WireguardConfig},
+    lease::{Backend, Foreign, Lease, LeaseKey, Vtep, WireguardEnd},
 };
 
 /// Which system's habits this node follows.
@@ -47,6 +47,8 @@ pub struct Settings {
     pub hairpin: Flag,
     /// Whether clients from outside are masqueraded on their way to a pod of another node (flannel's rule 6).
     pub hide_client_source: Flag,
+    /// This node's WireGuard key, where it has one.
+    pub key: Option<PublicKey>,
 }
 
 impl Settings {
@@ -61,6 +63,7 @@ impl Settings {
             forward_accept: Flag::from(preset == Preset::Flannel),
             hairpin: Flag::On,
             hide_client_source: Flag::On,
+            key: None,
         }
     }
 

@@ -12,6 +12,9 @@
 //! | udp | udp | udp | udp |
 //! | udp | vxlan or host-gw | direct | refused |
 //! | vxlan or host-gw | udp | refused | refused |
+//! | wireguard | wireguard | wireguard | wireguard |
+//! | wireguard | anything else | refused | refused |
+//! | anything else | wireguard | refused | refused |
 //!
 //! A pool that turns from vxlan to another transport keeps its tunnel's end as *retiring*, to receive by, until no
 //! peer's lease says vxlan any more: the others send into the tunnel until they have seen our new lease.
@@ -19,6 +22,7 @@
 mod direct;
 mod udp;
 mod vxlan;
+mod wireguard;
 
 use std::{fmt, net::IpAddr};
 
@@ -27,7 +31,7 @@ use russet_desired::{
 };
 use russet_net::{At, Family, Form, IfName, Mac, Mtu, Reach};
 
-pub use self::{direct::Direct, udp::Udp, vxlan::Vxlan};
+pub use self::{direct::Direct, udp::Udp, vxlan::Vxlan, wireguard::Wireguard};
 use crate::{
     error::Fault,
     model::{Backend, Lease, LeaseKey, NetworkConfig, Settings, TransportConfig, UnderlayFact},
@@ -77,6 +81,7 @@ enum Carrier {
     Vxlan(Vxlan),
     Direct(Direct),
     Udp(Udp),
+    Wireguard(Wireguard),
 }
 
 impl Footing {
@@ -98,6 +103,9 @@ impl Footing {
             }
             TransportConfig::Direct => Carrier::Direct(Direct),
             TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, udp, &config, underlay)?),
+            TransportConfig::Wireguard(wireguard) => {
+                Carrier::Wireguard(Wireguard::new(settings, wireguard, &config, underlay)?)
+            }
         };
         let mut footing = Self {
             config,
@@ -146,6 +154,7 @@ impl Footing {
             Carrier::Vxlan(vxlan) => vxlan,
             Carrier::Direct(direct) => direct,
             Carrier::Udp(udp) => udp,
+            Carrier::Wireguard(wireguard) => wireguard,
         }
     }
 
@@ -158,6 +167,10 @@ impl Footing {
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
         match (lease.backend, &self.pool) {
             (Backend::Foreign(name), _) => Err(Fault::Backend(name)),
+            (Backend::Wireguard { .. }, Carrier::Wireguard(wireguard)) => Ok(wireguard),
+            // Where all is sealed nothing goes bare, not even over a shared link.
+            (_, Carrier::Wireguard(_)) => Err(Fault::NotSealed),
+            (Backend::Wireguard { .. }, _) => Err(Fault::NoWireguardHere),
             (Backend::Udp, Carrier::Udp(udp)) => Ok(udp),
             (Backend::Udp, _) => Err(Fault::NoUdpHere),
             (Backend::Vxlan { .. }, Carrier::Vxlan(vxlan)) if !(shared && vxlan.is_direct()) => {
@@ -173,6 +186,9 @@ impl Footing {
         match (&self.pool, reach.at) {
             (Carrier::Vxlan(vxlan), At::Node { form: Form::Vtep(_), .. }) => vxlan,
             (Carrier::Udp(udp), At::Node { form: Form::Udp, .. }) => udp,
+            (Carrier::Wireguard(wireguard), At::Node { form: Form::Wireguard(..), .. }) => {
+                wireguard
+            }
             _ => &Direct,
         }
     }
@@ -181,7 +197,7 @@ impl Footing {
     pub fn own_mac(&self, family: Family) -> Option<Mac> {
         match &self.pool {
             Carrier::Vxlan(vxlan) => vxlan.mac(family),
-            Carrier::Direct(_) | Carrier::Udp(_) => None,
+            Carrier::Direct(_) | Carrier::Udp(_) | Carrier::Wireguard(_) => None,
         }
     }
 
@@ -205,6 +221,7 @@ impl Footing {
     fn path_mtu(&self, family: Family) -> Result<Mtu, Fault> {
         let outer = match self.config.transport() {
             TransportConfig::Vxlan(vxlan) => vxlan.mtu.unwrap_or(self.underlay.mtu),
+            TransportConfig::Wireguard(wireguard) => wireguard.mtu.unwrap_or(self.underlay.mtu),
             TransportConfig::Direct | TransportConfig::Udp(_) => self.underlay.mtu,
         };
         room(self.underlay.link, outer, self.transport().overhead(family), family)

@@ -3,15 +3,15 @@
 mod common;
 
 use common::{
-    config, foreign_route, lease_key, mac, mtu, node, pod, pod_id, ready, settings, upsert_lease,
-    vxlan_lease,
+    config, foreign_route, lease_key, mac, mtu, node, pod, pod_id, public_key, ready, settings,
+    upsert_lease, vxlan_lease,
 };
 use russet_core::{
     Calc, Change, ConfigFault, Fact, FactId, Fault, Source,
     calc::{PIECE, Standing},
     model::{
         Backend, Foreign, Lease, LeaseKey, NetworkConfig, NodeFact, Preset, Settings,
-        TransportConfig, UnderlayFact, Vtep, VxlanConfig,
+        TransportConfig, UnderlayFact, Vtep, VxlanConfig, WireguardEnd,
     },
 };
 use russet_desired::{
@@ -153,6 +153,40 @@ fn a_udp_pool_reaches_others_on_a_shared_link_only_and_the_last_tunnel_retires()
 }
 
 #[test]
+fn where_all_is_sealed_a_peer_has_a_key_of_its_own_and_nothing_goes_bare() {
+    let mut calc = ready(config(7));
+    let end = |n| Some(WireguardEnd { key: public_key(n), port: 4_000.try_into().unwrap() });
+    let sealed = |n, key| Lease {
+        backend: Backend::Wireguard { v4: end(key), v6: None },
+        ..vxlan_lease(77, n)
+    };
+    let none = Backend::Wireguard { v4: None, v6: end(5) };
+    calc.apply([
+        upsert_lease("10.50.2.0/24", sealed(2, 2), 5),
+        upsert_lease("10.50.3.0/24", sealed(3, 2), 6),
+        upsert_lease("10.50.4.0/24", sealed(4, 0), 7),
+        upsert_lease("10.50.5.0/24", vxlan_lease(77, 5), 8),
+        upsert_lease("10.50.6.0/24", Lease { backend: none, ..vxlan_lease(77, 6) }, 9),
+    ]);
+    let tables = calc.tables();
+    assert_eq!(routes(&tables), ["10.50.2.0/24 via 10.50.2.0 dev flannel-wg onlink"]);
+    let peer = tables.engine_peers.values().next().unwrap();
+    assert_eq!(
+        (peer.endpoint.to_string(), peer.key),
+        ("192.168.77.2:4000".into(), Some(public_key(2)))
+    );
+    for (subnet, part) in [
+        ("10.50.3.0/24", "also that of 10.50.2.0-24"),
+        ("10.50.4.0/24", "this node's own"),
+        ("10.50.5.0/24", "not sealed"),
+        ("10.50.6.0/24", "no IPv4 public key"),
+    ] {
+        assert!(told(&calc, subnet).contains(part), "{subnet}: {}", told(&calc, subnet));
+    }
+    assert_eq!(tables.links[&name("flannel-wg")].mtu.get(), 1_420);
+}
+
+#[test]
 fn both_families_go_by_one_engine_each_over_its_own() {
     let mut calc = ready(config(6));
     calc.apply([own("10.50.7.0/24", "fd00:50:0:7::/64")]);
@@ -254,7 +288,11 @@ fn a_bad_peer_is_skipped_by_name_and_all_others_work() {
         ("10.50.9.0/24", vxlan(vtep(2, mac(9))), "its VNI is 2, and this network's is 1"),
         ("10.50.9.0/24", vxlan(vtep(1, "01:00:5e:00:00:01".parse().unwrap())), "no station's"),
         ("10.50.9.0/24", vxlan(vtep(1, ours)), "this node's own"),
-        ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Wireguard)), "wireguard is not spoken"),
+        (
+            "10.50.9.0/24",
+            backend(Backend::Wireguard { v4: None, v6: None }),
+            "is wireguard, and this network",
+        ),
         ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Alloc)), "alloc is not spoken"),
         ("10.50.9.0/24", backend(Backend::Udp), "udp (or alloc"),
         (
@@ -336,7 +374,11 @@ fn the_last_good_configuration_stays_in_force() {
     let patches = calc.apply([Change::Bad { id: FactId::Config, fault }]);
     assert!(patches.is_empty());
     assert_eq!(calc.tables(), before);
-    assert!(calc.refusals()[&FactId::Config].to_string().contains("use vxlan, host-gw or udp"));
+    assert!(
+        calc.refusals()[&FactId::Config]
+            .to_string()
+            .contains("use vxlan, host-gw, udp or wireguard")
+    );
     assert!(calc.is_complete(), "what is in force is known in full");
 
     calc.apply([new_config(config(0))]);

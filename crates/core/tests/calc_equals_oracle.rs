@@ -4,15 +4,15 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{config, foreign_route, lease_key, mac, mtu, node, pod, pod_id, settings};
+use common::{config, foreign_route, lease_key, mac, mtu, node, pod, pod_id, public_key, settings};
 use proptest::{collection::vec, prelude::*};
 use russet_core::{
     Calc, Change, Fact, FactId, Fault, Source,
     calc::{oracle, picture},
-    model::{Backend, Foreign, Lease, LeaseKey, NodeFact, UnderlayFact, Vtep},
+    model::{Backend, Foreign, Lease, LeaseKey, NodeFact, UnderlayFact, Vtep, WireguardEnd},
 };
 use russet_desired::{Key, Patches, Tables};
-use russet_net::Vni;
+use russet_net::{Port, Vni};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
@@ -103,7 +103,7 @@ fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCase
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         10 => lease_change(),
-        1 => (0..7_usize, 1..9_u64).prop_map(|(i, rev)| {
+        1 => (0..8_usize, 1..9_u64).prop_map(|(i, rev)| {
             Change::Upsert { id: FactId::Config, fact: Fact::Config(config(i)), rev }
         }),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact))),
@@ -158,8 +158,14 @@ fn backend() -> impl Strategy<Value = Backend> {
         6 => (vtep(), vtep()).prop_map(|(v4, v6)| Backend::Vxlan { v4, v6 }),
         2 => Just(Backend::HostGw),
         3 => Just(Backend::Udp),
-        1 => Just(Backend::Foreign(Foreign::Wireguard)),
+        3 => (wireguard_end(), wireguard_end()).prop_map(|(v4, v6)| Backend::Wireguard { v4, v6 }),
+        1 => Just(Backend::Foreign(Foreign::Ipip)),
     ]
+}
+
+fn wireguard_end() -> impl Strategy<Value = Option<WireguardEnd>> {
+    let end = |n| WireguardEnd { key: public_key(n), port: Port::FLANNEL_WIREGUARD };
+    prop_oneof![8 => (0..5_u8).prop_map(move |n| Some(end(n))), 1 => Just(None)]
 }
 
 fn vtep() -> impl Strategy<Value = Option<Vtep>> {

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use russet_net::{Family, IfName, Mac, Mtu, Prefix, Vni};
+use russet_net::{Family, IfName, Mac, Mtu, Prefix, PresharedKey, PublicKey, Vni};
 
 /// One kind of kernel object: what tells two of them apart, and what may be said of one.
 pub trait Kind: 'static {
@@ -150,8 +150,25 @@ impl Kind for Engine {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineSpec {
+    pub wire: EngineWire,
     pub v4: Option<EngineEnd>,
     pub v6: Option<EngineEnd>,
+}
+
+/// How an engine puts packets on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineWire {
+    /// Bare, as flannel's `udp`.
+    Udp,
+    Wireguard(WireguardSpec),
+}
+
+/// What all of an engine's tunnels have in common; its own key is the engine's alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireguardSpec {
+    pub psk: Option<PresharedKey>,
+    /// Seconds between packets that keep a way open; zero is none.
+    pub keepalive: u16,
 }
 
 /// An engine's own addresses in one family.
@@ -188,6 +205,8 @@ impl fmt::Display for EnginePeerKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnginePeerSpec {
     pub endpoint: SocketAddr,
+    /// The peer's key, where packets are sealed.
+    pub key: Option<PublicKey>,
 }
 
 // ---- next hops

@@ -12,10 +12,10 @@ mod patch;
 pub use self::{
     kind::{
         Address, AddressKey, AddressScope, AddressSpec, Engine, EngineEnd, EnginePeer,
-        EnginePeerKey, EnginePeerSpec, EngineSpec, Fdb, FdbKey, FdbSpec, Flag, Kind, Link,
-        LinkKind, LinkSpec, Neighbour, NeighbourKey, NeighbourSpec, NextHop, NextHopKey,
+        EnginePeerKey, EnginePeerSpec, EngineSpec, EngineWire, Fdb, FdbKey, FdbSpec, Flag, Kind,
+        Link, LinkKind, LinkSpec, Neighbour, NeighbourKey, NeighbourSpec, NextHop, NextHopKey,
         NextHopSpec, Port, PortSpec, ROUTE_METRIC_V4, ROUTE_METRIC_V6, Route, RouteKey, RouteSpec,
-        Sysctl, SysctlKey, SysctlSpec, TABLE_MAIN, VxlanSpec,
+        Sysctl, SysctlKey, SysctlSpec, TABLE_MAIN, VxlanSpec, WireguardSpec,
     },
     nft::{
         BaseChain, Chain, ChainKey, ChainSpec, ChainType, Element, ElementKey, ElementSpec, Field,

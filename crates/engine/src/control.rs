@@ -11,14 +11,16 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use russet_kernel::engine::{
-    BUILD, Client, EnginePeerSpec, EngineSpec, receive, send,
+    BUILD, Client, EnginePeerSpec, EngineSpec, EngineWire, receive, send,
     wire::{Answer, Ask, Hello, MOST_OCTETS, MOST_ROWS, More},
 };
 use russet_net::{IfName, Prefix};
@@ -29,9 +31,10 @@ use rustix::{
 };
 
 use crate::{
-    engine::{Engine, Kept, Setup},
-    report,
+    engine::{Engine, Kept, OpenError, Setup},
+    key, report,
     shared::{Holdings, Pace},
+    tunnel::Vault,
 };
 
 /// Serves one engine until it is to end.
@@ -39,6 +42,8 @@ use crate::{
 pub struct Control {
     pub(crate) link: IfName,
     pub(crate) pace: Pace,
+    /// The file of the node's WireGuard key.
+    pub(crate) key: Option<PathBuf>,
     pub(crate) path: PathBuf,
     pub(crate) listener: OwnedFd,
     pub(crate) engine: Option<Engine>,
@@ -90,7 +95,14 @@ impl Control {
         bound?;
         rustix::net::listen(&listener, BACKLOG)?;
         let path = path.to_owned();
-        Ok(Self { link, pace, path, listener, engine: None, connections: Vec::new() })
+        let (key, engine, connections) = (None, None, Vec::new());
+        Ok(Self { link, pace, key, path, listener, engine, connections })
+    }
+
+    /// Says where the node's WireGuard key is kept.
+    #[must_use]
+    pub fn with_key(self, key: Option<PathBuf>) -> Self {
+        Self { key, ..self }
     }
 
     /// Answers until it is to end.
@@ -192,10 +204,13 @@ impl Control {
             }
             (Ask::Start(_), Some(_)) => say(to, &refused("it has begun with another task")),
             (Ask::Patch(rows), Some(engine)) => {
-                engine.patch(rows.into_iter().map(|(prefix, peer)| (prefix, peer.map(endpoint))));
+                engine.patch(rows);
+                if keeps_open(engine.setup().spec) {
+                    engine.greet_all();
+                }
                 say(to, &Answer::Done)
             }
-            (Ask::Peers, Some(engine)) => say_peers(to, engine.peers().iter().map(row)),
+            (Ask::Peers, Some(engine)) => say_peers(to, engine.peers()),
             (Ask::Status, Some(engine)) => report::say(to, engine),
             (Ask::Patch(_) | Ask::Peers | Ask::Status, None) => {
                 say(to, &refused("it has not begun"))
@@ -206,8 +221,10 @@ impl Control {
 
     fn start(&mut self, spec: EngineSpec) -> Answer {
         let setup = Setup { link: self.link, spec, pace: self.pace };
-        let begun = Holdings::open(&setup)
-            .and_then(|holdings| Engine::start(setup, holdings, Kept::default()));
+        let begun = vault(spec, self.key.as_deref()).and_then(|vault| {
+            let kept = Kept { vault, ..Kept::default() };
+            Engine::start(setup, Holdings::open(&setup)?, kept)
+        });
         match begun {
             Ok(engine) => {
                 self.engine = Some(engine);
@@ -237,11 +254,8 @@ pub(crate) fn say(to: &OwnedFd, answer: &Answer) -> io::Result<()> {
     send(to.as_fd(), &answer.encode(), &[])
 }
 
-pub(crate) fn say_peers(
-    to: &OwnedFd,
-    peers: impl Iterator<Item = (Prefix, EnginePeerSpec)>,
-) -> io::Result<()> {
-    let peers: Vec<_> = peers.collect();
+pub(crate) fn say_peers(to: &OwnedFd, peers: &BTreeMap<Prefix, EnginePeerSpec>) -> io::Result<()> {
+    let peers: Vec<_> = peers.iter().map(|(prefix, peer)| (*prefix, *peer)).collect();
     in_datagrams(&peers, |rows, more| say(to, &Answer::Peers(rows, more)))
 }
 
@@ -262,14 +276,17 @@ pub(crate) fn in_datagrams<T: Clone>(
     }
 }
 
-pub(crate) fn row(
-    (prefix, endpoint): (&Prefix, &std::net::SocketAddr),
-) -> (Prefix, EnginePeerSpec) {
-    (*prefix, EnginePeerSpec { endpoint: *endpoint })
+/// What seals, where packets are sealed: with the node's key, which is made when there is none.
+pub(crate) fn vault(spec: EngineSpec, key: Option<&Path>) -> Result<Option<Arc<Vault>>, OpenError> {
+    let EngineWire::Wireguard(spec) = spec.wire else { return Ok(None) };
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    let secret = key.ok_or_else(missing).and_then(key::load_or_make).map_err(OpenError::Key)?;
+    Ok(Some(Arc::new(Vault::new(secret, spec))))
 }
 
-const fn endpoint(peer: EnginePeerSpec) -> std::net::SocketAddr {
-    peer.endpoint
+/// Whether peers are to be greeted although nothing is to be sent.
+fn keeps_open(spec: EngineSpec) -> bool {
+    matches!(spec.wire, EngineWire::Wireguard(wireguard) if wireguard.keepalive > 0)
 }
 
 fn refused(why: &str) -> Answer {

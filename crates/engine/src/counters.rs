@@ -31,10 +31,18 @@ pub enum Reason {
     TooBig,
     /// The socket or the device did not take it.
     Refused,
+    /// Not sealed by its peer for us, or no greeting that we take.
+    Unsealed,
+    /// Sealed, and an old one once more.
+    Replayed,
+    /// Its peer answers no greeting.
+    NoSession,
+    /// A greeting among too many: its sender was sent a cookie.
+    TooMany,
 }
 
 impl Reason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Short,
         Self::Long,
         Self::Malformed,
@@ -45,6 +53,10 @@ impl Reason {
         Self::Hops,
         Self::TooBig,
         Self::Refused,
+        Self::Unsealed,
+        Self::Replayed,
+        Self::NoSession,
+        Self::TooMany,
     ];
 
     /// As metrics and `status` call it.
@@ -60,6 +72,10 @@ impl Reason {
             Self::Hops => "hops",
             Self::TooBig => "too-big",
             Self::Refused => "refused",
+            Self::Unsealed => "unsealed",
+            Self::Replayed => "replayed",
+            Self::NoSession => "no-session",
+            Self::TooMany => "too-many",
         }
     }
 }
@@ -142,7 +158,7 @@ mod tests {
         for (i, reason) in Reason::ALL.into_iter().enumerate() {
             counters.lose(reason, u64::try_from(i).unwrap() + 1);
         }
-        assert_eq!(counters.losses(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(counters.losses(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
     }
 
     #[test]

@@ -18,19 +18,22 @@ use std::{
 };
 
 use russet_kernel::{
-    engine::{EngineEnd, EngineSpec},
+    engine::{EngineEnd, EnginePeerSpec, EngineSpec},
+    sys::datagram::{self, Outgoing},
     tun::{Offload, Tun},
 };
 use russet_net::{Family, IfName, Prefix};
 
 use crate::{
+    clock::{Clock, Waker},
     counters::Counters,
     inbound::Inbound,
     outbound::Outbound,
     outbox::Length,
     shared::{Halt, Holdings, Pace, Shared},
     socket::{self, ReceiveOffload},
-    table::{Table, Tables},
+    table::{Table, Tables, family_of},
+    tunnel::{SEAL, Vault},
 };
 
 /// What an engine is told when it starts, and never after.
@@ -86,6 +89,8 @@ pub enum OpenError {
     Device { link: IfName, source: io::Error },
     #[error("open socket {at}")]
     Socket { at: SocketAddr, source: io::Error },
+    #[error("read the node's WireGuard key")]
+    Key(#[source] io::Error),
     #[error("start the engine's threads")]
     Threads(#[source] io::Error),
 }
@@ -95,7 +100,7 @@ pub enum OpenError {
 pub struct Engine {
     setup: Setup,
     shared: Arc<Shared>,
-    peers: BTreeMap<Prefix, SocketAddr>,
+    peers: BTreeMap<Prefix, EnginePeerSpec>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -110,6 +115,7 @@ impl Engine {
             (Pace::Batches, Some(socket)) if has_send_offload(socket) => Length::Many,
             _ => Length::One,
         };
+        let new = |source| OpenError::Threads(source);
         let shared = Arc::new(Shared {
             holdings,
             spec: setup.spec,
@@ -117,15 +123,21 @@ impl Engine {
             length,
             tables: kept.tables,
             counters: kept.counters,
-            halt: Halt::new().map_err(OpenError::Threads)?,
+            vault: kept.vault,
+            waker: Waker::new().map_err(new)?,
+            halt: Halt::new().map_err(new)?,
         });
         let mut engine = Self { setup, shared, peers: kept.peers, threads: Vec::new() };
         engine.publish();
-        engine.start_threads().map_err(OpenError::Threads)?;
+        engine.start_threads().map_err(new)?;
         Ok(engine)
     }
 
     fn start_threads(&mut self) -> io::Result<()> {
+        if let Some(vault) = self.shared.vault.clone() {
+            let clock = Clock::new(Arc::clone(&self.shared), vault);
+            self.spawn("clock".to_owned(), move || clock.run())?;
+        }
         for thread in 0..self.shared.holdings.tuns.len() {
             let outbound = Outbound::new(Arc::clone(&self.shared), thread);
             self.spawn(format!("out {thread}"), move || outbound.run())?;
@@ -149,7 +161,7 @@ impl Engine {
         &self.setup
     }
 
-    pub fn peers(&self) -> &BTreeMap<Prefix, SocketAddr> {
+    pub fn peers(&self) -> &BTreeMap<Prefix, EnginePeerSpec> {
         &self.peers
     }
 
@@ -163,10 +175,10 @@ impl Engine {
     }
 
     /// Takes newer peers: where each prefix is, or that it is nowhere.
-    pub fn patch(&mut self, patch: impl IntoIterator<Item = (Prefix, Option<SocketAddr>)>) {
-        for (prefix, endpoint) in patch {
-            match endpoint {
-                Some(endpoint) => self.peers.insert(prefix, endpoint),
+    pub fn patch(&mut self, patch: impl IntoIterator<Item = (Prefix, Option<EnginePeerSpec>)>) {
+        for (prefix, peer) in patch {
+            match peer {
+                Some(peer) => self.peers.insert(prefix, peer),
                 None => self.peers.remove(&prefix),
             };
         }
@@ -175,7 +187,22 @@ impl Engine {
 
     fn publish(&self) {
         let tables = &self.shared.tables;
-        tables.publish(Table::new(&self.peers, &tables.newest()));
+        let table = Table::new(&self.peers, &tables.newest(), self.shared.vault.as_deref());
+        tables.publish(table);
+    }
+
+    /// Greets every peer, so that there are sessions before anything is to be sent.
+    pub fn greet_all(&self) {
+        let mut room = [0; SEAL];
+        for peer in self.table().peers() {
+            let greeting = peer.tunnel.as_ref().and_then(|tunnel| tunnel.greet(&mut room));
+            let Some((len, to)) = greeting else { continue };
+            let message = Outgoing { to, octets: &room[..len], segment: None };
+            let socket = self.shared.socket(family_of(to), 0);
+            // What is lost is sent again.
+            let _ = socket.map(|socket| datagram::send(socket, &[message]));
+            self.shared.waker.wake();
+        }
     }
 
     /// Ends the threads and returns what they held.
@@ -185,6 +212,7 @@ impl Engine {
             peers: std::mem::take(&mut self.peers),
             tables: Arc::clone(&self.shared.tables),
             counters: Arc::clone(&self.shared.counters),
+            vault: self.shared.vault.clone(),
         };
         let setup = self.setup;
         let shared = Arc::clone(&self.shared);
@@ -209,12 +237,14 @@ impl Drop for Engine {
     }
 }
 
-/// What outlives a stop: the peers and what was counted.
+/// What outlives a stop: the peers, what was counted, and the sessions.
 #[derive(Debug, Default)]
 pub struct Kept {
-    pub peers: BTreeMap<Prefix, SocketAddr>,
+    pub peers: BTreeMap<Prefix, EnginePeerSpec>,
     pub tables: Arc<Tables>,
     pub counters: Arc<Counters>,
+    /// Where packets are sealed.
+    pub vault: Option<Arc<Vault>>,
 }
 
 fn has_send_offload(socket: &std::os::fd::OwnedFd) -> bool {

@@ -15,7 +15,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use russet_kernel::{
@@ -29,7 +29,7 @@ use russet_net::IfName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    control::{Control, End, Then, row, say, say_peers},
+    control::{Control, End, Then, say, say_peers, vault},
     engine::{Engine, Kept, OpenError, Setup},
     shared::{Holdings, Pace},
 };
@@ -51,7 +51,11 @@ impl Control {
     /// # Errors
     ///
     /// When there is none, or it does not hand over what it should.
-    pub fn take_over(link: IfName, path: &Path) -> Result<Self, TakeOverError> {
+    pub fn take_over(
+        link: IfName,
+        path: &Path,
+        key: Option<PathBuf>,
+    ) -> Result<Self, TakeOverError> {
         let client = Client::connect(path)?;
         let (answer, fds) = client.ask(&Ask::HandOver)?;
         let Answer::HandedOver(over) = answer else { return Err(EngineError::Unexpected.into()) };
@@ -61,15 +65,19 @@ impl Control {
             _ => None,
         })?;
         let (holdings, listener) = divide(over, fds)?;
-        let peers: BTreeMap<_, _> =
-            peers.into_iter().map(|(prefix, peer)| (prefix, peer.endpoint)).collect();
+        let peers: BTreeMap<_, _> = peers.into_iter().collect();
         let pace = if over.pace == 0 { Pace::Batches } else { Pace::OneByOne };
         let setup = Setup { link, spec: over.spec, pace };
-        let engine = Engine::start(setup, holdings, Kept { peers, ..Kept::default() })?;
+        let vault = vault(over.spec, key.as_deref())?;
+        let kept = Kept { peers, vault, ..Kept::default() };
+        let engine = Engine::start(setup, holdings, kept)?;
+        // Sessions are the one thing that cannot be handed over.
+        engine.greet_all();
         // It may be gone already, and then there is nobody to tell.
         let _ = client.tell(&Ask::TakenOver);
         let path = path.to_owned();
-        Ok(Self { link, pace, path, listener, engine: Some(engine), connections: Vec::new() })
+        let (engine, connections) = (Some(engine), Vec::new());
+        Ok(Self { link, pace, key, path, listener, engine, connections })
     }
 
     /// Hands everything over, and goes on if nobody takes it.
@@ -122,7 +130,7 @@ impl Control {
             .chain([self.listener.as_fd()])
             .collect();
         send(to.as_fd(), &Answer::HandedOver(over).encode(), &fds)?;
-        say_peers(to, kept.peers.iter().map(row))?;
+        say_peers(to, &kept.peers)?;
         hear_taken_over(to)
     }
 }

@@ -1,12 +1,13 @@
-//! From the socket to the device: admits what peers send, joins it, and writes it.
+//! From the socket to the device: opens and admits what peers send, joins it, and writes it.
 //!
 //! One thread for each socket. A packet is admitted when its sender is a peer, its source is that peer's, and its
-//! destination is nobody else's: then it can only be for us. Nothing is ever answered.
+//! destination is nobody else's: then it can only be for us. Without WireGuard nothing is ever answered; with it only
+//! greetings are, by less than they are long.
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use russet_kernel::{
-    sys::datagram::{self, Incoming},
+    sys::datagram::{self, Incoming, Outgoing},
     tun::Offload,
 };
 use russet_net::Family;
@@ -18,7 +19,8 @@ use crate::{
     outbound::{device_failed, number},
     packet::{Inner, UDP},
     shared::{Life, Shared},
-    table::{Table, View},
+    table::{Peer, Table, View},
+    tunnel::{COOKIE, Opened, Sender, Vault},
 };
 
 /// The thread of one socket.
@@ -28,19 +30,33 @@ pub struct Inbound {
     family: Family,
     thread: usize,
     view: View,
+    /// What came.
     buffer: Box<[u8]>,
+    /// What was opened of it, where packets are sealed.
+    plain: Box<[u8]>,
     spans: Vec<Span>,
+    packets: Vec<Packet>,
+}
+
+/// A bare packet, and the place of the peer that it is from.
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    span: Span,
+    place: usize,
 }
 
 impl Inbound {
     pub fn new(shared: Arc<Shared>, family: Family, thread: usize) -> Self {
+        let plain = if shared.vault.is_some() { HEAD + BUFFER } else { 0 };
         Self {
             view: View::new(Arc::clone(&shared.tables)),
             shared,
             family,
             thread,
             buffer: vec![0; HEAD + BUFFER].into(),
+            plain: vec![0; plain].into(),
             spans: Vec::with_capacity(MOST_SPANS),
+            packets: Vec::with_capacity(MOST_SPANS),
         }
     }
 
@@ -64,17 +80,17 @@ impl Inbound {
         self.divide(incoming);
         let packets = self.spans.len();
         self.shared.counters.received.add(packets);
-        let place = self.view.table().at(incoming.from.ip());
-        let reason = if incoming.truncated { Some(Reason::Long) } else { None };
-        let (None, Some(place)) = (reason, place) else {
-            let reason = reason.unwrap_or(Reason::UnknownPeer);
-            self.shared.counters.lose(reason, number(packets));
+        if incoming.truncated {
+            self.lose(Reason::Long, packets);
             return;
-        };
-        self.write_all(place);
-        if let Some(peer) = self.view.kept().peer(place) {
-            peer.received.add(number(packets), number(incoming.len));
         }
+        self.view.table();
+        self.packets.clear();
+        match self.shared.vault.clone() {
+            None => self.take_bare(incoming),
+            Some(vault) => self.open_all(incoming.from, &vault),
+        }
+        self.write_all();
     }
 
     /// Finds the datagrams of one message.
@@ -87,24 +103,36 @@ impl Inbound {
         );
     }
 
+    fn take_bare(&mut self, incoming: &Incoming) {
+        let table = self.view.kept();
+        let found =
+            table.at(incoming.from.ip()).and_then(|place| Some((place, table.peer(place)?)));
+        let Some((place, peer)) = found else {
+            return self.lose(Reason::UnknownPeer, self.spans.len());
+        };
+        peer.received.add(number(self.spans.len()), number(incoming.len));
+        self.packets.extend(self.spans.iter().map(|span| Packet { span: *span, place }));
+    }
+
     /// Writes each packet, or several that belong together.
-    fn write_all(&mut self, place: usize) {
+    fn write_all(&mut self) {
         let mut next = 0;
-        while let Some(span) = self.spans.get(next).copied() {
+        while let Some(Packet { span, place }) = self.packets.get(next).copied() {
             next += 1;
-            let packet = &self.buffer[span.at..span.at + span.len];
-            let inner = match admit(packet, self.view.kept(), place) {
+            let octets = self.bare();
+            let inner = match admit(&octets[span.at..span.at + span.len], self.view.kept(), place) {
                 Ok(inner) => inner,
                 Err(reason) => {
-                    self.shared.counters.lose(reason, 1);
+                    self.lose(reason, 1);
                     continue;
                 }
             };
-            let mut run = Run::new(&self.buffer, span, inner);
+            let mut run = Run::new(octets, span, inner);
             let joins = inner.protocol != UDP || self.shared.holdings.offload == Offload::TcpUdp;
             while joins
-                && let Some(span) = self.spans.get(next)
-                && run.take(&mut self.buffer, *span)
+                && let Some(packet) = self.packets.get(next).copied()
+                && packet.place == place
+                && run.take(self.bare_mut(), packet.span)
             {
                 next += 1;
             }
@@ -114,17 +142,105 @@ impl Inbound {
 
     fn write(&mut self, run: Run) {
         let packets = run.packets();
-        let span = run.finish(&mut self.buffer);
-        let octets = &self.buffer[span.at..span.at + span.len];
+        let span = run.finish(self.bare_mut());
+        let octets = &self.bare()[span.at..span.at + span.len];
         let Some(tun) = self.shared.holdings.tuns.get(self.thread) else { return };
         match tun.write(octets) {
             Ok(_) => self.shared.counters.written.add(packets),
             Err(err) => {
-                self.shared.counters.lose(Reason::Refused, number(packets));
+                self.lose(Reason::Refused, packets);
                 if rustix::io::Errno::from_io_error(&err) == Some(rustix::io::Errno::BADFD) {
                     device_failed(&self.shared, &err);
                 }
             }
+        }
+    }
+
+    /// The buffer that the bare packets are in.
+    fn bare(&self) -> &[u8] {
+        if self.shared.vault.is_some() { &self.plain } else { &self.buffer }
+    }
+
+    fn bare_mut(&mut self) -> &mut [u8] {
+        if self.shared.vault.is_some() { &mut self.plain } else { &mut self.buffer }
+    }
+
+    fn lose(&self, reason: Reason, packets: usize) {
+        self.shared.counters.lose(reason, number(packets));
+    }
+}
+
+// ---- what is sealed
+impl Inbound {
+    /// Opens every datagram of a message; what is bare then lies one behind the other.
+    fn open_all(&mut self, from: SocketAddr, vault: &Vault) {
+        let mut at = HEAD;
+        for n in 0..self.spans.len() {
+            let span = self.spans[n];
+            match self.open(from, span, at, vault) {
+                Ok(Some(packet)) => {
+                    at += packet.span.len;
+                    self.packets.push(packet);
+                }
+                Ok(None) => {}
+                Err(reason) => self.lose(reason, 1),
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        from: SocketAddr,
+        span: Span,
+        at: usize,
+        vault: &Vault,
+    ) -> Result<Option<Packet>, Reason> {
+        let sealed = &self.buffer[span.at..span.at + span.len];
+        let mut cookie = [0; COOKIE];
+        let table = self.view.kept();
+        let place = match vault.sender(from.ip(), sealed, &mut cookie) {
+            Sender::Index(index) => table.of_index(index),
+            Sender::Key(key) => table.of_key(self.family, key),
+            Sender::Nobody => return Err(Reason::Unsealed),
+            Sender::Cookie(cookie) => {
+                self.answer(from, cookie);
+                return Err(Reason::TooMany);
+            }
+        };
+        let found = place.and_then(|place| Some((place, Arc::clone(table.peer(place)?))));
+        let (place, peer) = found.ok_or(Reason::UnknownPeer)?;
+        let tunnel = peer.tunnel.as_ref().ok_or(Reason::UnknownPeer)?;
+        let opened = tunnel.open(from, sealed, &mut self.plain[at..])?;
+        self.shared.waker.wake();
+        match opened {
+            Opened::Packet(len) => {
+                peer.received.add(1, number(len));
+                Ok(Some(Packet { span: Span { at, len }, place }))
+            }
+            Opened::Answer(len) => {
+                self.answer(from, &self.plain[at..at + len]);
+                self.send_waiting(from, &peer, at);
+                Ok(None)
+            }
+            Opened::Alive => Ok(None),
+        }
+    }
+
+    /// Sends what waited for the session that there is now.
+    fn send_waiting(&mut self, to: SocketAddr, peer: &Peer, at: usize) {
+        let Some(tunnel) = &peer.tunnel else { return };
+        for _ in 0..MOST_WAITING {
+            let Some(len) = tunnel.more(&mut self.plain[at..]) else { return };
+            self.answer(to, &self.plain[at..at + len]);
+            peer.sent.add(1, number(len));
+        }
+    }
+
+    fn answer(&self, to: SocketAddr, octets: &[u8]) {
+        let socket = self.shared.socket(self.family, self.thread);
+        let message = Outgoing { to, octets, segment: None };
+        if socket.is_none_or(|socket| datagram::send(socket, &[message]).is_err()) {
+            self.lose(Reason::Refused, 1);
         }
     }
 }
@@ -150,22 +266,27 @@ const HEAD: usize = 16;
 const BUFFER: usize = 65_536;
 /// Datagrams of one message at most (`UDP_MAX_SEGMENTS` of newer kernels, twice).
 const MOST_SPANS: usize = 256;
+/// Packets that wait for a session at most (`MAX_QUEUE_DEPTH` of boringtun).
+const MOST_WAITING: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, net::SocketAddr};
+    use std::collections::BTreeMap;
+
+    use russet_kernel::engine::EnginePeerSpec;
 
     use super::*;
     use crate::samples::Sample;
 
     #[test]
     fn only_what_is_a_peer_s_own_and_for_nobody_else_is_admitted() {
-        let peer = |n: u8| SocketAddr::from(([192, 168, 77, n], 8_285));
+        let peer =
+            |n: u8| EnginePeerSpec { endpoint: ([192, 168, 77, n], 8_285).into(), key: None };
         let prefix = |text: &str| text.parse().unwrap();
         let wanted: BTreeMap<_, _> =
             [(prefix("10.0.1.0/24"), peer(1)), (prefix("10.0.9.0/24"), peer(2))].into();
-        let table = Table::new(&wanted, &Table::default());
-        let place = |n| table.at(peer(n).ip()).unwrap();
+        let table = Table::new(&wanted, &Table::default(), None);
+        let place = |n| table.at(peer(n).endpoint.ip()).unwrap();
         let packet = |hops| Sample { hops, payload: vec![1], ..Sample::default() }.packet();
 
         assert!(admit(&packet(2), &table, place(1)).is_ok());

@@ -8,11 +8,13 @@
 //!
 //! Packets move in batches: the kernel hands over TCP and UDP in one piece, `split` cuts it, `outbox` makes trains
 //! that go out in one message; what came together is joined by `join` and handed to the kernel in one piece. The
-//! wire is flannel's `udp`: the payload is the bare inner packet. `packet` looks at what is hostile, `icmp` is what
+//! wire is flannel's `udp`, the payload is the bare inner packet; or WireGuard's, where `tunnel` seals before the outbox and
+//! opens before anything is admitted, and `clock` lets its time pass. `packet` looks at what is hostile, `icmp` is what
 //! a sender of our own node is told, `table` finds the peer, `counters` counts.
 //! `engine` has the threads, `control` the socket that they are managed by, `handover` the change of processes.
 
 pub mod checksum;
+mod clock;
 pub mod control;
 pub mod counters;
 pub mod engine;
@@ -20,6 +22,7 @@ mod handover;
 pub mod icmp;
 mod inbound;
 pub mod join;
+pub mod key;
 mod outbound;
 pub mod outbox;
 pub mod packet;
@@ -30,6 +33,7 @@ pub mod shared;
 pub mod socket;
 pub mod split;
 pub mod table;
+pub mod tunnel;
 pub mod virtio;
 
 pub use self::handover::TakeOverError;

@@ -23,7 +23,8 @@ use crate::{
     shared::{Life, Pace, Shared},
     socket::path_mtu,
     split::{Pieces, UDP_HEADER, finish_sum},
-    table::{View, family_of},
+    table::{Peer, View, family_of},
+    tunnel::{SEAL, Tunnel},
     virtio::{self, Header},
 };
 
@@ -34,6 +35,8 @@ pub struct Outbound {
     thread: usize,
     view: View,
     buffer: Box<[u8]>,
+    /// One piece, before it is sealed.
+    piece: Box<[u8]>,
     v4: Outbox,
     v6: Outbox,
     budget: Budget,
@@ -47,6 +50,7 @@ impl Outbound {
             shared,
             thread,
             buffer: vec![0; BUFFER].into(),
+            piece: vec![0; BUFFER].into(),
             v4: Outbox::new(length),
             v6: Outbox::new(length),
             budget: Budget::new(Instant::now()),
@@ -95,7 +99,8 @@ impl Outbound {
         }
         let table = self.view.kept();
         let place = table.owner(inner.dst);
-        let Some((place, to)) = place.and_then(|p| Some((p, table.peer(p)?.endpoint))) else {
+        let found = place.and_then(|place| Some((place, Arc::clone(table.peer(place)?))));
+        let Some((place, peer)) = found else {
             self.complain(packet, &inner, Trouble::NoRoute);
             return Err(Reason::NoRoute);
         };
@@ -106,15 +111,53 @@ impl Outbound {
         match Pieces::of(packet, &inner, &header)? {
             None => {
                 finish_sum(packet, &inner, &header)?;
-                self.room(to, place, packet.len())?.copy_from_slice(packet);
+                self.put(&peer, place, packet.len(), |room| room.copy_from_slice(packet))
             }
-            Some(pieces) => {
-                for piece in 0..pieces.count() {
-                    let room = self.room(to, place, pieces.len(piece))?;
-                    pieces.write(piece, packet, room);
-                }
-            }
+            Some(pieces) => (0..pieces.count()).try_for_each(|piece| {
+                let write = |room: &mut [u8]| pieces.write(piece, packet, room);
+                self.put(&peer, place, pieces.len(piece), write)
+            }),
         }
+    }
+
+    /// Puts one packet of this length into the outbox, sealed where its peer wants that.
+    fn put(
+        &mut self,
+        peer: &Peer,
+        place: usize,
+        len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Reason> {
+        let Some(tunnel) = &peer.tunnel else {
+            write(self.room(peer.endpoint, place, len)?);
+            return Ok(());
+        };
+        let mut piece = std::mem::take(&mut self.piece);
+        let room = piece.get_mut(..len).ok_or(Reason::Long);
+        let sealed = room.and_then(|room| {
+            write(room);
+            self.seal(tunnel, family_of(peer.endpoint), place, room)
+        });
+        self.piece = piece;
+        sealed
+    }
+
+    fn seal(
+        &mut self,
+        tunnel: &Tunnel,
+        family: Family,
+        place: usize,
+        packet: &[u8],
+    ) -> Result<(), Reason> {
+        let most = packet.len() + SEAL;
+        if !self.outbox(family).has_room(most) {
+            self.flush();
+        }
+        let room = self.outbox(family).room(most).ok_or(Reason::Long)?;
+        if let Some((len, to)) = tunnel.seal(packet, room)? {
+            self.outbox(family).add(to, place, len);
+        }
+        self.shared.waker.wake();
         Ok(())
     }
 
@@ -237,6 +280,7 @@ impl Outbound {
         let Some(datagram) = outbox.datagrams(train).next() else { return };
         let family = family_of(datagram.to);
         let Some(end) = self.shared.end(family) else { return };
+        // What is sealed says nothing of whose it was.
         let Ok(inner) = Inner::parse(datagram.octets) else { return };
         let Ok(path) = path_mtu(end.listen.ip(), datagram.to) else { return };
         let left = path.saturating_sub(overhead(end.listen.ip()));

@@ -84,6 +84,18 @@ impl Outbox {
             return None;
         }
         let start = self.used;
+        self.add(to, peer, len);
+        Some(&mut self.octets[start..start + len])
+    }
+
+    /// Room for a datagram whose length is not known yet; [`Self::add`] says it.
+    pub fn room(&mut self, most: usize) -> Option<&mut [u8]> {
+        let has_room = self.has_room(most);
+        has_room.then(|| &mut self.octets[self.used..self.used + most])
+    }
+
+    /// Adds what was written to the room.
+    pub fn add(&mut self, to: SocketAddr, peer: usize, len: usize) {
         self.used += len;
         let many = self.length == Length::Many;
         if let Some(train) = self.trains.last_mut().filter(|train| many && train.takes(to, len)) {
@@ -91,11 +103,10 @@ impl Outbox {
             train.packets += 1;
             train.open = len == train.segment;
         } else {
-            let end = self.used;
+            let (start, end) = (self.used - len, self.used);
             let train = Train { to, peer, start, end, segment: len, packets: 1, open: true };
             self.trains.push(train);
         }
-        Some(&mut self.octets[start..start + len])
     }
 
     /// Writes the messages from the train `from` on, and returns how many those are.

@@ -13,6 +13,7 @@ use crate::{
     engine::Engine,
     outbox::Length,
     table::Peer,
+    tunnel::Tunnel,
 };
 
 /// Says all of it, in as many datagrams as it takes.
@@ -51,5 +52,11 @@ const fn offload(device: Offload, socket: Length) -> &'static str {
 }
 
 fn count(peer: &Peer) -> PeerCount {
-    PeerCount { endpoint: peer.endpoint, sent: peer.sent.get(), received: peer.received.get() }
+    let handshake = peer.tunnel.as_ref().and_then(Tunnel::since_handshake);
+    PeerCount {
+        endpoint: peer.endpoint,
+        sent: peer.sent.get(),
+        received: peer.received.get(),
+        handshake: handshake.map(|since| since.as_secs()),
+    }
 }

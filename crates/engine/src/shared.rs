@@ -18,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{counters::Counters, outbox::Length, table::Tables};
+use crate::{clock::Waker, counters::Counters, outbox::Length, table::Tables, tunnel::Vault};
 
 /// What an engine holds of the kernel. It outlives the process when it is handed over.
 #[derive(Debug)]
@@ -49,6 +49,9 @@ pub struct Shared {
     pub length: Length,
     pub tables: Arc<Tables>,
     pub counters: Arc<Counters>,
+    /// Where packets are sealed.
+    pub vault: Option<Arc<Vault>>,
+    pub waker: Waker,
     pub halt: Halt,
 }
 
@@ -108,6 +111,11 @@ impl Halt {
 
     pub fn life(&self) -> Life {
         if self.stop.load(Ordering::Acquire) { Life::Ends } else { Life::Goes }
+    }
+
+    /// Readable once it is time to end.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 
     /// Says that the engine cannot go on: its device is gone.

@@ -14,14 +14,21 @@ use std::{
     },
 };
 
-use russet_net::{Family, Prefix};
+use russet_kernel::engine::EnginePeerSpec;
+use russet_net::{Family, Prefix, PublicKey};
 
-use crate::counters::Flow;
+use crate::{
+    counters::Flow,
+    tunnel::{Tunnel, Vault},
+};
 
 /// A node that packets are sent to.
 #[derive(Debug)]
 pub struct Peer {
+    /// Where it was said to be.
     pub endpoint: SocketAddr,
+    /// Where packets are sealed.
+    pub tunnel: Option<Tunnel>,
     pub sent: Flow,
     pub received: Flow,
 }
@@ -33,17 +40,30 @@ pub struct Table {
     v6: Ranges<u128>,
     peers: Vec<Arc<Peer>>,
     by_ip: HashMap<IpAddr, usize>,
+    /// The two families are two ends of one node, and each has sessions of its own.
+    by_key: HashMap<(Family, PublicKey), usize>,
+    by_index: HashMap<u32, usize>,
 }
 
 impl Table {
     /// Makes the table of these prefixes. A peer of `old` keeps what it has counted.
     #[must_use]
-    pub fn new(wanted: &BTreeMap<Prefix, SocketAddr>, old: &Self) -> Self {
+    pub fn new(
+        wanted: &BTreeMap<Prefix, EnginePeerSpec>,
+        old: &Self,
+        vault: Option<&Vault>,
+    ) -> Self {
         let mut table = Self::default();
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
-        for (prefix, endpoint) in wanted {
-            let peer = table.enter(*endpoint, old);
+        for (prefix, spec) in wanted {
+            let sealed = vault.and_then(|vault| Some((spec.key?, vault)));
+            let peer = match (sealed, vault) {
+                (Some((key, vault)), _) => table.enter_sealed(spec.endpoint, key, old, vault),
+                (None, None) => table.enter(spec.endpoint, old),
+                // Nothing goes to a peer without a key where all is sealed.
+                (None, Some(_)) => continue,
+            };
             match (prefix.addr(), prefix.last()) {
                 (IpAddr::V4(first), IpAddr::V4(last)) => {
                     v4.push((u32::from(first), u32::from(last), peer));
@@ -65,11 +85,45 @@ impl Table {
             let kept = old.by_ip.get(&endpoint.ip()).map(|place| &old.peers[*place]);
             let peer = match kept {
                 Some(kept) if kept.endpoint == endpoint => Arc::clone(kept),
-                _ => Arc::new(Peer { endpoint, sent: Flow::default(), received: Flow::default() }),
+                _ => Arc::new(Peer::new(endpoint, None)),
             };
             self.peers.push(peer);
             self.peers.len() - 1
         })
+    }
+
+    /// A peer is who has its key; one that stays where it was said to be keeps its sessions.
+    fn enter_sealed(
+        &mut self,
+        endpoint: SocketAddr,
+        key: PublicKey,
+        old: &Self,
+        vault: &Vault,
+    ) -> usize {
+        let identity = (family_of(endpoint), key);
+        if let Some(place) = self.by_key.get(&identity) {
+            return *place;
+        }
+        let kept = old.by_key.get(&identity).map(|place| &old.peers[*place]);
+        let peer = match kept {
+            Some(kept) if kept.endpoint == endpoint => Arc::clone(kept),
+            _ => Arc::new(Peer::new(endpoint, Some(vault.tunnel(key, endpoint)))),
+        };
+        let place = self.peers.len();
+        self.by_key.insert(identity, place);
+        self.by_index.extend(peer.tunnel.as_ref().map(|tunnel| (tunnel.index, place)));
+        self.peers.push(peer);
+        place
+    }
+
+    /// The place of the peer that has a key.
+    pub fn of_key(&self, family: Family, key: PublicKey) -> Option<usize> {
+        self.by_key.get(&(family, key)).copied()
+    }
+
+    /// The place of the peer whose tunnel has an index.
+    pub fn of_index(&self, index: u32) -> Option<usize> {
+        self.by_index.get(&index).copied()
     }
 
     /// The place of the peer that has an inner address.
@@ -85,12 +139,18 @@ impl Table {
         self.by_ip.get(&outer).copied()
     }
 
-    pub fn peer(&self, place: usize) -> Option<&Peer> {
-        self.peers.get(place).map(|peer| &**peer)
+    pub fn peer(&self, place: usize) -> Option<&Arc<Peer>> {
+        self.peers.get(place)
     }
 
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().map(|peer| &**peer)
+    }
+}
+
+impl Peer {
+    fn new(endpoint: SocketAddr, tunnel: Option<Tunnel>) -> Self {
+        Self { endpoint, tunnel, sent: Flow::default(), received: Flow::default() }
     }
 }
 
@@ -257,7 +317,7 @@ mod tests {
     fn a_peer_that_stays_keeps_what_it_has_counted() {
         let old = table(&[("10.1.0.0/16", 1), ("10.2.0.0/16", 2)]);
         old.peer(old.at(outer(1)).unwrap()).unwrap().sent.add(3, 30);
-        let new = Table::new(&wanted(&[("10.9.0.0/16", 1)]), &old);
+        let new = Table::new(&wanted(&[("10.9.0.0/16", 1)]), &old, None);
         assert_eq!(new.peer(new.at(outer(1)).unwrap()).unwrap().sent.get(), [3, 30]);
         assert_eq!(new.at(outer(2)), None);
     }
@@ -281,26 +341,29 @@ mod tests {
             let mut wanted = BTreeMap::new();
             for (low, len, peer) in rows {
                 let prefix = Prefix::around([10, 0, 0, low].into(), 24 + len).unwrap();
-                wanted.insert(prefix, SocketAddr::new(outer(peer), 8_285));
+                wanted.insert(prefix, spec(peer));
             }
-            let table = Table::new(&wanted, &Table::default());
+            let table = Table::new(&wanted, &Table::default(), None);
             for low in probes {
                 let addr = IpAddr::from([10, 0, 0, low]);
                 let best = wanted.iter().filter(|(p, _)| p.contains(addr)).max_by_key(|(p, _)| p.len());
                 let found = table.owner(addr).and_then(|place| table.peer(place)).map(|p| p.endpoint);
-                prop_assert_eq!(found, best.map(|(_, endpoint)| *endpoint));
+                prop_assert_eq!(found, best.map(|(_, spec)| spec.endpoint));
             }
         }
     }
 
     fn table(rows: &[(&str, u8)]) -> Table {
-        Table::new(&wanted(rows), &Table::default())
+        Table::new(&wanted(rows), &Table::default(), None)
     }
 
-    fn wanted(rows: &[(&str, u8)]) -> BTreeMap<Prefix, SocketAddr> {
-        let row =
-            |(prefix, n): &(&str, u8)| (prefix.parse().unwrap(), SocketAddr::new(outer(*n), 8_285));
+    fn wanted(rows: &[(&str, u8)]) -> BTreeMap<Prefix, EnginePeerSpec> {
+        let row = |(prefix, n): &(&str, u8)| (prefix.parse().unwrap(), spec(*n));
         rows.iter().map(row).collect()
+    }
+
+    fn spec(n: u8) -> EnginePeerSpec {
+        EnginePeerSpec { endpoint: SocketAddr::new(outer(n), 8_285), key: None }
     }
 
     fn outer(n: u8) -> IpAddr {

@@ -14,7 +14,8 @@ use russet_engine::{
 };
 use russet_kernel::{
     engine::{
-        BUILD, Client, EngineEnd, EngineError, EnginePeerSpec, EngineSpec, receive, send, wire::Ask,
+        BUILD, Client, EngineEnd, EngineError, EnginePeerSpec, EngineSpec, EngineWire, receive,
+        send, wire::Ask,
     },
     netns::Namespace,
     tun::Tun,
@@ -32,7 +33,7 @@ fn an_engine_is_told_what_to_do_and_tells_what_it_does() {
 
     client.start(spec()).unwrap();
     client.start(spec()).unwrap();
-    let other = EngineSpec { v6: None, v4: None };
+    let other = EngineSpec { wire: EngineWire::Udp, v6: None, v4: None };
     assert!(matches!(client.start(other), Err(EngineError::Refused(_))));
     let (hello, anchor) = client.hello().unwrap();
     assert_eq!((hello.spec, anchor.is_some()), (Some(spec()), true));
@@ -61,7 +62,7 @@ fn a_successor_takes_over_with_all_peers_and_the_old_one_ends() {
     let rows: Vec<_> = (0..1_200).map(|n| (prefix(n), Some(peer(n)))).collect();
     client.patch(&rows).unwrap();
 
-    let successor = Control::take_over(link(), &place.socket).unwrap();
+    let successor = Control::take_over(link(), &place.socket, None).unwrap();
     assert_eq!(old.join().unwrap(), End::TakenOver);
     let new = thread::spawn(|| successor.serve());
     let client = place.client();
@@ -161,7 +162,7 @@ fn link() -> IfName {
 fn spec() -> EngineSpec {
     let end =
         EngineEnd { listen: "127.0.0.1:8285".parse().unwrap(), inner: "10.0.1.1".parse().unwrap() };
-    EngineSpec { v4: Some(end), v6: None }
+    EngineSpec { wire: EngineWire::Udp, v4: Some(end), v6: None }
 }
 
 fn prefix(n: u16) -> Prefix {
@@ -171,7 +172,7 @@ fn prefix(n: u16) -> Prefix {
 
 fn peer(n: u16) -> EnginePeerSpec {
     let [high, low] = n.to_be_bytes();
-    EnginePeerSpec { endpoint: SocketAddr::from(([172, 16, high, low], 8_285)) }
+    EnginePeerSpec { endpoint: SocketAddr::from(([172, 16, high, low], 8_285)), key: None }
 }
 
 /// Runs `ip` in the thread's network namespace.

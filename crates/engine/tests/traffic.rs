@@ -11,6 +11,8 @@ use std::{
 
 use pair::{Pair, bound, inner};
 use russet_engine::{counters::Reason, engine::Engine, shared::Pace};
+use russet_kernel::engine::{EngineWire, WireguardSpec};
+use russet_net::PresharedKey;
 
 #[test]
 fn tcp_and_udp_of_both_families_cross() {
@@ -23,6 +25,57 @@ fn tcp_and_udp_of_both_families_cross() {
         let losses: u64 = losses(&pair).iter().sum();
         assert_eq!(losses, loss(&pair, Reason::NoRoute), "only what the kernel itself multicasts");
     }
+}
+
+#[test]
+fn sealed_tcp_and_udp_of_both_families_cross() {
+    for psk in [None, Some(PresharedKey::new([5; 32]))] {
+        let pair = Pair::of(Pace::Batches, wireguard(psk));
+        for family in [4, 6] {
+            assert_eq!(stream(&pair, family, 3 << 20), 3 << 20, "IPv{family}");
+            assert_eq!(datagrams(&pair, family, 200, 900), 200, "IPv{family}");
+        }
+        let losses: u64 = losses(&pair).iter().sum();
+        assert_eq!(losses, loss(&pair, Reason::NoRoute), "only what the kernel itself multicasts");
+        let sent = pair.a.shared().counters.sent.get();
+        assert!(sent[4..].iter().sum::<u64>() > 20, "trains of more than 8: {sent:?}");
+        for engine in [&pair.a, &pair.b] {
+            let table = engine.table();
+            let mut tunnels = table.peers().filter_map(|peer| peer.tunnel.as_ref());
+            assert!(tunnels.all(|tunnel| tunnel.since_handshake().is_some()));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_sealed_by_a_peer_is_dropped_and_not_answered_with_more() {
+    let pair = Pair::of(Pace::Batches, wireguard(None));
+    stream(&pair, 4, 1 << 10);
+    let stranger = pair.wire.run(|| bound("127.0.0.9:0")).unwrap();
+    let before = pair.b.shared().counters.losses();
+    for octets in [vec![], vec![1; 148], vec![4; 500], udp_packet([10, 0, 1, 1], [10, 0, 2, 1], 9)]
+    {
+        stranger.send_to(&octets, "127.0.0.2:8285").unwrap();
+    }
+    eventually(|| loss_at_b(&pair, Reason::Unsealed) == before[Reason::Unsealed as usize] + 4);
+    stranger.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    assert!(stranger.recv(&mut [0; 200]).is_err(), "a stranger was answered");
+    assert_eq!(stream(&pair, 4, 1 << 10), 1 << 10);
+}
+
+#[test]
+fn sessions_outlive_a_stop_of_the_threads() {
+    let mut pair = Pair::of(Pace::Batches, wireguard(None));
+    for _ in 0..5 {
+        assert_eq!(stream(&pair, 4, 1 << 16), 1 << 16);
+        pair.b = restarted(pair.b);
+    }
+    let table = pair.b.table();
+    assert!(table.peers().any(|peer| peer.sent.get()[0] > 0));
+}
+
+fn wireguard(psk: Option<PresharedKey>) -> EngineWire {
+    EngineWire::Wireguard(WireguardSpec { psk, keepalive: 0 })
 }
 
 #[test]

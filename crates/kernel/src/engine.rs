@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use russet_desired::{EngineEnd, EnginePeerSpec, EngineSpec};
+pub use russet_desired::{EngineEnd, EnginePeerSpec, EngineSpec, EngineWire, WireguardSpec};
 use russet_net::IfName;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
@@ -38,6 +38,8 @@ pub struct EnginePlaces {
     pub folder: PathBuf,
     /// The program that is run with `engine run`.
     pub program: PathBuf,
+    /// Where the node's WireGuard key is kept.
+    pub key: PathBuf,
 }
 
 impl EnginePlaces {
@@ -199,7 +201,7 @@ impl Engines {
         let places = self.places.as_ref().ok_or(EngineError::NotUp)?;
         let mut command = Command::new(&places.program);
         command.args(["engine", "run", "--link", link.as_str(), "--socket"]);
-        command.arg(places.socket(link));
+        command.arg(places.socket(link)).arg("--key").arg(&places.key);
         if beginning == Beginning::TakeOver {
             command.arg("--take-over");
         }

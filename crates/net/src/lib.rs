@@ -6,6 +6,7 @@
 mod asn;
 mod error;
 mod ifname;
+mod key;
 mod mac;
 mod number;
 mod prefix;
@@ -15,6 +16,7 @@ pub use self::{
     asn::Asn,
     error::ParseError,
     ifname::{IfIndex, IfName},
+    key::{PresharedKey, PublicKey},
     mac::Mac,
     number::{Mtu, OutOfRange, Port, Vni},
     prefix::{Family, Prefix},

@@ -114,6 +114,9 @@ pub struct Port(NonZeroU16);
 impl Port {
     /// Linux' own VXLAN port, older than the assigned one.
     pub const VXLAN_LINUX: Self = Self(NonZeroU16::new(8_472).unwrap());
+    /// That of flannel's `wireguard` over IPv4, and over IPv6.
+    pub const FLANNEL_WIREGUARD: Self = Self(NonZeroU16::new(51_820).unwrap());
+    pub const FLANNEL_WIREGUARD_V6: Self = Self(NonZeroU16::new(51_821).unwrap());
     /// That of flannel's `udp`.
     pub const FLANNEL_UDP: Self = Self(NonZeroU16::new(8_285).unwrap());
     /// The assigned VXLAN port (RFC 7348 §8).

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Mac, Prefix};
+use crate::{Mac, Port, Prefix, PublicKey};
 
 /// What can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +31,8 @@ pub enum Form {
     Vtep(Mac),
     /// Bare, as the payload of UDP.
     Udp,
+    /// Sealed by WireGuard for this key, at this port.
+    Wireguard(PublicKey, Port),
 }
 
 /// One thing that can be reached, and where.

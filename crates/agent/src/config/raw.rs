@@ -159,6 +159,7 @@ impl RawConfig {
                 preset == russet_core::model::Preset::Flannel,
             ),
             hairpin: on(self.pods.hairpin, true),
+            key: None,
         })
     }
 

@@ -38,6 +38,7 @@ fn transport(standing: Standing<'_>) -> &'static str {
         Standing::Own => "here",
         Standing::Tunnel => "vxlan",
         Standing::Engine => "udp",
+        Standing::Sealed => "wireguard",
         Standing::Direct => "direct",
         Standing::Refused(_) | Standing::Unknown => "none",
     }
@@ -48,6 +49,7 @@ fn backend(backend: Backend) -> String {
         Backend::Vxlan { .. } => "vxlan".into(),
         Backend::HostGw => "host-gw".into(),
         Backend::Udp => "udp".into(),
+        Backend::Wireguard { .. } => "wireguard".into(),
         Backend::Foreign(name) => name.to_string(),
     }
 }
@@ -110,6 +112,7 @@ fn transport_name(footing: &Footing) -> String {
         TransportConfig::Vxlan(_) => "vxlan".into(),
         TransportConfig::Direct => "direct".into(),
         TransportConfig::Udp(_) => "udp".into(),
+        TransportConfig::Wireguard(_) => "wireguard".into(),
     }
 }
 

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use russet_core::{
     Fault,
-    model::{Backend, Foreign, Lease, Vtep},
+    model::{Backend, Foreign, Lease, Vtep, WireguardEnd},
 };
-use russet_net::{Family, Vni};
+use russet_net::{Family, Port, Vni};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -30,9 +30,23 @@ struct LeaseForm {
     #[serde(skip_serializing_if = "str::is_empty")]
     backend_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend_data: Option<VtepForm>,
+    backend_data: Option<DataForm>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend_v6_data: Option<VtepForm>,
+    backend_v6_data: Option<DataForm>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum DataForm {
+    Vtep(VtepForm),
+    Wireguard(WireguardForm),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireguardForm {
+    public_key: String,
+    port: u16,
 }
 
 #[derive(Serialize)]
@@ -43,6 +57,12 @@ struct VtepForm {
     mac: String,
 }
 
+impl From<WireguardEnd> for WireguardForm {
+    fn from(end: WireguardEnd) -> Self {
+        Self { public_key: end.key.to_string(), port: end.port.get() }
+    }
+}
+
 impl From<Vtep> for VtepForm {
     fn from(vtep: Vtep) -> Self {
         Self { vni: vtep.vni.get(), mac: vtep.mac.to_string() }
@@ -51,13 +71,16 @@ impl From<Vtep> for VtepForm {
 
 /// Writes a lease as flannel does. The data of a backend that is not spoken is not ours to write.
 pub fn write_lease(lease: &Lease) -> String {
-    let vtep = |family| lease.vtep(family).map(VtepForm::from);
+    let data = |family| {
+        let vtep = lease.vtep(family).map(|vtep| DataForm::Vtep(vtep.into()));
+        vtep.or_else(|| lease.wireguard(family).map(|end| DataForm::Wireguard(end.into())))
+    };
     let form = LeaseForm {
         public_ip: lease.public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
         public_ipv6: lease.public_ipv6,
         backend_type: type_of(lease.backend),
-        backend_data: vtep(Family::V4),
-        backend_v6_data: vtep(Family::V6),
+        backend_data: data(Family::V4),
+        backend_v6_data: data(Family::V6),
     };
     // Texts, numbers and addresses: nothing in it can fail to be JSON.
     serde_json::to_string(&form).unwrap_or_default()
@@ -67,9 +90,9 @@ fn type_of(backend: Backend) -> &'static str {
     match backend {
         Backend::Vxlan { .. } => "vxlan",
         Backend::HostGw => "host-gw",
+        Backend::Wireguard { .. } => "wireguard",
         Backend::Udp | Backend::Foreign(Foreign::Unknown | Foreign::Cloud) => "",
         Backend::Foreign(Foreign::Ipip) => "ipip",
-        Backend::Foreign(Foreign::Wireguard) => "wireguard",
         Backend::Foreign(Foreign::Alloc) => "alloc",
         Backend::Foreign(Foreign::Extension) => "extension",
         Backend::Foreign(Foreign::Ipsec) => "ipsec",
@@ -104,6 +127,10 @@ fn backend(form: &mut Folded) -> Result<Backend, FormError> {
             Backend::Vxlan { v4: vtep(form, "BackendData")?, v6: vtep(form, "BackendV6Data")? }
         }
         "host-gw" => Backend::HostGw,
+        "wireguard" => Backend::Wireguard {
+            v4: wireguard(form, "BackendData")?,
+            v6: wireguard(form, "BackendV6Data")?,
+        },
         "" | "udp" => Backend::Udp,
         other => Backend::Foreign(foreign(other)),
     })
@@ -127,6 +154,23 @@ fn vtep(form: &mut Folded, key: &str) -> Result<Option<Vtep>, FormError> {
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| bad(format!("{key}.VtepMAC: {} is not a MAC address", said(mac))))?;
     Ok(Some(Vtep { vni, mac }))
+}
+
+fn wireguard(form: &mut Folded, key: &str) -> Result<Option<WireguardEnd>, FormError> {
+    let Some(value) = form.take(key) else { return Ok(None) };
+    let data = object(value).map_err(|err| bad(format!("{key}: {}", err.reason)))?;
+    let Some(text) = data.get("PublicKey") else { return Ok(None) };
+    let public = text.as_str().and_then(|text| text.parse().ok());
+    let public = public
+        .ok_or_else(|| bad(format!("{key}.PublicKey: {} is not a WireGuard key", said(text))))?;
+    let port = match data.get("Port") {
+        None => Port::FLANNEL_WIREGUARD,
+        Some(value) => value
+            .as_u64()
+            .and_then(|port| Port::try_from(u32::try_from(port).ok()?).ok())
+            .ok_or_else(|| bad(format!("{key}.Port: {} is not a port", said(value))))?,
+    };
+    Ok(Some(WireguardEnd { key: public, port }))
 }
 
 fn public<T: std::str::FromStr>(form: &Folded, key: &str) -> Result<Option<T>, FormError> {
@@ -171,10 +215,24 @@ mod tests {
     #[test]
     fn a_backend_that_is_not_spoken_is_no_corruption() {
         let lease = read_lease(
-            br#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"x"}}"#,
+            br#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"ipip","BackendData":{"x":"y"}}"#,
         )
         .unwrap();
-        assert_eq!(lease.backend, Backend::Foreign(Foreign::Wireguard));
+        assert_eq!(lease.backend, Backend::Foreign(Foreign::Ipip));
+    }
+
+    #[test]
+    fn a_wireguard_lease_is_written_as_it_is_read_and_a_bad_key_is_told_with_its_place() {
+        let text = r#"{"PublicIP":"192.0.2.1","PublicIPv6":"fd77::1","BackendType":"wireguard","BackendData":{"PublicKey":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","Port":51820},"BackendV6Data":{"PublicKey":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","Port":51821}}"#;
+        let lease = read_lease(text.as_bytes()).unwrap();
+        assert_eq!(lease.wireguard(Family::V6).unwrap().port, Port::FLANNEL_WIREGUARD_V6);
+        assert_eq!(write_lease(&lease), text);
+        for (from, to, place) in
+            [("hSDw", "", "PublicKey"), ("51820", "0", "Port"), ("51820", "true", "Port")]
+        {
+            let told = read_lease(text.replacen(from, to, 1).as_bytes()).unwrap_err().to_string();
+            assert!(told.contains(&format!("BackendData.{place}")), "{told}");
+        }
     }
 
     #[test]

@@ -8,9 +8,12 @@ use std::net::IpAddr;
 use russet_core::{
     ConfigFault, Fault,
     choices::{Choices, Transport, When},
-    model::{Flag, Foreign, NetworkConfig, Pool, Preset, TransportConfig, UdpConfig, VxlanConfig},
+    model::{
+        Flag, Foreign, NetworkConfig, Pool, Preset, TransportConfig, UdpConfig, VxlanConfig,
+        WireguardConfig,
+    },
 };
-use russet_net::{Family, Mtu, OutOfRange, Port, Prefix, Vni};
+use russet_net::{Family, Mtu, OutOfRange, Port, Prefix, PresharedKey, Vni};
 use serde_json::Value;
 
 use super::folded::{Folded, said};
@@ -82,6 +85,7 @@ fn backend(conf: &mut Reader) -> Option<TransportConfig> {
         "vxlan" => Some(TransportConfig::Vxlan(vxlan(&mut backend))),
         "host-gw" => Some(TransportConfig::Direct),
         "udp" => Some(TransportConfig::Udp(udp(&mut backend))),
+        "wireguard" => Some(TransportConfig::Wireguard(wireguard(&mut backend))),
         // A type that is no text has been told already.
         "" if backend.faults.is_empty() => backend.refuse(ConfigFault::NoBackendType),
         "" => None,
@@ -104,7 +108,6 @@ fn unspoken(name: &str) -> ConfigFault {
 pub(super) fn foreign(name: &str) -> Foreign {
     match name {
         "ipip" => Foreign::Ipip,
-        "wireguard" => Foreign::Wireguard,
         "alloc" => Foreign::Alloc,
         "extension" => Foreign::Extension,
         "ipsec" => Foreign::Ipsec,
@@ -115,6 +118,34 @@ pub(super) fn foreign(name: &str) -> Foreign {
 
 /// A name from outside is shown up to here.
 const MOST_NAME: usize = 40;
+
+/// One engine serves both families, each over its own: flannel's `separate`. Its other modes send the packets of one
+/// family over the other.
+fn wireguard(backend: &mut Reader) -> WireguardConfig {
+    let usual = WireguardConfig::default();
+    let mode = backend.text("Mode").unwrap_or_default();
+    if !matches!(mode.to_lowercase().as_str(), "" | "separate") {
+        let reason = format!("{mode:?} is not spoken; \"separate\" is");
+        backend.faults.push(ConfigFault::Value { key: "Backend.Mode", reason });
+    }
+    let psk = backend.text("PSK").filter(|text| !text.is_empty());
+    let psk = psk.and_then(|text| backend.secret("Backend.PSK", &text));
+    let keepalive = backend.number("PersistentKeepaliveInterval").unwrap_or(0);
+    let range = OutOfRange::new("PersistentKeepaliveInterval", keepalive, 0, u16::MAX.into());
+    let keepalive = u16::try_from(keepalive).unwrap_or_else(|_| {
+        let key = "PersistentKeepaliveInterval";
+        backend.faults.push(ConfigFault::Range { key, fault: range });
+        0
+    });
+    let mut port = |key| backend.above_zero(key, u16::MAX.into(), Port::try_from);
+    WireguardConfig {
+        port: port("ListenPort").unwrap_or(usual.port),
+        port_v6: port("ListenPortV6").unwrap_or(usual.port_v6),
+        psk,
+        keepalive,
+        mtu: backend.above_zero("MTU", Mtu::MAX.get(), Mtu::try_from),
+    }
+}
 
 fn udp(backend: &mut Reader) -> UdpConfig {
     let port = backend.above_zero("Port", u16::MAX.into(), Port::try_from);
@@ -146,6 +177,7 @@ fn check_choices(
         TransportConfig::Vxlan(_) => Choices::flannel(Transport::Vxlan, When::Always),
         TransportConfig::Direct => Choices::flannel(Transport::Direct, When::Always),
         TransportConfig::Udp(_) => Choices::flannel(Transport::Udp, When::Always),
+        TransportConfig::Wireguard(_) => Choices::flannel(Transport::Wireguard, When::Always),
     };
     let faults = |broken: Vec<_>| broken.into_iter().map(ConfigFault::Choice).collect::<Vec<_>>();
     choices.check(families).map_err(|broken| faults(broken).into())
@@ -176,6 +208,12 @@ impl Reader {
 
     fn text(&mut self, key: &'static str) -> Option<String> {
         self.read(key, "a text", |value| value.as_str().map(str::to_owned))
+    }
+
+    /// A key that nobody is to see: what is wrong with it is told without it.
+    fn secret(&mut self, key: &'static str, text: &str) -> Option<PresharedKey> {
+        let parsed = text.parse().map_err(|err: russet_net::ParseError| err.to_string());
+        parsed.map_err(|reason| self.faults.push(ConfigFault::Value { key, reason })).ok()
     }
 
     fn addr(&mut self, key: &'static str, family: Family) -> Option<IpAddr> {
@@ -322,7 +360,9 @@ mod tests {
     fn a_backend_that_is_not_spoken_is_refused_by_name() {
         for (backend, part) in [
             (r#""Backend":{"Type":"ipip"}"#, "backend ipip is not spoken"),
-            (r#""Backend":{"Type":"WireGuard"}"#, "backend wireguard is not spoken"),
+            (r#""Backend":{"Type":"WireGuard","Mode":"auto"}"#, "\"auto\" is not spoken"),
+            (r#""Backend":{"Type":"wireguard","PSK":"hunter2"}"#, "44 characters"),
+            (r#""Backend":{"Type":"wireguard","PersistentKeepaliveInterval":70000}"#, "70000"),
             (r#""Backend":{"Type":"aws-vpc"}"#, "backend of a cloud"),
             (r#""Backend":{"Type":"carrier-pigeon"}"#, "\"carrier-pigeon\" is unknown"),
             (r#""Backend":{}"#, "Backend.Type is missing"),
@@ -332,6 +372,25 @@ mod tests {
             let told = read(&format!(r#"{{"Network":"10.50.0.0/16",{backend}}}"#)).unwrap_err();
             assert!(told.to_string().contains(part), "{part} is not in {told}");
         }
+    }
+
+    #[test]
+    fn wireguard_is_read_with_flannel_s_keys_and_its_secret_is_never_told() {
+        let psk = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let config = read(&format!(
+            r#"{{"Network":"10.50.0.0/16","Backend":{{"Type":"wireguard","ListenPort":4000,"PSK":"{psk}",
+                "PersistentKeepaliveInterval":25,"Mode":"separate","MTU":1450}}}}"#
+        ))
+        .unwrap();
+        let TransportConfig::Wireguard(wireguard) = config.transport() else {
+            panic!("{config:?}")
+        };
+        assert_eq!((wireguard.port.get(), wireguard.port_v6), (4_000, Port::FLANNEL_WIREGUARD_V6));
+        assert_eq!((wireguard.keepalive, wireguard.psk.is_some()), (25, true));
+        assert!(!format!("{config:?}").contains(psk));
+        let told =
+            read(r#"{"Network":"10.50.0.0/16","Backend":{"Type":"wireguard","PSK":"hunter2"}}"#);
+        assert!(!told.unwrap_err().to_string().contains("hunter2"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use russet_kernel::{
-    engine::{Client, EngineEnd, EnginePeerSpec, EngineSpec},
+    engine::{Client, EngineEnd, EnginePeerSpec, EngineSpec, EngineWire},
     tun::Tun,
 };
 use russet_net::{IfName, Prefix};
@@ -43,6 +43,7 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
     let paths = [batches.path(), one_by_one.path(), vxlan.path(), vxlan.path()];
     race(&mut figure, setup, paths)?;
     drop((batches, one_by_one, vxlan));
+    figure.rows.push(sealed(setup)?);
     figure.rows.push(memory(setup)?);
     figure.rows.push(wake_ups(setup)?);
     figure.rows.push(killed(setup)?);
@@ -74,6 +75,22 @@ fn race(figure: &mut Figure, setup: &Setup, paths: [Path<'_>; 4]) -> Result<()> 
     let row = row.versus("vxlan", batches, vxlan)?.versus("one by one", batches, one_by_one)?;
     figure.rows.push(row.noise(again, vxlan)?.must(Bound::RatioAtMost(1.6)));
     Ok(())
+}
+
+/// One TCP stream, sealed and bare, between two nodes with agents.
+fn sealed(setup: &Setup) -> Result<Row> {
+    let sealed = Ours::build(setup, Transport::Wireguard)?;
+    let bare = Ours::build(setup, Transport::Udp)?;
+    let paths = [sealed.pods_path(), bare.pods_path()];
+    let mut streams: [Vec<f64>; 2] = Default::default();
+    for round in 0..setup.effort.choose(3, 20) {
+        for n in rotation(round, paths.len()) {
+            streams[n].push(paths[n].stream(STREAM)?);
+        }
+    }
+    let [sealed, bare] = &streams;
+    let row = Row::of("wireguard, one TCP stream", Unit::BitsPerSecond, sealed)?;
+    Ok(row.versus("udp", sealed, bare)?.must(Bound::RatioAtLeast(0.5)))
 }
 
 /// An engine's resident memory with 1,000 peers, after traffic.
@@ -217,10 +234,10 @@ impl Running {
         let client = program.wait(PATIENCE, || Client::connect(&socket).ok())?;
         let listen = |n| SocketAddr::from((underlay(n), 8_285));
         let end = EngineEnd { listen: listen(n), inner: subnet(n).0.into() };
-        client.start(EngineSpec { v4: Some(end), v6: None })?;
+        client.start(EngineSpec { wire: EngineWire::Udp, v4: Some(end), v6: None })?;
         let (base, len) = subnet(peer);
         let prefix = Prefix::new(base.into(), len)?;
-        client.patch(&[(prefix, Some(EnginePeerSpec { endpoint: listen(peer) }))])?;
+        client.patch(&[(prefix, Some(EnginePeerSpec { endpoint: listen(peer), key: None }))])?;
         Ok(Self { client, program, _folder: folder })
     }
 }
@@ -269,7 +286,7 @@ fn peer(n: u16) -> (Prefix, Option<EnginePeerSpec>) {
     let [high, low] = n.to_be_bytes();
     let prefix = Prefix::host(Ipv4Addr::new(10, 100 + high, low, 0).into());
     let endpoint = SocketAddr::from(([172, 16, high, low], 8_285));
-    (prefix, Some(EnginePeerSpec { endpoint }))
+    (prefix, Some(EnginePeerSpec { endpoint, key: None }))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

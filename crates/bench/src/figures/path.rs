@@ -144,7 +144,7 @@ impl Ours {
         Ok(Self { site, pods, server, agents, _store: store })
     }
 
-    fn pods_path(&self) -> Path<'_> {
+    pub fn pods_path(&self) -> Path<'_> {
         let [client, server] = [0, 1].map(|n| &self.pods[n].namespace);
         Path { client, server, address: self.server }
     }

@@ -47,6 +47,8 @@ pub enum Transport {
     Vxlan,
     /// By engines; only Russet's programs build it.
     Udp,
+    /// The same, sealed.
+    Wireguard,
 }
 
 impl Transport {
@@ -55,6 +57,7 @@ impl Transport {
             Self::Direct => "direct",
             Self::Vxlan => "vxlan",
             Self::Udp => "udp",
+            Self::Wireguard => "wireguard",
         }
     }
 }
@@ -97,7 +100,9 @@ impl Node {
         let mtu = match transport {
             Transport::Direct => UNDERLAY_MTU,
             Transport::Vxlan => UNDERLAY_MTU - VXLAN_OVERHEAD,
-            Transport::Udp => bail!("an engine is nothing that a hand builds"),
+            Transport::Udp | Transport::Wireguard => {
+                bail!("an engine is nothing that a hand builds")
+            }
         };
         match transport {
             Transport::Direct => {
@@ -105,7 +110,7 @@ impl Node {
                 self.rtnl.add_route(subnet(peer), via)?;
             }
             Transport::Vxlan => self.add_vtep(n, peer, mtu)?,
-            Transport::Udp => {}
+            Transport::Udp | Transport::Wireguard => {}
         }
         self.load_masquerade(n)?;
         self.add_bridge_and_pod(n, mtu)

@@ -109,6 +109,7 @@ impl Peers {
         match forms.find(|form| *form != Form::Plain) {
             Some(Form::Vtep(_)) => Standing::Tunnel,
             Some(Form::Udp) => Standing::Engine,
+            Some(Form::Wireguard(..)) => Standing::Sealed,
             Some(Form::Plain) | None => Standing::Direct,
         }
     }

@@ -11,7 +11,7 @@ use std::{
     ops::Bound,
 };
 
-use russet_net::{At, Dst, Family, Form, Mac, Prefix, Reach};
+use russet_net::{At, Dst, Family, Form, Mac, Prefix, PublicKey, Reach};
 
 use crate::{
     error::Fault,
@@ -96,19 +96,23 @@ pub enum Claim {
     Subnet(Prefix),
     Address(IpAddr),
     Vtep(Family, Mac),
+    Key(Family, PublicKey),
 }
 
 /// The claims of a peer, in the order in which they are judged.
 pub fn claims(reaches: Reaches) -> impl Iterator<Item = Claim> {
     let of = |reach: Reach| {
         let Dst::Prefix(subnet) = reach.dst;
-        let (ip, mac) = match reach.at {
-            At::Node { ip, form: Form::Vtep(mac) } => (Some(ip), Some(mac)),
-            At::Node { ip, form: Form::Plain | Form::Udp } => (Some(ip), None),
-            At::Here => (None, None),
+        let (ip, form) = match reach.at {
+            At::Node { ip, form } => (Some(ip), form),
+            At::Here => (None, Form::Plain),
         };
-        let vtep = mac.map(|mac| Claim::Vtep(subnet.family(), mac));
-        [Some(Claim::Subnet(subnet)), ip.map(Claim::Address), vtep].into_iter().flatten()
+        let end = match form {
+            Form::Vtep(mac) => Some(Claim::Vtep(subnet.family(), mac)),
+            Form::Wireguard(key, _) => Some(Claim::Key(subnet.family(), key)),
+            Form::Plain | Form::Udp => None,
+        };
+        [Some(Claim::Subnet(subnet)), ip.map(Claim::Address), end].into_iter().flatten()
     };
     reaches.iter().flat_map(of)
 }
@@ -131,6 +135,7 @@ pub fn lost_to(claim: Claim, other: LeaseKey) -> Fault {
         Claim::Subnet(subnet) => Fault::Overlaps { subnet, other },
         Claim::Address(ip) => Fault::SameAddress { ip, other },
         Claim::Vtep(_, mac) => Fault::SameMac { mac, other },
+        Claim::Key(_, key) => Fault::SameKey { key, other },
     }
 }
 
@@ -178,7 +183,7 @@ impl Claims {
     pub fn rivals(&self, claim: Claim) -> impl Iterator<Item = Claimant> {
         let subnet = match claim {
             Claim::Subnet(subnet) => Some(subnet),
-            Claim::Address(_) | Claim::Vtep(..) => None,
+            Claim::Address(_) | Claim::Vtep(..) | Claim::Key(..) => None,
         };
         let around = subnet.into_iter().flat_map(|subnet| self.covering(subnet));
         around.chain(self.equal_or_within(claim))
@@ -200,7 +205,7 @@ impl Claims {
     fn equal_or_within(&self, claim: Claim) -> impl Iterator<Item = Claimant> {
         let last = match claim {
             Claim::Subnet(subnet) => Claim::Subnet(Prefix::host(subnet.last())),
-            Claim::Address(_) | Claim::Vtep(..) => claim,
+            Claim::Address(_) | Claim::Vtep(..) | Claim::Key(..) => claim,
         };
         self.between(claim, last)
     }

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use russet_desired::Flag;
-use russet_net::{Family, Mtu, Port, Prefix, Vni};
+use russet_net::{Family, Mtu, Port, Prefix, PresharedKey, Vni};
 
 use crate::{error::ConfigFault, model::LeaseKey};
 
@@ -70,6 +70,31 @@ pub enum TransportConfig {
     /// flannel's `host-gw`.
     Direct,
     Udp(UdpConfig),
+    Wireguard(WireguardConfig),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireguardConfig {
+    /// Where this node listens in each family; peers say in their leases where they do.
+    pub port: Port,
+    pub port_v6: Port,
+    pub psk: Option<PresharedKey>,
+    /// Seconds; zero is none.
+    pub keepalive: u16,
+    /// The *underlay's* MTU, as with vxlan; `None` takes the underlay link's.
+    pub mtu: Option<Mtu>,
+}
+
+impl Default for WireguardConfig {
+    fn default() -> Self {
+        Self {
+            port: Port::FLANNEL_WIREGUARD,
+            port_v6: Port::FLANNEL_WIREGUARD_V6,
+            psk: None,
+            keepalive: 0,
+            mtu: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use russet_net::{Family, Mac, Prefix, Vni};
+use russet_net::{Family, Mac, Port, Prefix, PublicKey, Vni};
 
 /// The subnets of one lease: one of IPv4, one of IPv6, or one of each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +90,16 @@ impl Lease {
         match (self.backend, family) {
             (Backend::Vxlan { v4, .. }, Family::V4) => v4,
             (Backend::Vxlan { v6, .. }, Family::V6) => v6,
-            (Backend::HostGw | Backend::Udp | Backend::Foreign(_), _) => None,
+            _ => None,
+        }
+    }
+
+    /// The holder's WireGuard end of a family, when it has one.
+    pub fn wireguard(&self, family: Family) -> Option<WireguardEnd> {
+        match (self.backend, family) {
+            (Backend::Wireguard { v4, .. }, Family::V4) => v4,
+            (Backend::Wireguard { v6, .. }, Family::V6) => v6,
+            _ => None,
         }
     }
 }
@@ -103,6 +112,10 @@ pub enum Backend {
         v6: Option<Vtep>,
     },
     HostGw,
+    Wireguard {
+        v4: Option<WireguardEnd>,
+        v6: Option<WireguardEnd>,
+    },
     /// It names none at all: `udp`, and also `alloc`, which looks the same.
     Udp,
     /// One that this version does not speak.
@@ -116,11 +129,17 @@ pub struct Vtep {
     pub mac: Mac,
 }
 
+/// A holder's key and port in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireguardEnd {
+    pub key: PublicKey,
+    pub port: Port,
+}
+
 /// Backends of flannel that this version does not speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
     Ipip,
-    Wireguard,
     Alloc,
     Extension,
     Ipsec,
@@ -133,7 +152,6 @@ impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ipip => "ipip",
-            Self::Wireguard => "wireguard",
             Self::Alloc => "alloc",
             Self::Extension => "extension",
             Self::Ipsec => "ipsec",

@@ -7,10 +7,10 @@
 use std::net::SocketAddr;
 
 use russet_desired::{
-    Emit, EngineEnd, EnginePeerKey, EnginePeerSpec, EngineSpec, Flag, Item, LinkKind, LinkSpec,
-    NextHopKey, NextHopSpec, RouteKey, RouteSpec, SysctlKey, SysctlSpec,
+    Emit, EngineEnd, EnginePeerKey, EnginePeerSpec, EngineSpec, EngineWire, Flag, Item, LinkKind,
+    LinkSpec, NextHopKey, NextHopSpec, RouteKey, RouteSpec, SysctlKey, SysctlSpec,
 };
-use russet_net::{At, Dst, Family, Form, IfName, Mtu, Reach};
+use russet_net::{At, Dst, Family, Form, IfName, Mtu, Port, Prefix, Reach};
 
 use super::{Me, Transport};
 use crate::{
@@ -36,19 +36,9 @@ impl Udp {
         network: &NetworkConfig,
         underlay: &UnderlayFact,
     ) -> Result<Self, Fault> {
-        let mut mtu = underlay.mtu;
-        for family in network.families() {
-            let left = super::room(underlay.link, underlay.mtu, overhead(family), family)?;
-            mtu = mtu.min(left);
-        }
-        Ok(Self { config, link: link_name(settings.preset), mtu })
-    }
-
-    fn end(&self, me: &Me<'_>, family: Family) -> Option<EngineEnd> {
-        me.footing.config.pool(family)?;
-        let ip = me.footing.underlay.addr(family)?;
-        let inner = me.own.of(family)?.addr();
-        Some(EngineEnd { listen: SocketAddr::new(ip, self.config.port.get()), inner })
+        let mtu = least_room(underlay, underlay.mtu, network, overhead)?;
+        let (flannel, ours) = ("flannel0", "rst.udp0");
+        Ok(Self { config, link: link_name(settings.preset, flannel, ours), mtu })
     }
 }
 
@@ -63,17 +53,10 @@ impl Transport for Udp {
     }
 
     fn local(&self, me: &Me<'_>, out: &mut Emit) {
-        let link = self.link;
-        let (mac, master) = (None, None);
-        let spec = LinkSpec { kind: LinkKind::Tun, role: "udp", mac, mtu: self.mtu, master };
-        out.push(Item::Link(link, spec));
-        let ends = EngineSpec { v4: self.end(me, Family::V4), v6: self.end(me, Family::V6) };
-        for end in [ends.v4, ends.v6].into_iter().flatten() {
-            out.push(super::whole_address(link, end.inner));
-        }
-        out.push(super::no_router_advertisements(link));
-        out.push(accept_local(link));
-        out.push(Item::Engine(link, ends));
+        let port = self.config.port;
+        let end = |family| end(me, family, port);
+        let spec = EngineSpec { wire: EngineWire::Udp, v4: end(Family::V4), v6: end(Family::V6) };
+        device(self.link, "udp", self.mtu, spec, out);
     }
 
     /// A lease that names no backend says all that there is to say.
@@ -84,14 +67,55 @@ impl Transport for Udp {
     /// Every node listens on one port, so a peer's is our own.
     fn remote(&self, _me: &Me<'_>, reach: &Reach, out: &mut Emit) {
         let (Dst::Prefix(subnet), At::Node { ip, .. }) = (reach.dst, reach.at) else { return };
-        let link = self.link;
         let endpoint = SocketAddr::new(ip, self.config.port.get());
-        let via = NextHopKey { via: subnet.addr(), link };
-        let key = EnginePeerKey { link, prefix: subnet };
-        out.push(Item::EnginePeer(key, EnginePeerSpec { endpoint }));
-        out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
-        out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
+        path(self.link, subnet, EnginePeerSpec { endpoint, key: None }, out);
     }
+}
+
+/// The device of an engine with its addresses, and the engine behind it.
+pub(super) fn device(
+    link: IfName,
+    role: &'static str,
+    mtu: Mtu,
+    engine: EngineSpec,
+    out: &mut Emit,
+) {
+    let (mac, master) = (None, None);
+    out.push(Item::Link(link, LinkSpec { kind: LinkKind::Tun, role, mac, mtu, master }));
+    for end in [engine.v4, engine.v6].into_iter().flatten() {
+        out.push(super::whole_address(link, end.inner));
+    }
+    out.push(super::no_router_advertisements(link));
+    out.push(accept_local(link));
+    out.push(Item::Engine(link, engine));
+}
+
+/// What leads to a peer through an engine's device.
+pub(super) fn path(link: IfName, subnet: Prefix, peer: EnginePeerSpec, out: &mut Emit) {
+    let via = NextHopKey { via: subnet.addr(), link };
+    out.push(Item::EnginePeer(EnginePeerKey { link, prefix: subnet }, peer));
+    out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
+    out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
+}
+
+/// Where an engine of this node listens.
+pub(super) fn end(me: &Me<'_>, family: Family, port: Port) -> Option<EngineEnd> {
+    me.footing.config.pool(family)?;
+    let ip = me.footing.underlay.addr(family)?;
+    let inner = me.own.of(family)?.addr();
+    Some(EngineEnd { listen: SocketAddr::new(ip, port.get()), inner })
+}
+
+/// What every family's packet may be.
+pub(super) fn least_room(
+    underlay: &UnderlayFact,
+    outer: Mtu,
+    network: &NetworkConfig,
+    overhead: fn(Family) -> u16,
+) -> Result<Mtu, Fault> {
+    network.families().try_fold(outer, |least, family| {
+        Ok(least.min(super::room(underlay.link, outer, overhead(family), family)?))
+    })
 }
 
 /// What the engine itself answers to our pods comes in by the device, from an address that is ours.
@@ -103,13 +127,12 @@ fn accept_local(link: IfName) -> Item {
     Item::Sysctl(key, SysctlSpec { value: "1", optional: Flag::On })
 }
 
-/// flannel's name, or ours.
-fn link_name(preset: Preset) -> IfName {
+/// flannel's name, or ours; both are constants of the callers.
+pub(super) fn link_name(preset: Preset, flannel: &str, ours: &str) -> IfName {
     let name = match preset {
-        Preset::Flannel => "flannel0",
-        Preset::Russet => "rst.udp0",
+        Preset::Flannel => flannel,
+        Preset::Russet => ours,
     };
-    // Two names that any link may have; the empty fallback is none.
     name.parse().unwrap_or_else(|_| unreachable!("{name} is a link's name"))
 }
 

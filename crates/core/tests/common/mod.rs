@@ -7,23 +7,25 @@ use russet_core::{
     model::{
         Backend, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact, PodId, Pool,
         Preset, Settings, TransportConfig, UdpConfig, UnderlayFact, Vtep, VxlanConfig,
+        WireguardConfig,
     },
 };
 use russet_desired::Flag;
-use russet_net::{Mac, Mtu, Vni};
+use russet_net::{Mac, Mtu, PublicKey, Vni};
 
 pub fn settings() -> Settings {
     let settings = Settings::new("node-a", Preset::Flannel, "cni0".parse().unwrap());
-    Settings { masquerade: Flag::On, ..settings }
+    Settings { masquerade: Flag::On, key: Some(public_key(0)), ..settings }
 }
 
 /// 0: vxlan; 1: vxlan with direct routing; 2: host-gw; 3: vxlan, dual stack; 4: another network; 5: udp;
-/// 6: udp, dual stack.
+/// 6: udp, dual stack; 7: wireguard.
 pub fn config(i: usize) -> NetworkConfig {
     let vxlan = VxlanConfig { direct_routing: Flag::from(i == 1), ..VxlanConfig::default() };
     let transport = match i {
         2 => TransportConfig::Direct,
         5 | 6 => TransportConfig::Udp(UdpConfig::default()),
+        7 => TransportConfig::Wireguard(WireguardConfig::default()),
         _ => TransportConfig::Vxlan(vxlan),
     };
     let v4 = if i == 4 { "10.60.0.0/16" } else { "10.50.0.0/16" };
@@ -56,6 +58,10 @@ pub fn foreign_route(dst: &str, link: &str) -> ForeignRoute {
 /// An empty text is no subnet.
 pub fn lease_key(v4: &str, v6: &str) -> LeaseKey {
     LeaseKey::new(v4.parse().ok(), v6.parse().ok()).unwrap()
+}
+
+pub fn public_key(n: u8) -> PublicKey {
+    PublicKey::new([n; 32])
 }
 
 pub fn mac(n: u8) -> Mac {

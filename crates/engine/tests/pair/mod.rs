@@ -8,19 +8,22 @@
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     process::Command,
+    sync::Arc,
 };
 
+use boringtun::x25519::{self, StaticSecret};
 use russet_engine::{
     engine::{Engine, Kept, Setup},
     shared::{Holdings, Pace},
     socket::{self, ReceiveOffload},
+    tunnel::Vault,
 };
 use russet_kernel::{
-    engine::{EngineEnd, EngineSpec},
+    engine::{EngineEnd, EnginePeerSpec, EngineSpec, EngineWire},
     netns::Namespace,
     tun::Tun,
 };
-use russet_net::{IfName, Prefix};
+use russet_net::{IfName, Prefix, PublicKey};
 
 pub struct Pair {
     pub a: Engine,
@@ -32,17 +35,21 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(pace: Pace) -> Self {
+        Self::of(pace, EngineWire::Udp)
+    }
+
+    pub fn of(pace: Pace, way: EngineWire) -> Self {
         let wire = Namespace::create().unwrap();
         wire.run(|| ip("link set lo up")).unwrap();
-        let (inside_a, a) = side(&wire, 1, pace);
-        let (inside_b, b) = side(&wire, 2, pace);
+        let (inside_a, a) = side(&wire, 1, pace, way);
+        let (inside_b, b) = side(&wire, 2, pace, way);
         Self { a, b, inside_a, inside_b, wire }
     }
 }
 
-const NOWHERE: EngineSpec = EngineSpec { v4: None, v6: None };
+const NOWHERE: EngineSpec = EngineSpec { wire: EngineWire::Udp, v4: None, v6: None };
 
-fn side(wire: &Namespace, n: u8, pace: Pace) -> (Namespace, Engine) {
+fn side(wire: &Namespace, n: u8, pace: Pace, way: EngineWire) -> (Namespace, Engine) {
     let inside = Namespace::create().unwrap();
     let link: IfName = format!("rst.{n}").parse().unwrap();
     let end = |family| EngineEnd {
@@ -53,7 +60,7 @@ fn side(wire: &Namespace, n: u8, pace: Pace) -> (Namespace, Engine) {
         // `lo` has 127.0.0.0/8, and of IPv6 one address only.
         wire.run(|| ip("addr add fd77::1/128 dev lo && ip addr add fd77::2/128 dev lo")).unwrap();
     }
-    let spec = EngineSpec { v4: Some(end(4)), v6: Some(end(6)) };
+    let spec = EngineSpec { wire: way, v4: Some(end(4)), v6: Some(end(6)) };
     let setup = Setup { link, spec, pace };
     inside
         .run(|| {
@@ -83,11 +90,27 @@ fn side(wire: &Namespace, n: u8, pace: Pace) -> (Namespace, Engine) {
     });
     let (v4, v6) = sockets.unwrap();
     let holdings = Holdings { v4, v6, ..holdings.unwrap() };
-    let mut engine = Engine::start(setup, holdings, Kept::default()).unwrap();
+    let vault = match way {
+        EngineWire::Udp => None,
+        EngineWire::Wireguard(spec) => Some(Arc::new(Vault::new(secret(n), spec))),
+    };
+    let kept = Kept { vault, ..Kept::default() };
+    let mut engine = Engine::start(setup, holdings, kept).unwrap();
     let other = 3 - n;
-    let peer = |family| (prefix(other, family), Some(SocketAddr::new(outer(other, family), 8_285)));
+    let peer = |family| {
+        let endpoint = SocketAddr::new(outer(other, family), 8_285);
+        (prefix(other, family), Some(EnginePeerSpec { endpoint, key: Some(public(other)) }))
+    };
     engine.patch([peer(4), peer(6)]);
     (inside, engine)
+}
+
+fn secret(n: u8) -> StaticSecret {
+    StaticSecret::from([n; 32])
+}
+
+fn public(n: u8) -> PublicKey {
+    PublicKey::new(x25519::PublicKey::from(&secret(n)).to_bytes())
 }
 
 pub fn inner(n: u8, family: u8) -> IpAddr {

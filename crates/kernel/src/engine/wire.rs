@@ -93,6 +93,8 @@ pub struct PeerCount {
     /// Packets and octets.
     pub sent: [u64; 2],
     pub received: [u64; 2],
+    /// Seconds since the last handshake, where packets are sealed and there was one.
+    pub handshake: Option<u64>,
 }
 
 /// What the descriptors that come with it are, in their order: the anchor, so many queues, sockets of each family, and
@@ -125,7 +127,7 @@ impl Ask {
             Self::Start(spec) => Writer::new(2).spec(*spec),
             Self::Patch(rows) => Writer::new(3).rows(rows, |out, (prefix, peer)| {
                 let out = out.prefix(*prefix);
-                out.option(*peer, |out, peer| out.socket(peer.endpoint))
+                out.option(*peer, Writer::peer)
             }),
             Self::Peers => Writer::new(4),
             Self::Status => Writer::new(5),
@@ -166,7 +168,7 @@ impl Answer {
             Self::Refused(why) => Writer::new(103).text(why),
             Self::Peers(rows, more) => Writer::new(104)
                 .u8(more.wire())
-                .rows(rows, |out, row| out.prefix(row.0).socket(row.1.endpoint)),
+                .rows(rows, |out, row| out.prefix(row.0).peer(row.1)),
             Self::Totals(totals) => totals.write(Writer::new(105)),
             Self::Counted(rows, more) => {
                 Writer::new(106).u8(more.wire()).rows(rows, |out, row| row.write(out))
@@ -203,7 +205,7 @@ impl Answer {
 
 fn patch_row(body: &mut Reader<'_>) -> Option<(Prefix, Option<EnginePeerSpec>)> {
     let prefix = body.prefix()?;
-    let peer = body.option(|body| Some(EnginePeerSpec { endpoint: body.socket()? }))?;
+    let peer = body.option(Reader::peer)?;
     Some((prefix, peer))
 }
 
@@ -213,8 +215,7 @@ fn hello(body: &mut Reader<'_>) -> Option<Hello> {
 
 fn peers(body: &mut Reader<'_>) -> Option<Answer> {
     let more = More::of(body.u8()?)?;
-    let row =
-        |body: &mut Reader<'_>| Some((body.prefix()?, EnginePeerSpec { endpoint: body.socket()? }));
+    let row = |body: &mut Reader<'_>| Some((body.prefix()?, body.peer()?));
     Some(Answer::Peers(body.rows(row)?, more))
 }
 
@@ -279,7 +280,12 @@ impl PeerCount {
     fn write(&self, out: Writer) -> Writer {
         let [sent, sent_octets] = self.sent;
         let [received, received_octets] = self.received;
-        out.socket(self.endpoint).u64(sent).u64(sent_octets).u64(received).u64(received_octets)
+        out.socket(self.endpoint)
+            .u64(sent)
+            .u64(sent_octets)
+            .u64(received)
+            .u64(received_octets)
+            .option(self.handshake, Writer::u64)
     }
 
     fn read(body: &mut Reader<'_>) -> Option<Self> {
@@ -287,6 +293,7 @@ impl PeerCount {
             endpoint: body.socket()?,
             sent: [body.u64()?, body.u64()?],
             received: [body.u64()?, body.u64()?],
+            handshake: body.option(Reader::u64)?,
         })
     }
 }
@@ -300,7 +307,7 @@ fn end(body: &mut Reader<'_>) -> Option<EngineEnd> {
 
 /// The version of the protocol.
 pub const VERSION: u8 = 1;
-/// Rows of one datagram at most; the largest row has 68 octets.
+/// Rows of one datagram at most; the largest row has 70 octets.
 pub const MOST_ROWS: usize = 500;
 /// Octets of a datagram at most.
 pub const MOST_OCTETS: usize = 64 << 10;
@@ -308,12 +315,17 @@ pub const MOST_OCTETS: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use russet_desired::{EngineWire, WireguardSpec};
+    use russet_net::{PresharedKey, PublicKey};
 
     use super::*;
 
     #[test]
     fn what_is_said_is_heard() {
-        let peer = EnginePeerSpec { endpoint: "192.168.77.2:8285".parse().unwrap() };
+        let peer = EnginePeerSpec {
+            endpoint: "192.168.77.2:8285".parse().unwrap(),
+            key: Some(PublicKey::new([7; 32])),
+        };
         let prefix: Prefix = "10.50.2.0/24".parse().unwrap();
         for ask in [
             Ask::Hello,
@@ -335,7 +347,12 @@ mod tests {
             queues: 2,
             ..Totals::default()
         };
-        let count = PeerCount { endpoint: peer.endpoint, sent: [1, 2], received: [u64::MAX, 4] };
+        let count = PeerCount {
+            endpoint: peer.endpoint,
+            sent: [1, 2],
+            received: [u64::MAX, 4],
+            handshake: Some(9),
+        };
         let over = HandedOver { spec: spec(), queues: 2, v4: 2, v6: 0, offload: 3, pace: 0 };
         for answer in [
             Answer::Hello(hello),
@@ -353,7 +370,7 @@ mod tests {
     #[test]
     fn the_longest_list_fits_into_a_datagram() {
         let endpoint: SocketAddr = "[fd77::2]:8285".parse().unwrap();
-        let row = PeerCount { endpoint, sent: [0; 2], received: [0; 2] };
+        let row = PeerCount { endpoint, sent: [0; 2], received: [0; 2], handshake: Some(9) };
         let rows = Answer::Counted(vec![row; MOST_ROWS], More::Nothing).encode();
         assert!(rows.len() <= MOST_OCTETS, "{}", rows.len());
     }
@@ -382,7 +399,9 @@ mod tests {
             listen: listen.parse().unwrap(),
             inner: inner.parse().unwrap(),
         };
+        let wireguard = WireguardSpec { psk: Some(PresharedKey::new([9; 32])), keepalive: 25 };
         EngineSpec {
+            wire: EngineWire::Wireguard(wireguard),
             v4: Some(end("192.168.77.1:8285", "10.50.1.0")),
             v6: Some(end("[fd77::1]:8285", "fd00:50::")),
         }

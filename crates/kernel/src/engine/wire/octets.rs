@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use russet_desired::{EngineEnd, EngineSpec};
-use russet_net::Prefix;
+use russet_desired::{EngineEnd, EnginePeerSpec, EngineSpec, EngineWire, WireguardSpec};
+use russet_net::{Prefix, PresharedKey, PublicKey};
 
 use super::{MOST_ROWS, VERSION, WireError, end};
 
@@ -78,7 +78,19 @@ impl Writer {
 
     pub(super) fn spec(self, spec: EngineSpec) -> Self {
         let end = |out: Self, end: EngineEnd| out.socket(end.listen).addr(end.inner);
-        self.option(spec.v4, end).option(spec.v6, end)
+        let out = match spec.wire {
+            EngineWire::Udp => self.u8(0),
+            EngineWire::Wireguard(wireguard) => {
+                let psk = wireguard.psk.map(|psk| psk.reveal());
+                self.u8(1).option(psk, |out, psk| out.bytes(&psk)).u16(wireguard.keepalive)
+            }
+        };
+        out.option(spec.v4, end).option(spec.v6, end)
+    }
+
+    pub(super) fn peer(self, peer: EnginePeerSpec) -> Self {
+        let key = peer.key.map(|key| key.octets());
+        self.socket(peer.endpoint).option(key, |out, key| out.bytes(&key))
     }
 }
 
@@ -170,7 +182,21 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn spec(&mut self) -> Option<EngineSpec> {
-        Some(EngineSpec { v4: self.option(end)?, v6: self.option(end)? })
+        let wire = match self.u8()? {
+            0 => EngineWire::Udp,
+            1 => EngineWire::Wireguard(WireguardSpec {
+                psk: self.option(|body| body.array().map(PresharedKey::new))?,
+                keepalive: self.u16()?,
+            }),
+            _ => return None,
+        };
+        Some(EngineSpec { wire, v4: self.option(end)?, v6: self.option(end)? })
+    }
+
+    pub(super) fn peer(&mut self) -> Option<EnginePeerSpec> {
+        let endpoint = self.socket()?;
+        let key = self.option(|body| body.array().map(PublicKey::new))?;
+        Some(EnginePeerSpec { endpoint, key })
     }
 }
 
