@@ -22,6 +22,7 @@ mod tests {
                 "russet-net",
                 "russet-desired",
                 "russet-core",
+                "russet-bgp",
                 "russet-api",
                 "russet-store",
                 "russet-kernel",
