@@ -23,6 +23,7 @@ mod tests {
                 "russet-net",
                 "russet-desired",
                 "russet-core",
+                "russet-bgp",
                 "russet-api",
                 "russet-store",
                 "russet-kernel",

@@ -25,8 +25,10 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("crun", "crun", "what runs a container"),
     ("containerd", "containerd", "a container runtime"),
     ("busybox", "busybox-static", "the image of the containers"),
-    ("bird", "bird2", "a BGP speaker that ours is held to"),
-    ("/usr/lib/frr/bgpd", "frr", "a BGP speaker that ours is held to"),
+    ("bird", "bird2", "a BGP speaker to talk to; the tests start their own"),
+    ("/usr/lib/frr/bgpd", "frr", "another"),
+    ("gobgp", "gobgpd", "another, and EVPN routes of every type"),
+    ("exabgp", "exabgp", "one that says what it is told, well formed or not"),
     ("setpriv", "util-linux", "running without root"),
     ("python3", "python3", "scripts of the end-to-end tests"),
 ];

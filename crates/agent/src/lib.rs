@@ -3,6 +3,7 @@
 //! `tasks` draws who runs and what flows; `owner` is the one that knows; `config` is what it is told; `cni` serves
 //! the container runtime; `disk` is what survives.
 
+pub mod bgp;
 pub mod cni;
 pub mod config;
 pub mod disk;

@@ -52,7 +52,7 @@ pub enum Answer {
 }
 
 /// Some rows of a list, since a frame has a bound and a cluster has none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
     /// How many there are in all.
     pub total: usize,

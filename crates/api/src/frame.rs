@@ -20,7 +20,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::admin;
+use crate::{admin, bgp};
 
 /// The longest body of a frame, in octets.
 pub const MAX_LEN: usize = 1 << 20;
@@ -43,6 +43,22 @@ impl Message for admin::Request {
 
 impl Message for admin::Reply {
     const VERSION: u32 = admin::VERSION;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+impl Message for bgp::Request {
+    const VERSION: u32 = bgp::VERSION;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+impl Message for bgp::Reply {
+    const VERSION: u32 = bgp::VERSION;
 
     fn version(&self) -> u32 {
         self.version

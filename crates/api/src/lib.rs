@@ -1,5 +1,6 @@
 //! Every serialised form and its conversion.
 pub mod admin;
+pub mod bgp;
 pub mod cni;
 pub mod error;
 pub mod flannel;

@@ -25,6 +25,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use russet_net::Asn;
+
 pub use self::peer::{Counters, PeerSettings, PeerUp, Retained};
 use self::{
     deferral::Deferral,
@@ -36,7 +38,7 @@ use crate::{
     update::Piece,
     wire::{
         AfiSafi, AttributeFault, Family, FamilySet, Frame, GracefulRestart, MessageKind,
-        Notification, Outcome, Reason, Refresh, RefreshKind, Reset, Update,
+        Notification, Outcome, Reason, Refresh, RefreshKind, Reset, RouterId, Update,
     },
 };
 
@@ -372,6 +374,17 @@ impl Speaker {
 
     pub fn addr_of(&self, source: Source) -> Option<IpAddr> {
         self.peers.iter().find(|(_, peer)| peer.source == source).map(|(addr, _)| *addr)
+    }
+
+    /// The number, address, AS and identifier of each peer with a session.
+    pub fn neighbors(&self) -> Vec<(Source, IpAddr, Asn, RouterId)> {
+        let facts = |(addr, peer): (&IpAddr, &Peer)| match &peer.stage {
+            Stage::Up(up) => {
+                Some((peer.source, *addr, up.negotiated.peer_asn, up.negotiated.peer_id))
+            }
+            Stage::Away => None,
+        };
+        self.peers.iter().filter_map(facts).collect()
     }
 
     pub fn counters(&self, addr: IpAddr) -> Option<Counters> {

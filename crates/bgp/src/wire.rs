@@ -26,6 +26,7 @@ mod evpn;
 mod family;
 mod fault;
 mod frame;
+mod mrt;
 mod next_hop;
 mod nlri;
 mod notification;
@@ -49,6 +50,7 @@ pub use self::{
     family::{AfiSafi, Family, FamilySet},
     fault::{AttributeFault, Outcome, Reset},
     frame::{Frame, HEADER_LEN, MessageKind, write_keepalive},
+    mrt::{MRT_OURSELVES, MrtPath, MrtPeer, MrtWriter},
     next_hop::NextHop,
     nlri::{Nlri, NlriIter, NlriKey, Nlris, Tail, V4Prefix, V6Prefix},
     notification::{Notification, Reason},

@@ -31,6 +31,11 @@ pub struct AgentSocket {
 #[error("no agent answers on {}: is `russet agent` running, and are you root?", .0.display())]
 pub struct NoAgent(PathBuf);
 
+/// The BGP speaker did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("no speaker answers on {}: is `russet bgp` running, and are you root?", .0.display())]
+pub struct NoSpeaker(pub PathBuf);
+
 impl AgentSocket {
     /// Asks one thing.
     ///

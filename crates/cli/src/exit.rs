@@ -7,6 +7,8 @@ use russet_store::{
     snapshot::{EtcdDbError, SnapshotError},
 };
 
+use crate::client::{NoAgent, NoSpeaker};
+
 /// `EX_USAGE`: configuration or topology is refused; nothing was touched.
 pub const REFUSED: u8 = 64;
 /// `EX_DATAERR`: a file is not what it should be, and starting again will not change that.
@@ -20,7 +22,7 @@ pub fn code_of(err: &anyhow::Error) -> ExitCode {
         ExitCode::from(REFUSED)
     } else if is_bad_file(err) {
         ExitCode::from(BAD_FILE)
-    } else if err.is::<crate::client::NoAgent>() {
+    } else if err.is::<NoAgent>() || err.is::<NoSpeaker>() {
         ExitCode::from(UNAVAILABLE)
     } else {
         ExitCode::FAILURE

@@ -2,6 +2,7 @@
 //! `client` (the agent's admin socket) and `exit` (what an exit code means).
 
 mod agent;
+mod bgp;
 mod client;
 mod cni;
 mod engine;
@@ -30,6 +31,8 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Runs the embedded datastore, or asks it things
     Store(store::StoreArgs),
+    /// Runs a BGP speaker, or asks it things
+    Bgp(bgp::BgpArgs),
     /// Moves to Russet, or within it, while everything runs
     Migrate(migrate::MigrateArgs),
     /// Shows how this node is: peers, leases, what is pending and why, what was repaired and who broke it
@@ -65,6 +68,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => agent::run(args),
         Command::Store(args) => store::run(args),
+        Command::Bgp(args) => bgp::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::Status(args) => status::run(&args),
         Command::Get(args) => get::run(&args),
@@ -87,6 +91,7 @@ Examples:
                                            its keys to another store, live
   russet agent --endpoint http://127.0.0.1:2379
                                            the agent of this node
+  russet bgp --config bgp.toml             a BGP route reflector
   russet cni install                       the plugin and its configuration, for the container runtime
   russet status                            how this node is, and why
   russet get leases -o json                who has which subnet

@@ -8,6 +8,7 @@ pub mod tun;
 use std::{
     ffi::{c_int, c_void},
     io, mem,
+    net::IpAddr,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -127,3 +128,92 @@ pub fn share_one_heap() {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
+
+/// Has TCP sign what passes between this socket and the peers in a prefix (RFC 2385), and drop what is not signed
+/// so. On a listener it may be called for many prefixes. An empty key takes the signature away.
+///
+/// # Errors
+///
+/// When the key is longer than 80 octets, the kernel has no signatures, or there was no key to take away
+/// (`ENOENT`).
+pub fn set_tcp_signature(fd: BorrowedFd<'_>, peer: IpAddr, len: u8, key: &[u8]) -> io::Result<()> {
+    let mut value = TcpSignature {
+        peer: socket_address(peer),
+        flags: TCP_MD5SIG_FLAG_PREFIX,
+        len,
+        key_len: u16::try_from(key.len()).unwrap_or(u16::MAX),
+        ifindex: 0,
+        key: [0; 80],
+    };
+    let place = value.key.get_mut(..key.len());
+    place.ok_or(io::Error::from(io::ErrorKind::InvalidInput))?.copy_from_slice(key);
+    set_option(fd, (libc::IPPROTO_TCP, TCP_MD5SIG_EXT), &value)
+}
+
+/// Has the kernel drop what arrives with fewer hops left than this (RFC 5082).
+///
+/// # Errors
+///
+/// When the socket is not one of the peer's family.
+pub fn set_least_hops(fd: BorrowedFd<'_>, peer: IpAddr, hops: u8) -> io::Result<()> {
+    let option = match peer {
+        IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT),
+    };
+    set_option(fd, option, &c_int::from(hops))
+}
+
+/// `struct tcp_md5sig` (linux/tcp.h).
+#[repr(C)]
+struct TcpSignature {
+    peer: libc::sockaddr_storage,
+    flags: u8,
+    len: u8,
+    key_len: u16,
+    ifindex: c_int,
+    key: [u8; 80],
+}
+
+/// An address without a port in the form that fits every family.
+fn socket_address(addr: IpAddr) -> libc::sockaddr_storage {
+    // SAFETY: `sockaddr_storage` is made of numbers and arrays of numbers, for which all zeroes is a value.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let at = (&raw mut storage).cast::<u8>();
+    let family = |family: c_int| libc::sa_family_t::try_from(family).unwrap_or_default();
+    match addr {
+        IpAddr::V4(addr) => {
+            storage.ss_family = family(libc::AF_INET);
+            // SAFETY: `sockaddr_storage` has 128 octets; those of the address in `sockaddr_in` are 4 to 7.
+            unsafe { at.add(4).copy_from_nonoverlapping(addr.octets().as_ptr(), 4) };
+        }
+        IpAddr::V6(addr) => {
+            storage.ss_family = family(libc::AF_INET6);
+            // SAFETY: as above; those of the address in `sockaddr_in6` are 8 to 23.
+            unsafe { at.add(8).copy_from_nonoverlapping(addr.octets().as_ptr(), 16) };
+        }
+    }
+    storage
+}
+
+/// Sets an option, named by level and number, whose value the kernel reads as a whole.
+fn set_option<T>(fd: BorrowedFd<'_>, (level, option): (c_int, c_int), value: &T) -> io::Result<()> {
+    let len = mem::size_of::<T>();
+    // SAFETY: `value` is a live `T` for the length of the call and `len` is its size; the kernel only reads it.
+    // The descriptor is open, because it is borrowed.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(value).cast::<c_void>(),
+            libc::socklen_t::try_from(len).unwrap_or_default(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// linux/tcp.h: with a prefix and more.
+const TCP_MD5SIG_EXT: c_int = 32;
+const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
+/// linux/in6.h.
+const IPV6_MINHOPCOUNT: c_int = 73;

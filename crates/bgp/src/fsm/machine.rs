@@ -177,7 +177,8 @@ impl Session {
             Input::Accepted(conn) => self.accept(&mut halves, conn, now),
             Input::Closed(conn) if halves.take(conn).is_some() => {
                 self.attempts = self.attempts.saturating_add(1);
-                self.last = Some(DownReason::ConnectionLost);
+                // What somebody once said tells more.
+                self.last.get_or_insert(DownReason::ConnectionLost);
             }
             Input::Received { conn, message } => return self.receive(halves, conn, message, now),
             Input::Timeout => return self.opening_timeout(halves, now),

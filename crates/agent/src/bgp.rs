@@ -1,0 +1,66 @@
+//! The BGP speaker's shell: sockets, tasks, the configuration, the admin socket. What BGP is, `russet_bgp` knows.
+//!
+//! ```text
+//!                      accepted            octets of UPDATE (≤ 4 MiB in all)
+//!   listeners ──▶ manager ──▶ peer task ◀──── reader ─────────────────────────▶ ┌────────┐
+//!                   │  ▲      (session,        one a connection                 │ routes │  a thread
+//!    admin, SIGHUP ─┘  │      timers)  ────▶ writer ◀── chunks, shared ──────── │ (RIB)  │
+//!                      └─ asks ──────┘         one a connection    ── room ───▶ └────────┘
+//! ```
+//!
+//! A peer's session and its timers live in the peer's task; the RIB has a thread of its own. A keepalive passes from
+//! task to writer and never waits for the RIB; a reader that waits for the RIB says so, and its peer is not
+//! held dead meanwhile. Each queue has a bound: a reader stops reading when the RIB is behind, a writer is
+//! handed new chunks only as it gets rid of the old ones, and a connection is closed when its peer takes
+//! nothing any more.
+//!
+//! `bgp/manager` has the peers, `bgp/peer` a session, `bgp/conn` reader and writer, `bgp/routes` the RIB's thread,
+//! `bgp/socket` how sockets are made, `bgp/config` what is told, `bgp/admin` what is answered, `bgp/dump` the
+//! MRT file.
+
+mod admin;
+pub mod config;
+mod conn;
+mod dump;
+mod manager;
+mod peer;
+mod routes;
+mod show;
+mod socket;
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use self::{config::BgpConfig, manager::Manager};
+use crate::config::ConfigFaults;
+
+/// Why the speaker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BgpError {
+    #[error("listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    #[error("sign connections with {0}")]
+    Signature(std::net::IpAddr, #[source] io::Error),
+    #[error("listen on {}", .0.display())]
+    Admin(PathBuf, #[source] io::Error),
+    #[error("start the thread of the routes")]
+    Thread(#[source] io::Error),
+    #[error("listen for SIGHUP")]
+    Signal(#[source] io::Error),
+}
+
+/// Runs a speaker until `shutdown` is ready; the peers are told that it goes. SIGHUP has the configuration
+/// read again by `read`; sessions that did not change stay.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub async fn run(
+    config: BgpConfig,
+    read: impl Fn() -> Result<BgpConfig, ConfigFaults> + Send + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), BgpError> {
+    tracing::info!(op = "start", asn = %config.local.asn, version = env!("CARGO_PKG_VERSION"), "russet bgp");
+    let manager = Manager::start(config, Box::new(read))?;
+    manager.run(shutdown).await;
+    Ok(())
+}

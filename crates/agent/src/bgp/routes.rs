@@ -1,0 +1,298 @@
+//! The thread that owns the routes.
+//!
+//! It takes what there is, up to 64 kB or 5 ms of it, encodes what changed once for all, and hands each peer's writer
+//! as much as it has room for. Its queue has no bound of its own, because everything that enters it has one:
+//! octets of peers need a permit of a common 4 MiB, each writer asks for more at most once at a time, and a
+//! session begins and ends as often as its back-off lets it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use russet_bgp::{
+    fsm::{DownReason, Then},
+    rib::RibConfig,
+    speaker::{PeerUp, Speaker, SpeakerOutput},
+    wire::{Nlri, Notification},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::timeout_at,
+};
+
+use super::{config::OwnRoute, peer::PeerInput};
+
+/// Where the routes are told and asked things.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    inputs: mpsc::UnboundedSender<RibInput>,
+    room: Arc<Semaphore>,
+}
+
+pub enum RibInput {
+    Up {
+        peer: IpAddr,
+        epoch: u64,
+        up: Box<PeerUp>,
+        writer: mpsc::Sender<Arc<[u8]>>,
+        mailbox: mpsc::Sender<PeerInput>,
+    },
+    Down {
+        peer: IpAddr,
+        epoch: u64,
+        reason: DownReason,
+    },
+    /// Whole messages of a peer.
+    Octets {
+        peer: IpAddr,
+        epoch: u64,
+        octets: Vec<u8>,
+        room: OwnedSemaphorePermit,
+    },
+    /// A writer has got rid of what it had.
+    Room {
+        peer: IpAddr,
+        epoch: u64,
+    },
+    Forget(IpAddr),
+    /// Routes of our own: all of them.
+    Own(Vec<OwnRoute>),
+    /// A question, or a rare command.
+    Do(Box<dyn FnOnce(&mut Speaker) + Send>),
+}
+
+/// The routes' side is gone: the thread has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl Routes {
+    /// Starts the thread. It ends when the last handle is dropped.
+    pub fn start(config: RibConfig) -> io::Result<Self> {
+        let (inputs, inbox) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let mut worker = Worker {
+            speaker: Speaker::new(config),
+            inbox,
+            lines: BTreeMap::new(),
+            own: Vec::new(),
+            unsaid: Vec::new(),
+        };
+        thread::Builder::new()
+            .name("bgp-routes".to_owned())
+            .spawn(move || runtime.block_on(worker.run()))?;
+        Ok(Self { inputs, room: Arc::new(Semaphore::new(ROOM)) })
+    }
+
+    pub fn tell(&self, input: RibInput) {
+        // A thread that ended is told by the next question.
+        let _ = self.inputs.send(input);
+    }
+
+    /// Waits for room for so many octets. Fair: who waits longest is first.
+    pub async fn room_for(&self, octets: usize) -> Option<OwnedSemaphorePermit> {
+        let many = u32::try_from(octets.clamp(LEAST_ROOM, ROOM)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).acquire_many_owned(many).await.ok()
+    }
+
+    /// Asks something of the routes as they are when it is its turn.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Speaker) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(RibInput::Do(Box::new(move |speaker| {
+            // Who asked may have gone away.
+            let _ = answer.send(question(speaker));
+        })));
+        answered.await.map_err(|_| Gone)
+    }
+}
+
+struct Worker {
+    speaker: Speaker,
+    inbox: mpsc::UnboundedReceiver<RibInput>,
+    lines: BTreeMap<IpAddr, Line>,
+    own: Vec<OwnRoute>,
+    /// What a peer's task had no room for.
+    unsaid: Vec<(mpsc::Sender<PeerInput>, PeerInput)>,
+}
+
+/// The way to a peer whose session stands.
+struct Line {
+    epoch: u64,
+    writer: mpsc::Sender<Arc<[u8]>>,
+    mailbox: mpsc::Sender<PeerInput>,
+}
+
+impl Worker {
+    async fn run(&mut self) {
+        while let Some(first) = self.wait().await {
+            let mut budget = Budget::new();
+            let mut next = first;
+            while let Some(input) = next {
+                budget.spend(&input);
+                self.take(input);
+                next = if budget.is_spent() { None } else { self.inbox.try_recv().ok() };
+            }
+            self.speaker.timeout(Instant::now());
+            self.speaker.flush();
+            self.obey();
+            // Who has been told all costs next to nothing here.
+            self.fill_all();
+            // What holds a line may have told it something, too.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits for an input, or until something is due; `None` at the end.
+    #[allow(clippy::option_option)]
+    async fn wait(&mut self) -> Option<Option<RibInput>> {
+        let again = (!self.unsaid.is_empty()).then(|| Instant::now() + SAY_AGAIN);
+        let due = self.speaker.poll_timeout().into_iter().chain(again).min();
+        let Some(due) = due else { return self.inbox.recv().await.map(Some) };
+        match timeout_at(due.into(), self.inbox.recv()).await {
+            Ok(input) => input.map(Some),
+            Err(_) => Some(None),
+        }
+    }
+
+    fn take(&mut self, input: RibInput) {
+        match input {
+            RibInput::Up { peer, epoch, up, writer, mailbox } => {
+                self.speaker.up(peer, *up, Instant::now());
+                self.lines.insert(peer, Line { epoch, writer, mailbox });
+            }
+            RibInput::Down { peer, epoch, reason } => {
+                if self.is_current(peer, epoch) {
+                    self.lines.remove(&peer);
+                    self.speaker.down(peer, &reason, Instant::now());
+                }
+            }
+            RibInput::Octets { peer, epoch, octets, room } => {
+                if self.is_current(peer, epoch) {
+                    self.speaker.receive(peer, &octets);
+                }
+                drop(room);
+            }
+            RibInput::Room { peer, epoch } => {
+                if self.is_current(peer, epoch) {
+                    self.fill(peer);
+                }
+            }
+            RibInput::Forget(peer) => {
+                self.lines.remove(&peer);
+                self.speaker.forget(peer);
+            }
+            RibInput::Own(routes) => self.set_own(routes),
+            RibInput::Do(question) => question(&mut self.speaker),
+        }
+    }
+
+    fn is_current(&self, peer: IpAddr, epoch: u64) -> bool {
+        self.lines.get(&peer).is_some_and(|line| line.epoch == epoch)
+    }
+
+    fn set_own(&mut self, routes: Vec<OwnRoute>) {
+        let rib = self.speaker.rib_mut();
+        for gone in self.own.iter().filter(|old| !routes.iter().any(|new| new.key == old.key)) {
+            rib.withdraw(&gone.key);
+        }
+        for route in routes.iter().filter(|new| !self.own.contains(new)) {
+            rib.originate(&Nlri::plain(route.key), &route.attributes, route.next_hop);
+        }
+        self.own = routes;
+    }
+
+    fn fill_all(&mut self) {
+        let peers: Vec<_> = self.lines.keys().copied().collect();
+        for peer in peers {
+            self.fill(peer);
+        }
+    }
+
+    /// Hands a writer as much as it has room for.
+    fn fill(&mut self, peer: IpAddr) {
+        let Some(line) = self.lines.get(&peer) else { return };
+        while line.writer.capacity() > 0 {
+            let Some(octets) = self.speaker.next(peer) else { return };
+            // It has room, and nobody else fills it; a writer that is gone is told by its task.
+            if line.writer.try_send(octets).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn obey(&mut self) {
+        for (mailbox, input) in std::mem::take(&mut self.unsaid) {
+            self.say(mailbox, input);
+        }
+        while let Some(output) = self.speaker.poll_output() {
+            match output {
+                SpeakerOutput::Close { peer, notification, then } => {
+                    self.close(peer, notification, then);
+                }
+                SpeakerOutput::Faulty { peer, fault, octets } => {
+                    let octets = format!("{octets:02x?}");
+                    tracing::warn!(op = "receive update", %peer, error = %fault, outcome = ?fault.outcome, octets);
+                }
+                SpeakerOutput::ManyRoutes { peer, family, routes } => {
+                    tracing::warn!(op = "receive update", %peer, %family, routes, "many routes");
+                }
+                SpeakerOutput::TooManyRoutes { peer, family, action } => {
+                    tracing::warn!(op = "receive update", %peer, %family, ?action, "too many routes");
+                }
+                SpeakerOutput::RestartOver { peer, family } => {
+                    tracing::info!(op = "restart", %peer, %family, "what was kept is told again or gone");
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, peer: IpAddr, notification: Notification, then: Then) {
+        if let Some(line) = self.lines.get(&peer) {
+            let mailbox = line.mailbox.clone();
+            self.say(mailbox, PeerInput::Close { notification, then });
+        }
+    }
+
+    fn say(&mut self, mailbox: mpsc::Sender<PeerInput>, input: PeerInput) {
+        if let Err(mpsc::error::TrySendError::Full(input)) = mailbox.try_send(input) {
+            self.unsaid.push((mailbox, input));
+        }
+    }
+}
+
+/// How much is taken before what changed is encoded.
+struct Budget {
+    octets: usize,
+    until: Instant,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { octets: FLUSH_OCTETS, until: Instant::now() + FLUSH_TIME }
+    }
+
+    fn spend(&mut self, input: &RibInput) {
+        if let RibInput::Octets { octets, .. } = input {
+            self.octets = self.octets.saturating_sub(octets.len());
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.octets == 0 || self.until <= Instant::now()
+    }
+}
+
+/// Octets of all peers that wait for the thread.
+const ROOM: usize = 4 << 20;
+/// What the shortest batch counts as, so that short ones are not without bound.
+const LEAST_ROOM: usize = 1_024;
+const FLUSH_OCTETS: usize = 64 << 10;
+const FLUSH_TIME: Duration = Duration::from_millis(5);
+const SAY_AGAIN: Duration = Duration::from_millis(20);
