@@ -1,14 +1,17 @@
-//! Russet's own tooling: `cargo xtask demo|test|bench|ci|setup`.
+//! Russet's own tooling: `cargo xtask demo|test|bench|fuzz|vm-test|ci|setup`.
 //!
 //! `setup` knows which programs the tests need and where Debian has them, `run` starts other programs and
-//! says what it starts, `layers` holds the crates to the architecture's map.
+//! says what it starts, `fuzz` looks for bytes that break a target, `vm` plays
+//! topologies on another kernel, `layers` holds the crates to the architecture's map.
 
 mod demo;
+mod fuzz;
 mod layers;
 mod run;
 mod setup;
+mod vm;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -36,6 +39,19 @@ enum Task {
         /// Names of figures; all when none is given
         figures: Vec<String>,
     },
+    /// Looks for bytes that break a target, guided by coverage (needs cargo-fuzz)
+    Fuzz {
+        /// A target of fuzz/src/lib.rs
+        target: String,
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Boots another kernel (emulated) and plays topologies there
+    VmTest {
+        /// Topology files; those that differ by kernel when none is given
+        topologies: Vec<PathBuf>,
+    },
     /// What CI runs: formatting, lints, documentation, tests
     Ci,
     /// Installs what the tests need, and nothing else
@@ -57,6 +73,8 @@ fn dispatch(task: Task) -> Result<()> {
         Task::Demo => demo::run(),
         Task::Test { filter } => test(filter.as_deref()),
         Task::Bench { figures } => bench(&figures),
+        Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
+        Task::VmTest { topologies } => vm::run(&topologies),
         Task::Ci => ci(),
         Task::Setup => setup::install(),
     }
@@ -81,5 +99,6 @@ fn ci() -> Result<()> {
     Cargo::new(["fmt", "--all", "--check"]).run()?;
     Cargo::new(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()?;
     Cargo::new(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
-    test(None)
+    test(None)?;
+    vm::run(&[])
 }

@@ -2,11 +2,15 @@
 //!
 //! Russet itself needs none of them.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::run::run;
+use crate::run::{root, run};
 
 /// A program, the package that has it, and what it is for.
 const NEEDED: &[(&str, &str, &str)] = &[
@@ -27,27 +31,81 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("python3", "python3", "scripts of the end-to-end tests"),
 ];
 
+/// What boots another kernel.
+const NEEDED_FOR_VM: &[(&str, &str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86", "the machine"),
+    ("cpio", "cpio", "its file system"),
+    ("strip", "binutils", "smaller programs"),
+    ("busybox", "busybox-static", "its shell"),
+    ("ip", "iproute2", "a second opinion within it"),
+    ("nft", "nftables", "a second opinion within it"),
+    ("conntrack", "conntrack", "a second opinion within it"),
+    ("unshare", "util-linux", "namespaces within it"),
+];
+
+/// A Python client of etcd's API, and what it forgets to ask for.
+const PYTHON_PACKAGES: &[&str] = &["etcd-sdk-python==0.0.7", "protobuf>=6"];
+
 /// Installs what is missing, or says which packages to install.
 pub fn install() -> Result<()> {
-    let missing: Vec<_> = NEEDED.iter().filter(|(program, ..)| !is_there(program)).collect();
+    programs(NEEDED)?;
+    python_client()
+}
+
+/// The same for `vm-test`.
+pub fn install_for_vm() -> Result<()> {
+    programs(NEEDED_FOR_VM)
+}
+
+fn programs(needed: &[(&str, &str, &str)]) -> Result<()> {
+    let missing: Vec<_> = needed.iter().filter(|(program, ..)| !is_there(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     for (program, package, why) in &missing {
         eprintln!("missing: {program} (package {package}): {why}");
     }
-    let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
-    if !is_root() || !is_there("apt-get") {
-        bail!("install these first: apt-get install {}", packages.join(" "));
+    let wanted: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
+    if !can_install() {
+        bail!("install these first: apt-get install {}", wanted.join(" "));
     }
-    apt(&["update", "-qq"])?;
-    let mut words = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    words.extend(packages);
-    apt(&words)?;
-    match NEEDED.iter().find(|(program, ..)| !is_there(program)) {
+    packages(&wanted)?;
+    match needed.iter().find(|(program, ..)| !is_there(program)) {
         Some((program, package, _)) => bail!("{package} is installed, yet there is no {program}"),
         None => Ok(()),
     }
+}
+
+/// An environment of its own below `target/`: nothing of the machine's Python is touched.
+fn python_client() -> Result<()> {
+    let folder = root().join("target/python");
+    let python = folder.join("bin/python");
+    let works = Command::new(&python).args(["-c", "import pyetcd"]).output();
+    if works.is_ok_and(|out| out.status.success()) {
+        return Ok(());
+    }
+    let make = || {
+        let mut make = Command::new("python3");
+        make.args(["-m", "venv", "--clear"]).arg(&folder);
+        run(make).context("make a Python environment (package python3-venv)")
+    };
+    if let Err(err) = make() {
+        // Debian's own Python comes without it.
+        if !can_install() {
+            return Err(err);
+        }
+        packages(&["python3-venv"])?;
+        make()?;
+    }
+    let mut install = Command::new(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    install.args(PYTHON_PACKAGES);
+    run(install)
+}
+
+fn packages(names: &[&str]) -> Result<()> {
+    apt(&["update", "-qq"])?;
+    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], names].concat())
 }
 
 fn apt(words: &[&str]) -> Result<()> {
@@ -56,14 +114,23 @@ fn apt(words: &[&str]) -> Result<()> {
     run(command)
 }
 
-/// Whether the program is on the path, or in the folders that a user's path may lack.
-fn is_there(program: &str) -> bool {
+/// Returns where a program is: on the path, or in the folders that a user's path may lack.
+pub fn find(program: &str) -> Result<PathBuf> {
     if program.starts_with('/') {
-        return Path::new(program).exists();
+        return Ok(program.into());
     }
     let path = env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/local/sbin"]);
-    folders.map(Path::new).any(|folder| folder.join(program).exists())
+    let mut places = folders.map(|folder| Path::new(folder).join(program));
+    places.find(|place| place.exists()).with_context(|| format!("there is no program {program}"))
+}
+
+fn is_there(program: &str) -> bool {
+    find(program).is_ok_and(|place| place.exists())
+}
+
+fn can_install() -> bool {
+    is_root() && is_there("apt-get")
 }
 
 fn is_root() -> bool {

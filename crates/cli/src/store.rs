@@ -18,6 +18,7 @@ use russet_store::{
     ConfigFaults,
     server::{self, Exposure, Keep, Limits, MutualTls, ServerConfig},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::{LogFormat, start_logs};
@@ -123,9 +124,10 @@ fn serve(args: &ServeArgs) -> Result<ExitCode> {
         keep: args.keep(),
         ..ServerConfig::default()
     };
+    raise_descriptor_limit();
     block_on(async {
         let stop = until_asked_to_stop()?;
-        let listener = tokio::net::TcpListener::bind(args.listen).await;
+        let listener = server::listen(args.listen);
         let listener = listener.with_context(|| format!("listen on {}", args.listen))?;
         if let Keep::File(file) = &config.keep {
             make_folder_of(file)?;
@@ -160,6 +162,16 @@ impl LimitArgs {
         limits.txn_ops = self.max_txn_ops.map_or(limits.txn_ops, size);
         limits.store_bytes = self.quota_backend_bytes.unwrap_or(limits.store_bytes);
         limits
+    }
+}
+
+/// Lets as many connections in as the system allows: the soft limit is 1,024 for the sake of `select`, which
+/// nobody uses here. Without it there are fewer places, and more connections are refused.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(err) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %err, "raise the limit of open files");
     }
 }
 

@@ -143,6 +143,67 @@ fn the_limits_are_those_of_the_flags() {
     assert!(store.key(&["del", "/n/0"]).status.success(), "so do deletions");
 }
 
+/// A real file system that is full: nothing that was answered is lost, and room helps.
+#[test]
+fn upon_a_full_disk_puts_are_refused_and_nothing_is_lost() {
+    let home = TempDir::new().unwrap();
+    let said = in_a_small_disk(
+        home.path(),
+        r#"
+        serve
+        n=0
+        while russet store put --endpoint "$url" "/n/$n" "$value" >/dev/null 2>>"$out/refused"; do
+            n=$((n + 1))
+            [ "$n" -lt 1000 ] || { echo "the disk is never full"; exit 1; }
+        done
+        echo "written $n"
+        russet store get --endpoint "$url" /n/0 >/dev/null && echo "reading goes on"
+        stop
+        serve
+        for k in 0 $((n - 1)); do russet store get --endpoint "$url" "/n/$k" >/dev/null && echo "still there"; done
+        russet store get --endpoint "$url" "/n/$n" >/dev/null || echo "what was refused is not there"
+        for k in $(seq 0 $((n - 1))); do russet store del --endpoint "$url" "/n/$k" >/dev/null || exit 1; done
+        ETCDCTL_API=3 etcdctl --endpoints "$address" compact $((2 * n + 1)) >/dev/null && echo "compacted"
+        # The new file is written beside the old one, so it needs a little room at first.
+        mount -o remount,size=14m "$disk"
+        russet store snapshot defrag --endpoint "$url" >/dev/null && echo "written anew"
+        russet store put --endpoint "$url" /again "$value" >/dev/null && echo "there is room again"
+        "#,
+    );
+    let refused = fs::read_to_string(home.path().join("refused")).unwrap();
+    assert!(refused.contains("database space exceeded"), "{refused}");
+    for line in [
+        "reading goes on",
+        "still there\nstill there",
+        "what was refused is not there",
+        "compacted\nwritten anew\nthere is room again",
+    ] {
+        assert!(said.contains(line), "{line:?} is missing in {said}");
+    }
+}
+
+#[test]
+fn upon_a_disk_that_cannot_be_written_it_says_so() {
+    let home = TempDir::new().unwrap();
+    let said = in_a_small_disk(
+        home.path(),
+        r#"
+        serve
+        russet store put --endpoint "$url" /a 1 >/dev/null
+        stop
+        mount -o remount,ro "$disk"
+        russet store --listen 127.0.0.1:0 --data "$disk/store.db" 2>&1; echo "code $?"
+        russet store --listen 127.0.0.1:0 --data "$disk/other.db" 2>&1; echo "code $?"
+        "#,
+    );
+    for name in ["store.db", "other.db"] {
+        let line =
+            said.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{said}"));
+        assert!(line.contains("Read-only file system"), "{line}");
+    }
+    assert_eq!(said.matches("code 1").count(), 2, "{said}");
+}
+
 #[test]
 fn a_snapshot_of_either_store_is_read_by_either_and_restored_as_another_cluster() {
     let home = TempDir::new().unwrap();
@@ -438,6 +499,39 @@ impl Drop for Etcd {
         let _ = self.child.wait();
     }
 }
+
+/// Runs a script with a disk of 12 MB of its own, that nobody else sees.
+fn in_a_small_disk(out: &Path, script: &str) -> String {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (head, tail) = (SMALL_DISK, "\nstop 2>/dev/null || true\n");
+    let russet = Path::new(env!("CARGO_BIN_EXE_russet")).parent().unwrap();
+    let path = format!("{}:{}", text(russet), std::env::var("PATH").unwrap());
+    let run = Command::new("timeout")
+        .args(["60", "unshare", "--mount", "--map-root-user", "sh", "-c"])
+        .arg(format!("{head}{script}{tail}"))
+        .envs([("PATH", path.as_str()), ("out", text(out)), ("address", &address)])
+        .output()
+        .expect("start unshare (package util-linux)");
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{said}\n{}", errors(&run));
+    said
+}
+
+const SMALL_DISK: &str = r#"
+disk="$out/disk"; url="http://$address"; mkdir "$disk"
+mount -t tmpfs -o size=12m none "$disk"
+value=$(head -c 100000 /dev/zero | tr '\0' v)
+serve() {
+    russet store --listen "$address" --data "$disk/store.db" 2>>"$out/log" & store=$!
+    for _ in $(seq 100); do
+        russet store put --endpoint "$url" /ready 1 >/dev/null 2>&1 && return
+        russet store get --endpoint "$url" /ready >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    cat "$out/log"; exit 1
+}
+stop() { kill -9 "$store"; wait "$store" 2>/dev/null; true; }
+"#;
 
 /// What etcdctl prints, errors included.
 fn etcdctl(address: &str, words: &[&str]) -> String {

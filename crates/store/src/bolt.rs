@@ -22,8 +22,7 @@ mod write;
 use std::io;
 
 pub(crate) use self::{
-    page::PAGE_BYTES,
-    read::{Bucket, Database},
+    read::Database,
     write::{Contents, Layout, Pages, Tree, lay_out, write},
 };
 

@@ -31,6 +31,10 @@ pub enum EtcdDbError {
     Checksum,
     #[error("not a database of etcd 3: it has no bucket named key")]
     NoKeys,
+    #[error(
+        "the database is cut: {bytes} bytes are no whole number of pages, with or without a checksum"
+    )]
+    Ragged { bytes: u64 },
     #[error("the database is damaged: bucket {bucket}: {what}")]
     Content { bucket: &'static str, what: String },
 }

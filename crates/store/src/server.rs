@@ -1,7 +1,7 @@
 //! `russet store`: a small etcd v3 server in one process.
 //!
 //! ```text
-//!  connections ── grpc.rs ── commands (bounded) ──▶ owner.rs: one task that owns everything
+//!  connections.rs ── grpc.rs, http.rs ── commands (bounded) ──▶ owner.rs: one task that owns everything
 //!      ▲                                              │  state.rs  every request, upon the two below
 //!      │                                              │  mvcc.rs   keys and their history (pure)
 //!      │                                              │  lease.rs  who expires when (pure)
@@ -17,7 +17,9 @@
 //!
 //! It is one machine's store and does not pretend to be more.
 
+mod connections;
 mod grpc;
+mod http;
 pub(crate) mod image;
 mod journal;
 mod lease;
@@ -37,12 +39,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::TcpListener;
-use tonic::transport::{
-    Certificate, Identity, Server, ServerTlsConfig,
-    server::{Router, TcpIncoming},
-};
+use tokio::net::{TcpListener, TcpSocket};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router};
 
+use self::connections::Connections;
 pub use self::{journal::JournalError, open::FileError};
 use crate::config::{ConfigFaults, read_certificates, read_key};
 
@@ -103,6 +103,10 @@ pub struct Limits {
     pub watchers_per_stream: usize,
     /// Streams and requests at one time on one connection.
     pub streams_per_connection: u32,
+    /// Connections at one time; one more is closed.
+    pub connections: usize,
+    /// A connection that has said nothing for so long is closed.
+    pub silence: Duration,
 }
 
 impl Default for Limits {
@@ -115,6 +119,8 @@ impl Default for Limits {
             leases: 100_000,
             watchers_per_stream: 10_000,
             streams_per_connection: 1_024,
+            connections: 8_192,
+            silence: Duration::from_secs(10),
         }
     }
 }
@@ -160,7 +166,10 @@ impl MutualTls {
     }
 
     fn server(self) -> ServerTlsConfig {
-        ServerTlsConfig::new().identity(self.identity).client_ca_root(self.client_ca)
+        ServerTlsConfig::new()
+            .identity(self.identity)
+            .client_ca_root(self.client_ca)
+            .timeout(HANDSHAKE)
     }
 }
 
@@ -168,6 +177,19 @@ impl std::fmt::Debug for MutualTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("MutualTls")
     }
+}
+
+/// Listens with as long a queue as the system allows: a crowd that connects at once, as all agents do when a
+/// store comes back, overflows the usual 1,024, and the kernel then resets some of them.
+///
+/// # Errors
+///
+/// When the address cannot be had, or outside a runtime.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LONGEST_QUEUE)
 }
 
 /// Serves the store on `listener` until `shutdown` is ready, then ends every stream and waits a
@@ -192,12 +214,15 @@ pub async fn serve(
     };
     let owner = owner::start(state, journal).map_err(ServeError::Thread)?;
     let router = server
+        // Beside gRPC, for `/health` and `/version`.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .max_concurrent_streams(config.limits.streams_per_connection);
     let router = grpc::routes(router, &owner.handle, identity, &config.limits);
+    let connections = Connections::new(listener, &config.limits);
     tracing::info!(via = %address, "datastore served");
-    run(router, listener, owner, shutdown).await
+    run(router, connections, owner, shutdown).await
 }
 
 /// Reads the file, which may take a moment, beside whatever else this runtime has to do.
@@ -209,13 +234,12 @@ async fn open_store(config: &ServerConfig) -> Result<open::Opened, ServeError> {
 
 async fn run(
     router: Router,
-    listener: TcpListener,
+    connections: Connections,
     mut owner: owner::Owner,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = router.serve_with_incoming_shutdown(incoming, async move {
+    let serving = router.serve_with_incoming_shutdown(connections, async move {
         // An error means that the other half is gone, which is a reason to stop as well.
         let _ = stopped.await;
     });
@@ -254,6 +278,10 @@ fn prepare(exposure: Exposure, address: SocketAddr) -> Result<(Server, &'static 
 /// A client that says nothing for this long is asked whether it is there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that does not come to an end with TLS gives its place back.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The kernel takes less when `net.core.somaxconn` says so.
+const LONGEST_QUEUE: u32 = 65_535;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ fn write(image: &Image, path: &Path) -> Result<(), EtcdDbError> {
     etcd_db::write(image, layout, &mut out)?;
     let hash = out.hash.finalize();
     out.out.write_all(&hash)?;
-    let file = out.out.into_inner().map_err(|err| err.into_error())?;
+    let file = out.out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     file.sync_all()?;
     // A second name replaces nothing.
     std::fs::hard_link(&beside, path)?;

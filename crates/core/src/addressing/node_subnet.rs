@@ -2,6 +2,10 @@
 //!
 //! In this order: the subnet that it had, when that is free; else a random one of the first hundred free
 //! from the pool's minimum, so that nodes that start together seldom ask for the same.
+//!
+//! A second family's subnet lies as far into its pool as that of the first. A lease has one key for both, and
+//! the store lets only one node create it: were they drawn apart, two nodes at once could hold the same IPv4
+//! subnet under different keys.
 
 use std::collections::BTreeSet;
 
@@ -22,12 +26,32 @@ pub fn choose(
     previous: Option<LeaseKey>,
     random: &mut Random,
 ) -> Option<LeaseKey> {
-    let mut subnet = |family| match config.pool(family) {
-        Some(pool) => subnet_of(pool, taken, previous, random).map(Some),
-        None => Some(None),
+    let v4 = match config.pool(Family::V4) {
+        Some(pool) => Some((pool, subnet_of(pool, taken, previous, random)?)),
+        None => None,
     };
-    let (v4, v6) = (subnet(Family::V4)?, subnet(Family::V6)?);
-    LeaseKey::new(v4, v6)
+    let v6 = match config.pool(Family::V6) {
+        Some(pool) => Some(
+            beside(v4, pool, taken, previous)
+                .or_else(|| subnet_of(pool, taken, previous, random))?,
+        ),
+        None => None,
+    };
+    LeaseKey::new(v4.map(|(_, subnet)| subnet), v6)
+}
+
+/// The subnet that lies as far into its pool as the first family's into its own, when it is free and this node
+/// had no other.
+fn beside(
+    first: Option<(Pool, Prefix)>,
+    pool: Pool,
+    taken: &BTreeSet<Prefix>,
+    previous: Option<LeaseKey>,
+) -> Option<Prefix> {
+    let (first, subnet) = first?;
+    let had = previous.and_then(|key| key.of(pool.family())).filter(|subnet| pool.gives(*subnet));
+    let subnet = pool.subnet(first.index_of(subnet)?)?;
+    (had.is_none() && blocker(taken, subnet).is_none()).then_some(subnet)
 }
 
 fn subnet_of(
@@ -149,6 +173,27 @@ mod tests {
         let chosen = choose(&dual, &BTreeSet::new(), Some(previous), &mut Random::new(1)).unwrap();
         assert_eq!(chosen.v4(), previous.v4());
         assert!(v6.gives(chosen.v6().unwrap()));
+    }
+
+    #[test]
+    fn the_second_family_follows_the_first_so_that_one_key_stands_for_both() {
+        let v6 = Pool::new("fd00:50::/48".parse().unwrap(), None, None, None).unwrap();
+        let dual = NetworkConfig::new(Some(pool()), Some(v6), TransportConfig::Direct).unwrap();
+        let drawn = |taken: &BTreeSet<Prefix>, seed| {
+            choose(&dual, taken, None, &mut Random::new(seed)).unwrap()
+        };
+        let mut pairs = std::collections::BTreeMap::new();
+        for seed in 0..2_000 {
+            let key = drawn(&BTreeSet::new(), seed);
+            let before = pairs.insert(key.v4().unwrap(), key.v6().unwrap());
+            assert!(before.is_none_or(|v6| Some(v6) == key.v6()), "{key:?} beside {before:?}");
+        }
+        assert_eq!(pairs.len(), DRAW);
+        assert_eq!(pairs[&"10.50.7.0/24".parse().unwrap()], "fd00:50:0:7::/64".parse().unwrap());
+        // Where that one is taken, another does.
+        let taken = taken(&["fd00:50::/57"]);
+        let key = drawn(&taken, 1);
+        assert!(blocker(&taken, key.v6().unwrap()).is_none() && v6.gives(key.v6().unwrap()));
     }
 
     fn chosen(taken_texts: &[&str], previous: Option<LeaseKey>) -> Option<LeaseKey> {

@@ -163,6 +163,23 @@ impl Pool {
             && (self.min..=self.max).contains(&subnet)
     }
 
+    /// The subnet that lies so many behind the first.
+    pub fn subnet(self, index: u128) -> Option<Prefix> {
+        let step = 1_u128.checked_shl((self.family().bits() - self.subnet_len()).into())?;
+        let from_base = self.network.offset_of(self.min.addr())?;
+        let addr = self.network.nth(from_base.checked_add(index.checked_mul(step)?)?)?;
+        let subnet = Prefix::around(addr, self.subnet_len()).ok()?;
+        self.gives(subnet).then_some(subnet)
+    }
+
+    /// How many subnets lie before this one of ours.
+    pub fn index_of(self, subnet: Prefix) -> Option<u128> {
+        let shift = self.family().bits() - self.subnet_len();
+        let from = self.network.offset_of(self.min.addr())?;
+        let to = self.network.offset_of(subnet.addr()).filter(|_| self.gives(subnet))?;
+        Some(to.checked_sub(from)?.checked_shr(shift.into()).unwrap_or(0))
+    }
+
     /// Every subnet that may be leased, in order.
     pub fn subnets(self) -> impl Iterator<Item = Prefix> {
         std::iter::successors(Some(self.min), |subnet| subnet.next())

@@ -143,7 +143,7 @@ pub(super) struct LeafItem<'a> {
 #[derive(Debug)]
 pub(super) struct Items<'a> {
     page: &'a [u8],
-    items: usize,
+    count: usize,
     next: usize,
     /// Where the next key may begin at the earliest.
     free: usize,
@@ -151,12 +151,12 @@ pub(super) struct Items<'a> {
 
 impl<'a> Items<'a> {
     pub(super) fn new(page: &'a [u8], items: u16) -> Result<Self, PageFault> {
-        let items = usize::from(items);
-        let free = HEADER + items * ELEMENT;
+        let count = usize::from(items);
+        let free = HEADER + count * ELEMENT;
         if free > page.len() {
             return Err(PageFault::Items);
         }
-        Ok(Self { page, items, next: 0, free })
+        Ok(Self { page, count, next: 0, free })
     }
 
     pub(super) fn leaf_item(&mut self) -> Result<Option<LeafItem<'a>>, PageFault> {
@@ -178,7 +178,7 @@ impl<'a> Items<'a> {
     fn element(&mut self) -> Option<usize> {
         let at = HEADER + self.next * ELEMENT;
         self.next += 1;
-        (self.next <= self.items).then_some(at)
+        (self.next <= self.count).then_some(at)
     }
 
     fn numbers(&self, at: usize) -> Result<[u32; 4], PageFault> {

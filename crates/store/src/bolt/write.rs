@@ -47,7 +47,7 @@ pub(crate) fn write<C: Contents>(
     let Layout { root, pages } = layout;
     for id in 0..FIRST_PAGE {
         // Either says the same, so that the next transaction may overwrite the older.
-        let meta = Meta { page_bytes: PAGE_BYTES as u32, root, pages, txid: id };
+        let meta = Meta { page_bytes: number(PAGE_BYTES)?, root, pages, txid: id };
         out.write_all(&meta.encode(id)).map_err(BoltError::Io)?;
     }
     trees(contents, out).map(drop)
@@ -168,7 +168,9 @@ fn branches<W: Write>(
     while let Some((first, _)) = children.first() {
         let (these, rest) = children.split_at(fitting(children));
         let mut node = Node::default();
-        these.iter().for_each(|(key, id)| node.push(Slot::Page(*id), key, &[]));
+        for (key, id) in these {
+            node.push(Slot::Page(*id), key, &[]);
+        }
         level.push((first.clone(), pages.add(&node)?));
         children = rest;
     }

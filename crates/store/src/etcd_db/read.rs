@@ -37,6 +37,9 @@ pub(crate) struct Contents {
 pub(crate) fn read(mut file: impl Read + Seek) -> Result<Contents, EtcdDbError> {
     let bytes = check_trailer(&mut file)?;
     let mut database = Database::open(file, bytes)?;
+    if bytes % SECTOR != 0 {
+        return Err(EtcdDbError::Ragged { bytes });
+    }
     let mut contents =
         Contents { image: Image::empty(0, 0), hash: 0, keys: 0, bytes: database.bytes() };
     let mut found = false;

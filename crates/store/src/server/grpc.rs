@@ -3,6 +3,8 @@
 
 mod maintenance;
 
+pub(crate) use self::maintenance::API_VERSION;
+
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
@@ -11,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Request, Response, Status, Streaming,
+    service::Routes,
     transport::{Server, server::Router},
 };
 
@@ -64,13 +67,18 @@ pub(crate) fn routes(
         limits: Arc::new(limits.clone()),
         snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
     };
-    server
+    // As etcd: the whole server is one service, without a name, and serves while it runs.
+    let (_, health) = tonic_health::server::health_reporter();
+    let mut routes = Routes::new(health)
         .add_service(kv_server::KvServer::new(api.clone()).max_decoding_message_size(largest))
         .add_service(watch_server::WatchServer::new(api.clone()))
         .add_service(lease_server::LeaseServer::new(api.clone()))
         .add_service(cluster_server::ClusterServer::new(api.clone()))
         .add_service(maintenance_server::MaintenanceServer::new(api.clone()))
-        .add_service(auth_server::AuthServer::new(api))
+        .add_service(auth_server::AuthServer::new(api));
+    let calls = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() = calls.reset_fallback().merge(super::http::routes(owner));
+    server.add_routes(routes)
 }
 
 impl Api {

@@ -16,7 +16,7 @@
 mod disk;
 mod error;
 #[cfg(test)]
-mod fake;
+pub(super) mod fake;
 mod file;
 mod frame;
 mod recover;

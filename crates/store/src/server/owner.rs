@@ -8,10 +8,7 @@
 use std::{
     fmt,
     future::pending,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -42,6 +39,8 @@ pub(crate) struct Owner {
 pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     pub(crate) news: watch::Receiver<News>,
+    /// Whether the file is being written anew.
+    rewriting: watch::Receiver<bool>,
     gauges: Option<Arc<Gauges>>,
 }
 
@@ -67,7 +66,16 @@ enum Command {
         bytes: u64,
         work: Work,
     },
-    Rewrite(oneshot::Sender<Result<(), String>>),
+    Rewrite(oneshot::Sender<Rewritten>),
+}
+
+/// How a wish to have the file written anew ended.
+#[derive(Debug)]
+enum Rewritten {
+    Done,
+    Failed(String),
+    /// It is being done already, from how things were before.
+    Busy,
 }
 
 /// A request at work; what it returns sends its answer.
@@ -84,9 +92,10 @@ pub(crate) fn start(state: State, journal: Option<Journal<FileDisk>>) -> std::io
     let gauges = outlet.gauges();
     let (commands, queue) = mpsc::channel(COMMANDS_QUEUED);
     let (stop, stopped) = oneshot::channel();
-    let rewrite = RewriteTimes::default();
+    let (running, rewriting) = watch::channel(false);
+    let rewrite = RewriteTimes { running, not_before: None };
     let task = tokio::spawn(Task { state, outlet, rewrite, unsealed: None }.run(queue, stopped));
-    Ok(Owner { handle: Handle { commands, news, gauges }, stop, task })
+    Ok(Owner { handle: Handle { commands, news, rewriting, gauges }, stop, task })
 }
 
 impl Owner {
@@ -130,11 +139,21 @@ impl Handle {
         self.ask(|state, _| state.image()).await
     }
 
-    /// Writes the file anew without what is not needed any more, and waits until that is done.
+    /// Writes the file anew without what is not needed any more, and waits until that is done. When it is
+    /// being done already, that comes to its end first: it may have begun with what is not needed now.
     pub(crate) async fn defragment(&self) -> Result<(), Status> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Rewrite(reply)).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())?.map_err(Status::unavailable)
+        let mut rewriting = self.rewriting.clone();
+        for _ in 0..REWRITE_TRIES {
+            rewriting.wait_for(|running| !running).await.map_err(|_| stopping())?;
+            let (reply, answer) = oneshot::channel();
+            self.commands.send(Command::Rewrite(reply)).await.map_err(|_| stopping())?;
+            match answer.await.map_err(|_| stopping())? {
+                Rewritten::Done => return Ok(()),
+                Rewritten::Failed(reason) => return Err(Status::unavailable(reason)),
+                Rewritten::Busy => {}
+            }
+        }
+        Err(Status::unavailable("the file is being rewritten again and again"))
     }
 
     pub(crate) async fn facts(&self) -> Result<Facts, Status> {
@@ -178,9 +197,8 @@ struct Task {
 }
 
 /// When the file may be rewritten again.
-#[derive(Default)]
 struct RewriteTimes {
-    running: Arc<AtomicBool>,
+    running: watch::Sender<bool>,
     not_before: Option<Instant>,
 }
 
@@ -308,8 +326,8 @@ impl Task {
         let Outlet::File(writer) = &self.outlet else { return Ok(()) };
         let used = writer.gauges.used.load(Ordering::Relaxed);
         let now = Instant::now();
-        let wait = self.rewrite.not_before.is_some_and(|at| now < at)
-            || self.rewrite.running.load(Ordering::Acquire);
+        let wait =
+            self.rewrite.not_before.is_some_and(|at| now < at) || *self.rewrite.running.borrow();
         if wait || used < SMALL_FILE || used / 2 < self.state.bytes() {
             return Ok(());
         }
@@ -318,23 +336,23 @@ impl Task {
         self.rewrite(answer).await
     }
 
-    async fn rewrite(&mut self, answer: oneshot::Sender<Result<(), String>>) -> Result<(), Ended> {
+    async fn rewrite(&mut self, answer: oneshot::Sender<Rewritten>) -> Result<(), Ended> {
         let Outlet::File(writer) = &self.outlet else {
             // In memory there is nothing to write.
-            let _ = answer.send(Ok(()));
+            let _ = answer.send(Rewritten::Done);
             return Ok(());
         };
-        if self.rewrite.running.swap(true, Ordering::AcqRel) {
-            let _ = answer.send(Err("the file is being rewritten already".to_owned()));
+        if self.rewrite.running.send_replace(true) {
+            let _ = answer.send(Rewritten::Busy);
             return Ok(());
         }
         let (done, result) = oneshot::channel();
-        let running = Arc::clone(&self.rewrite.running);
+        let running = self.rewrite.running.clone();
         tokio::spawn(async move {
             let result = result.await.unwrap_or_else(|_| Err("the store stops".to_owned()));
-            running.store(false, Ordering::Release);
+            running.send_replace(false);
             // Nobody need wait for it.
-            let _ = answer.send(result);
+            let _ = answer.send(result.map_or_else(Rewritten::Failed, |()| Rewritten::Done));
         });
         // Everything that was done is in the image, and was handed over before it.
         writer.order(Order::Rewrite(Box::new(self.state.image()), done)).await
@@ -389,4 +407,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(1);
 /// A file smaller than this is not worth rewriting.
 const SMALL_FILE: u64 = 8 << 20;
+/// For one who wants it rewritten while others do.
+const REWRITE_TRIES: usize = 10;
 const REWRITE_PAUSE: Duration = Duration::from_secs(10);

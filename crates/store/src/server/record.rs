@@ -188,9 +188,10 @@ impl TryFrom<pb::Op> for Change {
         Ok(match op.op.ok_or("a change is of a kind that is not known")? {
             op::Op::Put(put) => {
                 let lease = LeaseId::from_wire(put.lease);
-                match put.again {
-                    true => Self::Again { key: put.key, lease },
-                    false => Self::Put { key: put.key, value: put.value, lease },
+                if put.again {
+                    Self::Again { key: put.key, lease }
+                } else {
+                    Self::Put { key: put.key, value: put.value, lease }
                 }
             }
             op::Op::Delete(delete) => {

@@ -383,8 +383,20 @@ impl State {
 
     /// All puts are checked, then all ranges (as etcd).
     fn check_plan(&self, plan: &Plan) -> Result<(), Refused> {
+        let mut deleted: Vec<KeyRange> = Vec::new();
         plan.each(&mut |step| match step {
-            Step::Put(request) => self.check_put(request),
+            Step::Put(request) => {
+                self.check_put(request)?;
+                // What an earlier step deletes is not there to be kept. etcd does not look, does the first
+                // half, and panics; then again at each start.
+                let gone = deleted.iter().any(|range| range.contains(&request.key));
+                if keeps(request) && gone { Err(Refused::KeyNotFound) } else { Ok(()) }
+            }
+            Step::Delete(request) => {
+                let (key, end) = (request.key.clone(), request.range_end.clone());
+                deleted.push(KeyRange::from_wire(key, end));
+                Ok(())
+            }
             _ => Ok(()),
         })?;
         plan.each(&mut |step| match step {
@@ -413,8 +425,7 @@ impl State {
 
     /// What is to be kept must be there.
     fn check_kept(&self, request: &PutRequest) -> Result<(), Refused> {
-        let keeps = request.ignore_value || request.ignore_lease;
-        if keeps && self.mvcc.get(&request.key).is_none() {
+        if keeps(request) && self.mvcc.get(&request.key).is_none() {
             return Err(Refused::KeyNotFound);
         }
         Ok(())
@@ -426,6 +437,11 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a put leaves something as it is.
+fn keeps(request: &PutRequest) -> bool {
+    request.ignore_value || request.ignore_lease
 }
 
 fn expect(what: &str, written: Revision, made: Revision) -> Result<(), String> {

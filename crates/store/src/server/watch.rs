@@ -117,6 +117,8 @@ impl Stream {
             Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id).await,
             Some(RequestUnion::ProgressRequest(_)) => {
+                // What the client had answered before it asked is not left out.
+                self.known = self.api.owner.news.borrow().revision;
                 self.progress_wanted = Progress::Wanted;
                 Ok(())
             }

@@ -363,3 +363,6 @@ const TAIL: usize = 64 << 20;
 const SLOW: Duration = Duration::from_secs(1);
 /// Each holds up to a batch of commands; the owner waits when the disk is that far behind.
 const ORDERS_QUEUED: usize = 16;
+
+#[cfg(test)]
+mod tests;

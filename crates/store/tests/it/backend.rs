@@ -11,9 +11,9 @@ use std::{
 
 use russet_store::{
     ClientConfig, EtcdClient, Watch, WatchEvent,
-    server::{Keep, Limits, ServerConfig, serve},
+    server::{Keep, Limits, ServerConfig, listen, serve},
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle};
 
 /// A running server of either kind.
 pub(crate) enum Backend {
@@ -23,10 +23,11 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// Ours, with its file.
+    #[expect(clippy::unused_async, reason = "as `etcd`, which waits: a macro names either")]
     pub(crate) async fn ours() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let keep = Keep::File(dir.path().join("store.db"));
-        let mut ours = Ours::start(ServerConfig { keep, ..ServerConfig::default() }).await;
+        let mut ours = Ours::start(ServerConfig { keep, ..ServerConfig::default() });
         ours.dir = Some(dir);
         Self::Ours(ours)
     }
@@ -76,12 +77,12 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) async fn start(config: ServerConfig) -> Self {
-        Self::start_at(config, "127.0.0.1:0".parse().unwrap()).await
+    pub(crate) fn start(config: ServerConfig) -> Self {
+        Self::start_at(config, "127.0.0.1:0".parse().unwrap())
     }
 
-    pub(crate) async fn start_at(config: ServerConfig, address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+    pub(crate) fn start_at(config: ServerConfig, address: SocketAddr) -> Self {
+        let listener = listen(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
@@ -163,6 +164,14 @@ impl Etcd {
         self.child = spawn_etcd(&self.flags);
     }
 
+    /// Asks the server to end and starts it again with what it has on disk.
+    pub(crate) fn restart_in_peace(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn_etcd(&self.flags);
+    }
+
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -241,7 +250,24 @@ pub(crate) async fn etcdctl(address: SocketAddr, args: &[&str], stdin: &str) -> 
 /// Runs `etcdctl` and returns whether it succeeded and what it printed, errors included.
 pub(crate) async fn etcdctl_any(address: SocketAddr, args: &[&str], stdin: &str) -> (bool, String) {
     use tokio::io::AsyncWriteExt;
-    let mut child = tokio::process::Command::new("etcdctl")
+    let mut child = start_etcdctl(address, args);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(stdin.as_bytes()).await.unwrap();
+    drop(input);
+    what_it_said(child, EVENTUALLY).await
+}
+
+/// The same for what takes long.
+pub(crate) async fn etcdctl_within(
+    address: SocketAddr,
+    args: &[&str],
+    within: Duration,
+) -> (bool, String) {
+    what_it_said(start_etcdctl(address, args), within).await
+}
+
+fn start_etcdctl(address: SocketAddr, args: &[&str]) -> tokio::process::Child {
+    tokio::process::Command::new("etcdctl")
         .env("ETCDCTL_API", "3")
         // Without `http://`: etcdctl 3.4 would put it into the `:authority` of some calls, which the
         // HTTP/2 library of our server refuses as malformed.
@@ -252,12 +278,12 @@ pub(crate) async fn etcdctl_any(address: SocketAddr, args: &[&str], stdin: &str)
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("the program etcdctl (package etcd-client) must be installed");
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(stdin.as_bytes()).await.unwrap();
-    drop(input);
-    let output = tokio::time::timeout(EVENTUALLY, child.wait_with_output()).await;
-    let output = output.expect("etcdctl ends within 10 s").unwrap();
+        .expect("the program etcdctl (package etcd-client) must be installed")
+}
+
+async fn what_it_said(child: tokio::process::Child, within: Duration) -> (bool, String) {
+    let output = tokio::time::timeout(within, child.wait_with_output()).await;
+    let output = output.unwrap_or_else(|_| panic!("etcdctl ends within {within:?}")).unwrap();
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     (output.status.success(), text)

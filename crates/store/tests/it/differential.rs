@@ -14,10 +14,13 @@ mod calls;
 mod sides;
 mod watches;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use calls::{Call, Generator};
-use sides::Sides;
+use sides::{Answer, Sides};
 use watches::Watches;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,15 +43,17 @@ struct Run {
     sides: Sides,
     watches: Watches,
     generator: Generator,
-    counts: std::collections::BTreeMap<&'static str, u64>,
+    counts: BTreeMap<&'static str, u64>,
+    /// The newest calls and what both answered.
+    recent: VecDeque<(u64, Call, Answer)>,
 }
 
 impl Run {
     async fn start(seed: u64) -> Self {
         let sides = Sides::start().await;
         let watches = Watches::open(&sides).await;
-        let (generator, counts) = (Generator::new(seed), Default::default());
-        Self { seed, sides, watches, generator, counts }
+        let (generator, counts) = (Generator::new(seed), BTreeMap::new());
+        Self { seed, sides, watches, generator, counts, recent: VecDeque::new() }
     }
 
     async fn call(&mut self, index: u64) {
@@ -57,7 +62,12 @@ impl Run {
         match &call {
             Call::Restart => {
                 self.compare_watches(index).await;
+                // etcd does again what came after the last write, and may accept what it had refused before the
+                // lease was granted that it wanted (docs/store.md).
+                self.ask(index, &Call::probe()).await;
                 self.sides.restart().await;
+                // What a restart changed, rather than some call after it.
+                self.ask(index, &Call::everything()).await;
                 self.watches = Watches::open(&self.sides).await;
             }
             Call::CreateWatch(create) => self.watches.create(create).await,
@@ -79,10 +89,16 @@ impl Run {
         let (ours, etcd) = self.sides.ask(call).await;
         assert!(
             ours == etcd,
-            "call {index} of seed {}: {call:?}\nours: {ours:?}\netcd: {etcd:?}",
-            self.seed
+            "call {index} of seed {}: {call:?}\nours: {ours:?}\netcd: {etcd:?}\nafter {:#?}",
+            self.seed,
+            self.recent
         );
         self.generator.learn(&etcd);
+        // What an answer does not show is seen by a later one.
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((index, call.clone(), etcd));
     }
 
     /// Has a lease with keys run out at both.
@@ -109,6 +125,8 @@ impl Run {
         self.watches.compare(&format!("before call {index} of seed {}", self.seed)).await;
     }
 }
+
+const RECENT: usize = 12;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

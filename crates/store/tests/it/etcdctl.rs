@@ -1,11 +1,11 @@
 //! Real `etcdctl` against our server, its words beside those that it has for etcd.
 
-use std::{net::SocketAddr, process::Stdio};
+use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::backend::{EVENTUALLY, Etcd, Ours, etcdctl, etcdctl_any};
-use russet_store::server::ServerConfig;
+use crate::backend::{EVENTUALLY, Etcd, Ours, etcdctl, etcdctl_any, etcdctl_within};
+use russet_store::server::{Keep, ServerConfig};
 
 /// What is typed: the arguments and the standard input.
 type Typed = (&'static [&'static str], &'static str);
@@ -64,7 +64,7 @@ const SCRIPT: &[Typed] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_is_answered_as_by_etcd() {
-    let (ours, etcd) = (Ours::start(ServerConfig::default()).await, Etcd::start(&[]).await);
+    let (ours, etcd) = (Ours::start(ServerConfig::default()), Etcd::start(&[]).await);
     for (args, stdin) in SCRIPT {
         let mine = etcdctl_any(ours.address, args, stdin).await;
         let theirs = etcdctl_any(etcd.address, args, stdin).await;
@@ -78,7 +78,7 @@ async fn etcdctl_is_answered_as_by_etcd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_grants_uses_and_revokes_leases_as_with_etcd() {
-    let (ours, etcd) = (Ours::start(ServerConfig::default()).await, Etcd::start(&[]).await);
+    let (ours, etcd) = (Ours::start(ServerConfig::default()), Etcd::start(&[]).await);
     let mine = lease_session(ours.address).await;
     assert_eq!(mine, lease_session(etcd.address).await);
     assert!(mine.iter().any(|text| text.contains("remaining(")), "{mine:#?}");
@@ -86,7 +86,7 @@ async fn etcdctl_grants_uses_and_revokes_leases_as_with_etcd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_watches_as_with_etcd() {
-    let (ours, etcd) = (Ours::start(ServerConfig::default()).await, Etcd::start(&[]).await);
+    let (ours, etcd) = (Ours::start(ServerConfig::default()), Etcd::start(&[]).await);
     let mine = watch_session(ours.address).await;
     assert_eq!(mine, watch_session(etcd.address).await);
     let history = ["PUT", "/k/a", "1", "PUT", "/k/a", "1", "/k/a", "2"];
@@ -95,12 +95,30 @@ async fn etcdctl_watches_as_with_etcd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_sees_one_member_and_its_status() {
-    let ours = Ours::start(ServerConfig::default()).await;
+    let ours = Ours::start(ServerConfig::default());
     let members = etcdctl(ours.address, &["member", "list"], "").await;
     assert!(members.contains("started, russet"), "{members}");
     assert!(members.contains(&ours.address.to_string()), "{members}");
     let status = etcdctl(ours.address, &["endpoint", "status"], "").await;
     assert!(status.contains("3.4.0") && status.contains("true"), "{status}");
+}
+
+/// etcdctl's own load: 50 clients that write for a minute. Whether it was fast enough depends on who else uses the
+/// machine, so what counts here is that nothing was refused; figures are the bench's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_checks_performance_to_the_end() {
+    let (dir, keep) = (tempfile::tempdir().unwrap(), "store.db");
+    let keep = Keep::File(dir.path().join(keep));
+    let ours = Ours::start(ServerConfig { keep, ..ServerConfig::default() });
+    let args = ["check", "perf", "--auto-compact", "--auto-defrag"];
+    let (_, said) = etcdctl_within(ours.address, &args, Duration::from_mins(2)).await;
+    for told in ["Throughput", "Slowest request", "Stddev", "Compacting with revision"] {
+        assert!(said.contains(told), "{told} is missing in {said}");
+    }
+    assert!(!said.contains("error"), "{said}");
+    assert!(said.contains("Defragmented"), "{said}");
+    let left = etcdctl(ours.address, &["get", "--prefix", "--keys-only", ""], "").await;
+    assert_eq!(left.trim(), "", "it takes its keys away");
 }
 
 /// Grants, attaches, looks, renews, revokes; returns what was printed with the lease's number hidden.

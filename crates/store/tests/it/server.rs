@@ -191,7 +191,7 @@ async fn a_watcher_that_reads_nothing_holds_nobody_back_and_loses_nothing() {
 async fn watchers_leases_and_space_have_bounds() {
     let limits =
         Limits { watchers_per_stream: 2, leases: 1, store_bytes: 50_000, ..Limits::default() };
-    let backend = Backend::Ours(Ours::start(Ours::limited(limits)).await);
+    let backend = Backend::Ours(Ours::start(Ours::limited(limits)));
 
     let mut stream = Raw::open(&backend).await;
     for id in 1..=3 {
@@ -225,9 +225,27 @@ async fn watchers_leases_and_space_have_bounds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_several_want_rewritten_at_once_is_rewritten_for_each() {
+    let backend = Backend::ours().await;
+    let client = backend.client();
+    for n in 0..50 {
+        client.put(b"/a", &[n; 10_000]).await.unwrap();
+    }
+    let mut wishes = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let client = client.clone();
+        wishes.spawn(async move { client.defragment().await });
+    }
+    while let Some(done) = wishes.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(client.get(b"/a").await.unwrap().unwrap().version, 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn history_never_fills_the_store() {
     let limits = Limits { store_bytes: 100_000, ..Limits::default() };
-    let backend = Backend::Ours(Ours::start(Ours::limited(limits)).await);
+    let backend = Backend::Ours(Ours::start(Ours::limited(limits)));
     let client = backend.client();
 
     for _ in 0..200 {
@@ -239,7 +257,7 @@ async fn history_never_fills_the_store() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_ends_streams_and_connections_at_once() {
-    let ours = Ours::start(ServerConfig::default()).await;
+    let ours = Ours::start(ServerConfig::default());
     let address = ours.address;
     let backend = Backend::Ours(ours);
     let mut stream = Raw::open(&backend).await;

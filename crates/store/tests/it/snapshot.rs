@@ -48,7 +48,7 @@ async fn etcdctl_batch(address: SocketAddr, put: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_of_ours_becomes_an_etcd_with_the_same_history() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, saved) = (ours_in(dir.path()).await, dir.path().join("saved.db"));
+    let (ours, saved) = (ours_in(dir.path()), dir.path().join("saved.db"));
     fill(ours.address).await;
     save(ours.address, &saved).await;
 
@@ -90,7 +90,7 @@ async fn a_snapshot_of_an_etcd_becomes_ours_with_the_same_history() {
     assert!(snapshot::restore(&saved, &file).is_err(), "never over a file that is there");
 
     let keep = Keep::File(file.clone());
-    let ours = Ours::start(ServerConfig { keep, ..ServerConfig::default() }).await;
+    let ours = Ours::start(ServerConfig { keep, ..ServerConfig::default() });
     same(etcd.address, ours.address).await;
     ours.stop().await;
 
@@ -107,14 +107,14 @@ async fn a_snapshot_of_an_etcd_becomes_ours_with_the_same_history() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_snapshot_is_refused_and_makes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, saved) = (ours_in(dir.path()).await, dir.path().join("saved.db"));
+    let (ours, saved) = (ours_in(dir.path()), dir.path().join("saved.db"));
     etcdctl(ours.address, &["put", "/a", "1"], "").await;
     save(ours.address, &saved).await;
     let good = std::fs::read(&saved).unwrap();
     let (bad, to) = (dir.path().join("bad.db"), dir.path().join("new.db"));
     let mut refused = 0;
     // Every byte of the trailer, and one in each part of every page; also cut at every page.
-    for at in (0..good.len()).step_by(97).chain(good.len() - 32..good.len()) {
+    for at in (0..good.len()).step_by(41).chain(good.len() - 32..good.len()) {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
         std::fs::write(&bad, bytes).unwrap();
@@ -122,7 +122,8 @@ async fn a_damaged_snapshot_is_refused_and_makes_nothing() {
         // Without its checksum it is a member's own database, which is taken as it is.
         if at != good.len() - 32 {
             std::fs::write(&bad, &good[..at]).unwrap();
-            snapshot::restore(&bad, &to).unwrap_err();
+            let cut = snapshot::restore(&bad, &to);
+            assert!(cut.is_err(), "cut at {at} of {}: {cut:?}", good.len());
         }
         refused += 2;
     }
@@ -136,7 +137,7 @@ async fn a_damaged_snapshot_is_refused_and_makes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_contents_have_etcds_hash() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, etcd) = (ours_in(dir.path()).await, Etcd::start(&[]).await);
+    let (ours, etcd) = (ours_in(dir.path()), Etcd::start(&[]).await);
     for address in [ours.address, etcd.address] {
         for n in 0..40 {
             etcdctl_batch(address, &format!("put /k/{} value-{n}\n", n % 7)).await;
@@ -203,9 +204,9 @@ async fn save(address: SocketAddr, to: &Path) {
     assert!(Command::new("test").arg("-s").arg(to).status().unwrap().success());
 }
 
-async fn ours_in(dir: &Path) -> Ours {
+fn ours_in(dir: &Path) -> Ours {
     let keep = Keep::File(dir.join("ours.db"));
-    Ours::start(ServerConfig { keep, ..ServerConfig::default() }).await
+    Ours::start(ServerConfig { keep, ..ServerConfig::default() })
 }
 
 fn path(path: &Path) -> &str {

@@ -17,7 +17,7 @@ async fn our_server_takes_a_client_with_a_certificate_and_no_other() {
     let files = Files::new();
     let tls = MutualTls::read(&files.server.0, &files.server.1, &files.ca).unwrap();
     let exposure = Exposure::MutualTls(tls);
-    let ours = Ours::start(ServerConfig { exposure, ..ServerConfig::default() }).await;
+    let ours = Ours::start(ServerConfig { exposure, ..ServerConfig::default() });
     let endpoint = format!("https://{}", ours.address);
 
     works(&files.client(&endpoint, Some(&files.client))).await;

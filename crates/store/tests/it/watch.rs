@@ -259,7 +259,7 @@ async fn a_store_whose_sentinel_is_another_is_told_though_its_revision_is_higher
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interruption_is_told_once_however_often_it_is_tried_again() {
-    let ours = Ours::start(ServerConfig::default()).await;
+    let ours = Ours::start(ServerConfig::default());
     let address = ours.address;
     let mut watch = client_of(address).watch(request(&["/k/"]));
     snapshot(&mut watch).await;
@@ -277,7 +277,7 @@ async fn an_interruption_is_told_once_however_often_it_is_tried_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn history_that_the_store_dropped_by_itself_starts_the_watch_over() {
     let limits = Limits { history: 20, ..Limits::default() };
-    let ours = Ours::start(Ours::limited(limits)).await;
+    let ours = Ours::start(Ours::limited(limits));
     let proxy = Proxy::start(ours.address).await;
     let mut watch = client_of(proxy.address).watch(request(&["/k/"]));
     snapshot(&mut watch).await;
@@ -302,7 +302,7 @@ async fn swapped(
     second: ServerConfig,
     writes: usize,
 ) -> (SnapshotReason, Snapshot, Snapshot) {
-    let (first, second) = (Ours::start(first).await, Ours::start(second).await);
+    let (first, second) = (Ours::start(first), Ours::start(second));
     for _ in 0..3 {
         client_of(first.address).put(b"/n/config", b"{}").await.unwrap();
     }
@@ -342,7 +342,7 @@ fn cluster(number: u64) -> ServerConfig {
     ServerConfig { cluster: Some(number), ..ServerConfig::default() }
 }
 
-fn request(prefixes: &[&str]) -> WatchRequest {
+pub(crate) fn request(prefixes: &[&str]) -> WatchRequest {
     let prefixes = prefixes.iter().map(|prefix| prefix.as_bytes().to_vec()).collect();
     WatchRequest { prefixes, sentinel: None }
 }

@@ -182,7 +182,7 @@ async fn hash_of(image: Image, at: Revision) -> Result<pb::HashKvResponse, Statu
 }
 
 /// The version of etcd's API that is spoken, for clients that look before they ask.
-const API_VERSION: &str = "3.4.0";
+pub(crate) const API_VERSION: &str = "3.4.0";
 /// etcd API: `AlarmType`, `AlarmAction`.
 const ALARM_NOSPACE: i32 = 1;
 const DEACTIVATE: i32 = 2;

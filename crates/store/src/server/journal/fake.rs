@@ -9,14 +9,14 @@ use std::{
     collections::BTreeMap,
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
 };
 
 use super::disk::{Disk, DiskFile};
 
 /// One folder with up to two names in it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FakeDisk(Arc<Mutex<World>>);
+pub(crate) struct FakeDisk(Arc<(Mutex<World>, Condvar)>);
 
 /// A file of the fake, by its number.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ struct World {
     capacity: Option<usize>,
     /// The step that fails, and every one after it.
     fails_at: Option<usize>,
+    /// Whether a sync waits.
+    held: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +106,21 @@ impl FakeDisk {
         world.fails_at = Some(world.steps.len() + steps);
     }
 
+    /// Has every sync wait until [`Self::let_go`]: a disk as slow as can be.
+    pub(crate) fn hold(&self) {
+        self.world().held = true;
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.world().held = false;
+        self.0.1.notify_all();
+    }
+
+    /// Returns how often something was made safe.
+    pub(crate) fn syncs(&self) -> usize {
+        self.world().steps.iter().filter(|step| matches!(step, Step::Sync { .. })).count()
+    }
+
     /// Returns how much was done.
     pub(crate) fn steps(&self) -> usize {
         self.world().steps.len()
@@ -125,7 +142,7 @@ impl FakeDisk {
     }
 
     fn world(&self) -> std::sync::MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn file(&self, name: Name) -> io::Result<FakeFile> {
@@ -239,7 +256,9 @@ impl DiskFile for FakeFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.disk.world().step(Step::Sync { inode: self.inode })
+        let world = self.disk.world();
+        let waited = self.disk.0.1.wait_while(world, |world| world.held);
+        waited.unwrap_or_else(PoisonError::into_inner).step(Step::Sync { inode: self.inode })
     }
 
     fn allocate(&mut self, _: u64, to: u64) -> io::Result<()> {

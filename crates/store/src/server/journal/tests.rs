@@ -166,7 +166,7 @@ fn a_full_disk_is_known_before_anything_is_written_and_room_helps() {
     disk.set_capacity(40_000);
     journal.make_room(20_000).unwrap();
     disk.set_capacity(0);
-    journal.append(&[3; 20_000]).unwrap();
+    journal.append(&vec![3; 20_000]).unwrap();
     assert_eq!(read(&disk).unwrap().len(), 4);
 }
 

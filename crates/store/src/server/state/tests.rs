@@ -68,6 +68,26 @@ fn a_lease_has_its_full_time_again_after_a_restart() {
     assert_eq!(left(&read(&file, later)), 60);
 }
 
+/// etcd panics upon this one.
+#[test]
+fn a_put_cannot_keep_what_a_step_before_it_deletes() {
+    let now = Instant::now();
+    let mut state = State::new(Image::empty(1, 2), Limits::default(), now).unwrap();
+    state
+        .put(PutRequest { key: b"a".to_vec(), value: b"1".to_vec(), ..Default::default() })
+        .unwrap();
+    let before = state.image();
+    let delete = DeleteRangeRequest { key: vec![0], range_end: vec![0], ..Default::default() };
+    let put = PutRequest { key: b"a".to_vec(), ignore_value: true, ..Default::default() };
+    let requests = [Request::RequestDeleteRange(delete), Request::RequestPut(put)];
+    let success = requests.map(|request| RequestOp { request: Some(request) }).to_vec();
+
+    let refused = state.txn(TxnRequest { success, ..Default::default() }).unwrap_err();
+
+    assert!(matches!(refused, Refused::KeyNotFound), "{refused:?}");
+    assert_eq!(state.image(), before, "nothing of it is done");
+}
+
 #[test]
 fn a_record_that_does_not_follow_is_refused() {
     let now = Instant::now();

@@ -128,10 +128,8 @@ impl Generator {
 
     fn range(&mut self) -> RangeRequest {
         let (key, range_end) = self.key_and_end();
-        let sometimes = |generator: &mut Self| match generator.chance(4) {
-            true => generator.revision_near(),
-            false => 0,
-        };
+        let sometimes =
+            |generator: &mut Self| if generator.chance(4) { generator.revision_near() } else { 0 };
         RangeRequest {
             key,
             range_end,
@@ -167,11 +165,16 @@ impl Generator {
 
     fn txn(&mut self, depth: usize) -> TxnRequest {
         let list = [0, 1, 1, 2, 3][self.pick(5)];
-        TxnRequest {
+        let mut txn = TxnRequest {
             compare: (0..self.pick(3)).map(|_| self.compare()).collect(),
             success: (0..list).map(|_| self.op(depth)).collect(),
             failure: (0..self.pick(3)).map(|_| self.op(depth)).collect(),
+        };
+        // etcd panics when the key was deleted a step before, for good (docs/store.md).
+        if deletes(&txn) {
+            keep_nothing(&mut txn);
         }
+        txn
     }
 
     fn compare(&mut self) -> Compare {
@@ -192,7 +195,6 @@ impl Generator {
 
     fn op(&mut self, depth: usize) -> RequestOp {
         let request = match self.pick(12) {
-            0..4 => Some(Request::RequestPut(self.put())),
             4..7 => Some(Request::RequestRange(self.range())),
             7..10 => Some(Request::RequestDeleteRange(self.delete())),
             10 if depth > 0 => Some(Request::RequestTxn(self.txn(depth - 1))),
@@ -305,5 +307,24 @@ impl Generator {
         self.random ^= self.random << 17;
         // The high bits are the better ones.
         (self.random >> 16) % bound
+    }
+}
+
+fn deletes(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
+        Some(Request::RequestDeleteRange(_)) => true,
+        Some(Request::RequestTxn(nested)) => deletes(nested),
+        _ => false,
+    })
+}
+
+/// Has no put of a transaction keep what is there.
+fn keep_nothing(txn: &mut TxnRequest) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestPut(put)) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Some(Request::RequestTxn(nested)) => keep_nothing(nested),
+            _ => {}
+        }
     }
 }

@@ -145,7 +145,7 @@ impl Stream {
         let kept = Arc::clone(&told);
         let task = tokio::spawn(async move {
             while let Ok(Some(answer)) = answers.message().await {
-                keep(&mut kept.lock().unwrap(), answer);
+                keep(&mut kept.lock().unwrap(), &answer);
             }
         });
         let stream = Self { requests, told, task };
@@ -179,7 +179,7 @@ impl Drop for Stream {
     }
 }
 
-fn keep(told: &mut Told, answer: WatchResponse) {
+fn keep(told: &mut Told, answer: &WatchResponse) {
     let id = answer.watch_id;
     if answer.created {
         let text = format!("{id} {} {:?}", answer.canceled, answer.cancel_reason);

@@ -38,7 +38,7 @@ fn life(seed: u64) -> usize {
     let base = life.submitted.clone().into_iter();
     let mut journal = Journal::create(life.disk.clone(), seed, base).unwrap();
     life.acknowledge();
-    for _ in 0..life.random.below(12) + 1 {
+    for _ in 0..=life.random.below(12) {
         journal = life.step(journal);
     }
     drop(journal);
@@ -114,7 +114,7 @@ impl Life {
         let what = format!("after {after} steps, {left:?}");
         match read(&disk) {
             Ok(found) => {
-                self.check_found(&found, after, acknowledged.map(|(_, count)| *count), &what)
+                self.check_found(&found, after, acknowledged.map(|(_, count)| *count), &what);
             }
             Err(err) => {
                 assert!(err.is_missing() && acknowledged.is_none(), "{what}: {err}");
