@@ -55,7 +55,7 @@ mod tests {
                 "russet-lab",
             ],
         ),
-        ("russet-fuzz", &["russet-store"]),
+        ("russet-fuzz", &["russet-net", "russet-bgp", "russet-store"]),
         ("xtask", &[]),
     ];
 
