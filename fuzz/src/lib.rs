@@ -4,11 +4,13 @@
 //! tests replay `corpus/NAME/`, where bytes that were interesting once are kept. What breaks a target
 //! becomes a file there.
 
+mod bgp;
 mod file;
 pub mod raw;
 mod wire;
 
 pub use self::{
+    bgp::{bgp_bfd, bgp_routes, bgp_session, bgp_stream},
     file::{store_file, store_snapshot},
     wire::store_wire,
 };
@@ -22,6 +24,10 @@ pub struct Target {
 
 /// All of them. A folder of that name lies in `corpus/`.
 pub const TARGETS: &[Target] = &[
+    Target { name: "bgp_bfd", run: bgp_bfd },
+    Target { name: "bgp_routes", run: bgp_routes },
+    Target { name: "bgp_session", run: bgp_session },
+    Target { name: "bgp_stream", run: bgp_stream },
     Target { name: "store_file", run: store_file },
     Target { name: "store_snapshot", run: store_snapshot },
     Target { name: "store_wire", run: store_wire },
