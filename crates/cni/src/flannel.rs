@@ -84,13 +84,11 @@ impl Call<'_> {
     /// Whether there was an ADD. The delegate is not asked (flannel's plugin asks nobody either): the `bridge`
     /// plugin looks for routes without a gateway as they were asked for, and never finds those it has made.
     fn check(&self) -> Result<Printed, CniError> {
-        match self.kept()? {
-            Some(_) => Ok(good(String::new())),
-            None => {
-                let msg = format!("nothing was added for the container {}", self.container);
-                Err(CniError::new(Code::UNKNOWN_CONTAINER, msg))
-            }
+        if self.kept()?.is_some() {
+            return Ok(good(String::new()));
         }
+        let msg = format!("nothing was added for the container {}", self.container);
+        Err(CniError::new(Code::UNKNOWN_CONTAINER, msg))
     }
 
     /// The delegate's matter, which knows what it has made; then what was kept for those that are gone.
