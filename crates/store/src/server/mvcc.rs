@@ -170,10 +170,12 @@ impl Mvcc {
         let (changes, before, ops) = Default::default();
         let mut txn = WriteTxn { mvcc: self, revision, changes, before, ops };
         let result = work(&mut txn);
-        let (changes, ops) = (txn.changes, txn.ops);
+        let (mut changes, ops) = (txn.changes, txn.ops);
         if changes.is_empty() {
             return (result, None);
         }
+        // Kept for long, and mostly of one change: the room for three more was a seventh of all memory.
+        changes.shrink_to_fit();
         let commit = Arc::new(Commit { revision, changes });
         self.revision = revision;
         self.log.push_back(Arc::clone(&commit));
