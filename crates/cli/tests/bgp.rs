@@ -431,6 +431,56 @@ fn a_dump_holds_the_table_and_a_wrong_as_is_told_in_words() {
     });
 }
 
+#[test]
+fn a_peer_that_floods_us_with_connections_and_garbage_disturbs_no_other() {
+    let lab = Lab::new(3);
+    // A hold time of three seconds ends when keepalives are late.
+    let bird = "hold time 3; local as 65001; neighbor 10.0.1.1 as 65000;";
+    let bird = lab.bird(1, &format!("{bird} {IPV4}"), STATIC_V4);
+    let russet = lab.russet(&format!(
+        "[[peer]]\naddress = '10.0.1.2'\nasn = 65001\n[[peer]]\naddress = '10.0.2.2'\nasn = 65002\n{OWN_ROUTE}"
+    ));
+    russet.up("10.0.1.2");
+    bird.shows("show route 10.8.0.0/16", &["10.8.0.0/16"]);
+    // One that is configured, and a stranger.
+    for n in [2, 3] {
+        let script = lab.folder(&format!("flood{n}.py"));
+        std::fs::write(&script, FLOOD).unwrap();
+        let mut python = lab.peers[n - 1].command("python3");
+        let out = python.arg(&script).arg(format!("10.0.{n}.1")).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(text.contains("opened 400"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    }
+    let peer = russet.peer("10.0.1.2").unwrap();
+    assert_eq!((&peer["state"], &peer["times_up"]), (&"Established".into(), &1.into()), "{peer}");
+    assert_eq!(russet.peer("10.0.2.2").unwrap()["times_up"], 0);
+    bird.shows("show route 10.8.0.0/16", &["10.8.0.0/16"]);
+}
+
+/// Opens many connections one after the other, says garbage, half a header or nothing on them, and holds those
+/// that stay open for longer than the other peer's hold time.
+const FLOOD: &str = "
+import socket, sys, time
+held, opened = [], 0
+for n in range(400):
+    s = socket.create_connection((sys.argv[1], 179), 10)
+    opened += 1
+    try:
+        s.send([b'GET / HTTP/1.1\\r\\n', b'\\xff' * 16 + b'\\x00', b'\\xff' * 18 + b'\\x04', b'\\xff'][n % 4])
+    except OSError:
+        pass
+    held.append(s)
+end = time.time() + 5
+while time.time() < end:
+    for s in held[::40]:
+        try:
+            s.send(b'\\xff')
+        except OSError:
+            pass
+    time.sleep(1)
+print('opened', opened)
+";
+
 /// Namespaces around ours, and a folder.
 struct Lab {
     center: Space,
