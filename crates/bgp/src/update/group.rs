@@ -10,7 +10,7 @@ use super::{
     chunk::{Audience, Chunk, Chunker, Piece, end_of_rib},
     export::{Plan, Scene, Treatment},
     log::Log,
-    member::{End, Gone, Member, Reading, Snapshot, Step, Walk},
+    member::{End, Gone, Mark, Member, Reading, Snapshot, Step, Walk},
     told::{Told, Withdrawal},
 };
 use crate::{
@@ -63,7 +63,8 @@ impl Group {
         } else {
             Reading::Snapshot { snapshot: self.snapshot_to_share(table, scene), at: 0 }
         };
-        let joined = Member { reading, known: version, end: Some(End::Rib) };
+        let end = Some(Mark { end: End::Rib, after: self.log.end() });
+        let joined = Member { reading, known: version, end };
         self.log.join(joined.place());
         let known = joined.version_at_end();
         self.members.insert(member, Member { known, ..joined });
@@ -87,7 +88,8 @@ impl Group {
         let known = known(refreshed, &self.log, table.version());
         self.log.leave(refreshed.place());
         // Whoever asks before the first telling has ended still waits for that end.
-        let end = refreshed.end.filter(|end| *end == End::Rib).unwrap_or(End::Refresh);
+        let owed = refreshed.end.map(|mark| mark.end).filter(|end| *end == End::Rib);
+        let end = Mark { end: owed.unwrap_or(End::Refresh), after: self.log.end() };
         let walk = Walk::begin(0, table.version(), self.log.end(), Gone::Told);
         *refreshed = Member { reading: Reading::Walk(walk), known, end: Some(end) };
     }
@@ -172,16 +174,17 @@ impl Group {
                 Step::Say(piece) => return Some(piece),
                 Step::Again => {}
                 Step::WalkOn => self.walk_on(member, table, scene),
-                Step::Ended => {
-                    if let Some(piece) = self.end_of_reading(member) {
-                        return Some(piece);
+                Step::Ended => reader.go_on_to_the_log(),
+                Step::Idle => {
+                    if let Some(end) = reader.end_that_is_due() {
+                        return Some(self.marker(end));
+                    }
+                    match self.read_log(member, table.version()) {
+                        Read::Chunk(octets) => return Some(Piece::Octets(octets)),
+                        Read::Skipped => {}
+                        Read::AtEnd => return None,
                     }
                 }
-                Step::Idle => match self.read_log(member, table.version()) {
-                    Read::Chunk(octets) => return Some(Piece::Octets(octets)),
-                    Read::Skipped => {}
-                    Read::AtEnd => return None,
-                },
             }
         }
     }
@@ -189,7 +192,7 @@ impl Group {
     /// Whether a member has not been told all.
     pub fn has_more(&self, member: Source) -> bool {
         self.members.get(&member).is_some_and(|member| match member.reading {
-            Reading::Log { at } => at < self.log.end(),
+            Reading::Log { at } => at < self.log.end() || member.end.is_some(),
             Reading::Snapshot { .. } | Reading::Walk(_) => true,
         })
     }
@@ -211,14 +214,10 @@ impl Group {
         octets.map_or(Read::Skipped, Read::Chunk)
     }
 
-    /// Goes over from a snapshot or a walk to the log, or to another walk when the log has moved on.
-    fn end_of_reading(&mut self, member: Source) -> Option<Piece> {
-        let reader = self.members.get_mut(&member)?;
-        reader.known = reader.version_at_end();
-        reader.reading = Reading::Log { at: reader.place() };
-        match reader.end.take()? {
-            End::Rib => Some(Piece::Octets(end_of_rib(self.family, self.treatment.terms))),
-            End::Refresh => Some(Piece::Refreshed(self.family)),
+    fn marker(&self, end: End) -> Piece {
+        match end {
+            End::Rib => Piece::Octets(end_of_rib(self.family, self.treatment.terms)),
+            End::Refresh => Piece::Refreshed(self.family),
         }
     }
 

@@ -11,8 +11,16 @@ pub struct Member {
     pub reading: Reading,
     /// It has been told all up to here; more, perhaps.
     pub known: Version,
-    /// What is said when a snapshot or a walk is at its end.
-    pub end: Option<End>,
+    /// What is said when all that there was has been told.
+    pub end: Option<Mark>,
+}
+
+/// A marker that is owed.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pub end: End,
+    /// Said when the log has been read up to here: a snapshot that others share may be older than the member.
+    pub after: u64,
 }
 
 #[derive(Debug)]
@@ -100,6 +108,20 @@ impl Member {
                 None => Step::WalkOn,
             },
         }
+    }
+
+    /// Goes over from a snapshot or a walk to the log.
+    pub fn go_on_to_the_log(&mut self) {
+        self.known = self.version_at_end();
+        self.reading = Reading::Log { at: self.place() };
+    }
+
+    /// Takes the marker that is owed, when all before it has been told.
+    pub fn end_that_is_due(&mut self) -> Option<End> {
+        let Reading::Log { at } = self.reading else { return None };
+        let mark = self.end.filter(|mark| mark.after <= at)?;
+        self.end = None;
+        Some(mark.end)
     }
 
     /// Up to which version all is known once what it reads now is at its end.

@@ -69,6 +69,22 @@ fn who_gets_a_number_that_was_another_s_is_told_all_the_same() {
     world.check();
 }
 
+/// Whoever restarts forgets at the marker what it was not told again (RFC 4724 §4.2).
+#[test]
+fn the_end_is_told_after_all_that_was_there_though_the_snapshot_is_older() {
+    let mut world = World::new(0, bounds_generous());
+    world.apply(&Op::Announce { peer: 4, keys: vec![9], attributes: 1_149, id: 0 });
+    // Peer 6 has not read its snapshot, which knows nothing of it, when 7 begins with the same.
+    world.apply(&Op::Flush);
+    world.apply(&Op::Up { peer: 7 });
+    while !world.heard(7, 9).0 {
+        world.apply(&Op::Read { peer: 7, pieces: 1 });
+    }
+    assert_eq!(world.heard(7, 9), (true, true));
+    world.settle();
+    world.check();
+}
+
 #[test]
 fn a_peer_that_does_not_read_is_given_up_and_the_others_hold_all() {
     let mut world = World::new(0, bounds_tight(0, 2, 4, 3));

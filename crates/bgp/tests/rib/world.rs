@@ -165,6 +165,12 @@ impl World {
         }
     }
 
+    /// Whether a peer was told the end of a key's family, and whether it holds the key.
+    pub fn heard(&self, peer: usize, number: u8) -> (bool, bool) {
+        let (peer, key) = (&self.peers[peer], key(number));
+        (peer.ended.contains(&key.family()), !peer.holds_of(&key).is_empty())
+    }
+
     /// Takes everybody and everything away.
     pub fn remove_all(&mut self) {
         (0..PEERS).for_each(|peer| self.remove(peer));
