@@ -353,9 +353,11 @@ impl<K: Key> Table<K> {
                 break;
             }
             self.empty.pop_front();
-            let dest = &self.dests[id.place()];
+            let dest = &mut self.dests[id.place()];
             // It may have come back, and gone again later, which another entry tells.
             if dest.version == version && dest.paths.as_slice().is_empty() {
+                // Its key may get another number: no walk may take this one for it.
+                dest.version = 0;
                 let hash = self.keyed.hash_one(dest.key);
                 if let Ok(entry) = self.index.find_entry(hash, |other| *other == id) {
                     entry.remove();

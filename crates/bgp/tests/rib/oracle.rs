@@ -85,6 +85,35 @@ fn the_end_is_told_after_all_that_was_there_though_the_snapshot_is_older() {
     world.check();
 }
 
+/// A destination that is gone leaves a number behind, and comes back under another.
+#[test]
+fn a_walk_does_not_withdraw_what_came_back_under_another_number() {
+    let mut world = World::new(0, bounds_tight(0, 1, 0, 0));
+    let announce = |peer, keys: &[u8], attributes| Op::Announce {
+        peer,
+        keys: keys.to_vec(),
+        attributes,
+        id: 0,
+    };
+    for op in [
+        announce(0, &[0], 0),
+        announce(6, &[1], 0),
+        Op::Up { peer: 5 },
+        announce(4, &[2], 0),
+        announce(5, &[3, 4, 7], 0),
+        Op::Lose { peer: 5, keep: 6 },
+        Op::Flush,
+        Op::Up { peer: 5 },
+        Op::Up { peer: 2 },
+        announce(2, &[7], 25_736),
+        Op::Refresh { peer: 5 },
+    ] {
+        world.apply(&op);
+    }
+    world.settle();
+    world.check();
+}
+
 #[test]
 fn a_peer_that_does_not_read_is_given_up_and_the_others_hold_all() {
     let mut world = World::new(0, bounds_tight(0, 2, 4, 3));
