@@ -119,11 +119,14 @@ impl Group {
     pub fn flush<K: Key>(&mut self, table: &Table<K>, changed: &[DestId], scene: &Scene<'_>) {
         let plan = Plan::make(table, changed, &self.treatment, scene);
         let withdrawals = self.told.update(changed, plan.tellings(Source::NONE));
+        // Whoever joins may begin with a snapshot that others still read, and then goes on from here.
+        let may_join = self.snapshot.strong_count() > 0;
         let mut chunker = Chunker::new(self.family, self.treatment.terms);
         for same in withdrawals.chunk_by(|one, other| one.audience == other.audience) {
             let audience = same.first().map_or(Audience::All, |first| first.audience);
             // A route may move to a peer that is told by another group.
-            if !matches!(audience, Audience::Only(peer) if !self.members.contains_key(&peer)) {
+            let absent = |peer| !self.members.contains_key(&peer) && !may_join;
+            if !matches!(audience, Audience::Only(peer) if absent(peer)) {
                 chunker.withdraw(audience, same.iter().map(|gone| gone.nlri(table, changed)));
             }
         }

@@ -69,6 +69,24 @@ fn who_gets_a_number_that_was_another_s_is_told_all_the_same() {
     world.check();
 }
 
+/// It is not told its own route, and what it was told before by an older snapshot has to go.
+#[test]
+fn a_route_that_moves_to_a_peer_that_was_away_is_taken_from_it() {
+    let mut world = World::new(0, bounds_generous());
+    for op in [
+        Op::Announce { peer: 0, keys: vec![13], attributes: 3_784, id: 0 },
+        Op::Lose { peer: 0, keep: 2 },
+        Op::Announce { peer: 6, keys: vec![13], attributes: 1_544, id: 0 },
+        Op::Up { peer: 7 },
+        Op::Lose { peer: 6, keep: 0 },
+        Op::Up { peer: 0 },
+    ] {
+        world.apply(&op);
+    }
+    world.settle();
+    world.check();
+}
+
 /// Whoever restarts forgets at the marker what it was not told again (RFC 4724 §4.2).
 #[test]
 fn the_end_is_told_after_all_that_was_there_though_the_snapshot_is_older() {
