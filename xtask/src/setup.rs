@@ -29,6 +29,7 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("/usr/lib/frr/bgpd", "frr", "another"),
     ("gobgp", "gobgpd", "another, and EVPN routes of every type"),
     ("exabgp", "exabgp", "one that says what it is told, well formed or not"),
+    ("tcpdump", "tcpdump", "a second opinion on captures"),
     ("setpriv", "util-linux", "running without root"),
     ("python3", "python3", "scripts of the end-to-end tests"),
 ];
@@ -38,7 +39,8 @@ const NEEDED_FOR_VM: &[(&str, &str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86", "the machine"),
     ("cpio", "cpio", "its file system"),
     ("strip", "binutils", "smaller programs"),
-    ("busybox", "busybox-static", "its shell"),
+    ("busybox", "busybox-static", "its commands"),
+    ("dash", "dash", "its shell"),
     ("ip", "iproute2", "a second opinion within it"),
     ("nft", "nftables", "a second opinion within it"),
     ("conntrack", "conntrack", "a second opinion within it"),
