@@ -125,14 +125,18 @@ fn serve(args: &ServeArgs) -> Result<ExitCode> {
         ..ServerConfig::default()
     };
     raise_descriptor_limit();
-    block_on(async {
+    // Two threads: what 100 watchers are told is encoded and written on both cores.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("start the runtime")?.block_on(async {
         let stop = until_asked_to_stop()?;
         let listener = server::listen(args.listen);
         let listener = listener.with_context(|| format!("listen on {}", args.listen))?;
         if let Keep::File(file) = &config.keep {
             make_folder_of(file)?;
         }
-        Ok(server::serve(config, listener, stop).await?)
+        server::serve(config, listener, stop).await?;
+        anyhow::Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }
