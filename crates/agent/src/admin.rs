@@ -50,7 +50,7 @@ pub async fn serve(listener: UnixListener, owner: OwnerHandle) {
 
 async fn converse(mut stream: UnixStream, owner: &OwnerHandle) -> io::Result<()> {
     let answer = if stream.peer_cred()?.uid() == 0 {
-        match read(&mut stream).await {
+        match read::<Request>(&mut stream).await {
             Ok(request) => owner.ask(request.ask).await,
             Err(fault) => Answer::Error(fault),
         }
@@ -62,7 +62,8 @@ async fn converse(mut stream: UnixStream, owner: &OwnerHandle) -> io::Result<()>
     stream.shutdown().await
 }
 
-async fn read(stream: &mut UnixStream) -> Result<Request, String> {
+/// Reads one request of either admin socket.
+pub(crate) async fn read<M: frame::Message>(stream: &mut UnixStream) -> Result<M, String> {
     let mut header = [0; frame::HEADER_LEN];
     stream
         .read_exact(&mut header)

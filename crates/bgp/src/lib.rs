@@ -12,7 +12,6 @@ pub mod bfd;
 pub mod fsm;
 pub mod policy;
 pub mod reflector;
-pub mod restart;
 pub mod rib;
 pub mod speaker;
 pub mod update;

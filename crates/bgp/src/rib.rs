@@ -11,7 +11,7 @@
 //! [`Rib::next`] what each peer is told, whenever that peer's socket has room.
 //!
 //! A peer has a number, its [`Source`], from [`Rib::add_peer`] until [`Rib::remove_peer`]. A session that is
-//! lost while the peer restarts gracefully keeps it: see [`Rib::lose_session`] and [`crate::restart`].
+//! lost while the peer restarts gracefully keeps it: see [`Rib::lose_session`] and [`crate::speaker`].
 
 mod attrs;
 mod bitmap;

@@ -9,13 +9,13 @@ use russet_api::{
     frame,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::UnixStream,
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::timeout,
 };
 
-use crate::one_line;
+use crate::admin::read;
 
 /// What somebody wants to know.
 pub struct Question {
@@ -37,7 +37,7 @@ pub async fn converse(
 
 async fn serve(mut stream: UnixStream, manager: &mpsc::Sender<Question>) -> io::Result<()> {
     let answer = if stream.peer_cred()?.uid() == 0 {
-        match read(&mut stream).await {
+        match read::<Request>(&mut stream).await {
             Ok(request) => ask(request.ask, manager).await,
             Err(fault) => Answer::Error(fault),
         }
@@ -56,18 +56,6 @@ async fn ask(ask: Ask, manager: &mpsc::Sender<Question>) -> Answer {
         Ok(()) => answered.await.unwrap_or_else(|_| gone()),
         Err(_) => gone(),
     }
-}
-
-async fn read(stream: &mut UnixStream) -> Result<Request, String> {
-    let mut header = [0; frame::HEADER_LEN];
-    stream
-        .read_exact(&mut header)
-        .await
-        .map_err(|err| format!("read the request's length: {err}"))?;
-    let len = frame::body_len(header).map_err(|err| one_line(&err))?;
-    let mut body = vec![0; len];
-    stream.read_exact(&mut body).await.map_err(|err| format!("read the request: {err}"))?;
-    frame::decode(&body).map_err(|err| one_line(&err))
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
