@@ -89,13 +89,19 @@ impl Lane {
         Ok(())
     }
 
-    /// Does the DELs that came while nobody was there. One that fails stays for the next time.
-    pub(super) fn drain_spool(&mut self) {
+    /// Does the DELs that came while nobody was there, and returns whose. One that fails stays for the next
+    /// time.
+    pub(super) fn drain_spool(&mut self) -> Vec<Key> {
+        let mut done = Vec::new();
         for key in self.spool.waiting() {
             match self.del(&key) {
-                Ok(()) => tracing::info!(pod = %key, op = "do spooled DEL"),
+                Ok(()) => {
+                    tracing::info!(pod = %key, op = "do spooled DEL");
+                    done.push(key);
+                }
                 Err(err) => tracing::warn!(pod = %key, error = err.msg, op = "do spooled DEL"),
             }
         }
+        done
     }
 }

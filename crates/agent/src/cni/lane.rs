@@ -110,9 +110,11 @@ impl Lane {
                 }
             }
         }
-        self.drain_spool();
-        // A pod whose DEL waited is none any more.
-        facts.retain(|key, _| !self.going.contains_key(key));
+        // A pod whose DEL waited is none any more, though its link may still have been there above: the
+        // kernel removes it with the pod's namespace, at any moment.
+        for key in self.drain_spool() {
+            facts.remove(&key);
+        }
         Ok(facts.into_iter().map(|(key, fact)| (key.pod, fact)).collect())
     }
 

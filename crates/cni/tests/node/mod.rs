@@ -12,7 +12,7 @@ use std::{
 
 use russet_agent::{
     cni::{Core, Server, ServerSettings, fake::FakeCore},
-    disk::Files,
+    disk::{Disk, Files},
 };
 use russet_core::model::{LeaseKey, PodFact, PodId, PodNetwork};
 use russet_desired::Flag;
@@ -61,6 +61,10 @@ impl Node {
     }
 
     pub(crate) fn start_in(&mut self, boot: &str) -> BTreeMap<PodId, PodFact> {
+        self.start_on(Arc::new(Files), boot)
+    }
+
+    pub(crate) fn start_on(&mut self, disk: Arc<dyn Disk>, boot: &str) -> BTreeMap<PodId, PodFact> {
         self.stop();
         let settings = ServerSettings {
             socket: self.socket(),
@@ -68,7 +72,7 @@ impl Node {
             records: self.folder.path().join("networks"),
         };
         let core: Arc<dyn Core> = Arc::clone(&self.core) as _;
-        let start = || Server::start_on(Arc::new(Files), &settings, boot, core);
+        let start = || Server::start_on(disk, &settings, boot, core);
         let (server, pods) = self.netns.run(start).unwrap().unwrap();
         self.server = Some(server);
         pods.into_iter().collect()
