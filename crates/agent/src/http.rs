@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics` over HTTP/1.1, on loopback unless told otherwise.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -14,6 +14,7 @@ use russet_api::admin::{Answer, Ask};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -29,15 +30,15 @@ pub async fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Answers until it is dropped. A connection beyond [`CONNECTIONS`] waits.
-pub async fn serve(listener: TcpListener, owner: OwnerHandle) {
+pub async fn serve(listener: TcpListener, owner: OwnerHandle, engines: PathBuf) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let owner = owner.clone();
+                let (owner, engines) = (owner.clone(), engines.clone());
                 tokio::spawn(async move {
-                    let _ = timeout(CONNECTION_TIME, converse(stream, owner)).await;
+                    let _ = timeout(CONNECTION_TIME, converse(stream, owner, engines)).await;
                     drop(place);
                 });
             }
@@ -49,10 +50,14 @@ pub async fn serve(listener: TcpListener, owner: OwnerHandle) {
     }
 }
 
-async fn converse(stream: TcpStream, owner: OwnerHandle) -> Result<(), hyper::Error> {
+async fn converse(
+    stream: TcpStream,
+    owner: OwnerHandle,
+    engines: PathBuf,
+) -> Result<(), hyper::Error> {
     let service = service_fn(|request| {
-        let owner = owner.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &owner).await) }
+        let (owner, engines) = (owner.clone(), engines.clone());
+        async move { Ok::<_, Infallible>(answer(&request, &owner, engines).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -62,7 +67,11 @@ async fn converse(stream: TcpStream, owner: OwnerHandle) -> Result<(), hyper::Er
         .await
 }
 
-async fn answer(request: &Request<Incoming>, owner: &OwnerHandle) -> Response<Full<Bytes>> {
+async fn answer(
+    request: &Request<Incoming>,
+    owner: &OwnerHandle,
+    engines: PathBuf,
+) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return page(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".into());
     }
@@ -75,7 +84,9 @@ async fn answer(request: &Request<Incoming>, owner: &OwnerHandle) -> Response<Fu
     }
     match owner.ask(Ask::Status).await {
         Answer::Status(status) if path == "/metrics" => {
-            page(StatusCode::OK, metrics::text(&status))
+            // A panic there would be told by the missing series.
+            let asked = spawn_blocking(move || metrics::engine::ask_all(&engines)).await;
+            page(StatusCode::OK, metrics::text(&status, asked.unwrap_or_default()))
         }
         Answer::Status(status) => ready(&status.not_ready),
         _ => page(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n".into()),
