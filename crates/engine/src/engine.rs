@@ -1,8 +1,8 @@
 //! A running engine: its threads, and the peers that they send to.
 //!
 //! ```text
-//!   device ══ queue i ══▶ outbound i ══▶ socket i ══▶ peers
-//!   device ◀══ queue i ══ inbound i ◀══ socket i ◀══ peers
+//!   device ══ queue i ══▶ outbound ══▶ socket i ══▶ peers     worker i: both directions in turns
+//!   device ◀══ queue i ══ inbound ◀══ socket i ◀══ peers
 //!                 tables: changed here, looked at there
 //! ```
 //!
@@ -22,18 +22,17 @@ use russet_kernel::{
     sys::datagram::{self, Outgoing},
     tun::{Offload, Tun},
 };
-use russet_net::{Family, IfName, Prefix};
+use russet_net::{IfName, Prefix};
 
 use crate::{
     clock::{Clock, Waker},
     counters::Counters,
-    inbound::Inbound,
-    outbound::Outbound,
     outbox::Length,
     shared::{Halt, Holdings, Pace, Shared},
     socket::{self, ReceiveOffload},
     table::{Table, Tables, family_of},
     tunnel::{SEAL, Vault},
+    worker::Worker,
 };
 
 /// What an engine is told when it starts, and never after.
@@ -139,14 +138,8 @@ impl Engine {
             self.spawn("clock".to_owned(), move || clock.run())?;
         }
         for thread in 0..self.shared.holdings.tuns.len() {
-            let outbound = Outbound::new(Arc::clone(&self.shared), thread);
-            self.spawn(format!("out {thread}"), move || outbound.run())?;
-            for family in Family::BOTH {
-                if self.shared.socket(family, thread).is_some() {
-                    let inbound = Inbound::new(Arc::clone(&self.shared), family, thread);
-                    self.spawn(format!("in {family} {thread}"), move || inbound.run())?;
-                }
-            }
+            let worker = Worker::new(&self.shared, thread);
+            self.spawn(format!("packets {thread}"), move || worker.run())?;
         }
         Ok(())
     }

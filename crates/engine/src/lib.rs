@@ -23,6 +23,7 @@ pub mod icmp;
 mod inbound;
 pub mod join;
 pub mod key;
+mod lull;
 mod outbound;
 pub mod outbox;
 pub mod packet;
@@ -35,5 +36,6 @@ pub mod split;
 pub mod table;
 pub mod tunnel;
 pub mod virtio;
+mod worker;
 
 pub use self::handover::TakeOverError;

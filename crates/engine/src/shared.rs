@@ -71,6 +71,26 @@ impl Shared {
         };
         sockets.get(thread).map(OwnedFd::as_fd)
     }
+
+    /// All sockets that a thread sends and receives by.
+    pub fn sockets(&self, thread: usize) -> impl Iterator<Item = (Family, BorrowedFd<'_>)> {
+        let of = move |family| Some((family, self.socket(family, thread)?));
+        Family::BOTH.into_iter().filter_map(of)
+    }
+
+    /// Sleeps until a thread has something to read, or it is time to end.
+    pub fn wait_for_packets(&self, thread: usize) -> Life {
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let bell = || readable(self.halt.bell());
+        // What is not there is the bell once more.
+        let mut fds = [bell(), bell(), bell(), bell()];
+        let tun = self.holdings.tuns.get(thread).map(Tun::as_fd);
+        let there = tun.into_iter().chain(self.sockets(thread).map(|(_, socket)| socket));
+        for (place, fd) in fds.iter_mut().zip(there) {
+            *place = readable(fd);
+        }
+        self.halt.sleep(&mut fds)
+    }
 }
 
 /// The word to stop, and the word that something failed.
@@ -135,11 +155,14 @@ impl Halt {
 
     /// Sleeps until `fd` is ready or it is time to end. No clock is set, so an idle engine never wakes.
     pub fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> Life {
-        let mut fds = [
+        self.sleep(&mut [
             PollFd::from_borrowed_fd(fd, flags),
             PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
+        ])
+    }
+
+    fn sleep(&self, fds: &mut [PollFd<'_>]) -> Life {
+        match poll(fds, None) {
             Ok(_) | Err(Errno::INTR) => self.life(),
             Err(error) => {
                 tracing::error!(op = "wait for packets", %error, "the engine cannot go on");
