@@ -52,6 +52,13 @@ pub enum Fault {
     #[error("this node's subnet {subnet} is not within the network {network}")]
     OwnOutside { subnet: Prefix, network: Prefix },
 
+    // ---- what a router teaches
+    #[error("next hop {ip} {why}")]
+    NoRouter { ip: IpAddr, why: &'static str },
+
+    #[error("{dst} lies in the subnet of lease {other}, and a lease goes before what routers say")]
+    Leased { dst: Prefix, other: LeaseKey },
+
     // ---- a peer's lease
     #[error("subnet {subnet} is not within the network {network}")]
     OutsideNetwork { subnet: Prefix, network: Prefix },

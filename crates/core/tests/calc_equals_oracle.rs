@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use common::{config, foreign_route, lease_key, mac, mtu, node, pod, pod_id, public_key, settings};
 use proptest::{collection::vec, prelude::*};
@@ -12,7 +12,7 @@ use russet_core::{
     model::{Backend, Foreign, Lease, LeaseKey, NodeFact, UnderlayFact, Vtep, WireguardEnd},
 };
 use russet_desired::{Key, Patches, Tables};
-use russet_net::{Port, Vni};
+use russet_net::{Port, Prefix, Vni};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
@@ -83,14 +83,20 @@ fn takes_back_only_what_was_told(told: &Tables, patches: &Patches) -> Result<(),
 fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCaseError> {
     for key in tables.routes.keys() {
         let cause = calc.cause_of(&Key::Route(*key));
-        prop_assert!(matches!(cause, Some(FactId::Lease(l)) if l.subnets().any(|s| s == key.dst)));
+        let is_it = match cause {
+            Some(FactId::Lease(lease)) => lease.subnets().any(|subnet| subnet == key.dst),
+            Some(FactId::Learned(dst)) => dst == key.dst,
+            _ => false,
+        };
+        prop_assert!(is_it, "{key}");
     }
     let fdb = tables.fdb.keys().map(|key| Key::Fdb(*key));
     let hops = tables.next_hops.keys().map(|key| Key::NextHop(*key));
     let engine_peers = tables.engine_peers.keys().map(|key| Key::EnginePeer(*key));
     let neighbours = tables.neighbours.keys().map(|key| Key::Neighbour(*key));
     for key in fdb.chain(hops).chain(neighbours).chain(engine_peers) {
-        prop_assert!(matches!(calc.cause_of(&key), Some(FactId::Lease(_))), "{key}");
+        let cause = calc.cause_of(&key);
+        prop_assert!(matches!(cause, Some(FactId::Lease(_) | FactId::Learned(_))), "{key}");
     }
     for key in tables.links.keys() {
         prop_assert!(calc.cause_of(&Key::Link(*key)).is_some(), "{key}");
@@ -103,6 +109,8 @@ fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCase
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         10 => lease_change(),
+        4 => (dst(), router())
+            .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router))),
         1 => (0..8_usize, 1..9_u64).prop_map(|(i, rev)| {
             Change::Upsert { id: FactId::Config, fact: Fact::Config(config(i)), rev }
         }),
@@ -209,11 +217,33 @@ fn id() -> impl Strategy<Value = FactId> {
         1 => Just(FactId::Node),
         1 => Just(FactId::Own),
         2 => (0..3_u8).prop_map(|i| FactId::Pod(pod_id(i))),
+        3 => dst().prop_map(FactId::Learned),
     ]
 }
 
+/// Equal to leases, within them, around them, elsewhere.
+fn dst() -> impl Strategy<Value = Prefix> {
+    let all = [
+        "10.50.1.0/24",
+        "10.50.2.128/25",
+        "10.50.2.64/26",
+        "10.50.0.0/16",
+        "10.50.7.9/32",
+        "10.99.0.0/16",
+        "0.0.0.0/0",
+        "fd00:50:0:3::/64",
+        "fd99::/32",
+    ];
+    (0..all.len()).prop_map(move |i| all[i].parse().unwrap())
+}
+
+fn router() -> impl Strategy<Value = IpAddr> {
+    let all = ["192.168.77.1", "192.168.77.3", "192.168.77.4", "10.50.9.9", "fd77::3", "fe80::1"];
+    (0..all.len()).prop_map(move |i| all[i].parse().unwrap())
+}
+
 fn source() -> impl Strategy<Value = Source> {
-    (0..3_usize).prop_map(|i| Source::ALL[i])
+    (0..Source::ALL.len()).prop_map(|i| Source::ALL[i])
 }
 
 /// Overlapping in many ways, outside the network, of one family and of two.

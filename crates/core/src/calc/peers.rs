@@ -91,6 +91,11 @@ impl Peers {
         patches
     }
 
+    /// What the leases that are right by themselves claim.
+    pub(super) const fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// Whose fault may have changed since the last call.
     pub(super) fn take_judged(&mut self) -> Vec<LeaseKey> {
         std::mem::take(&mut self.judged)

@@ -194,6 +194,12 @@ impl Claims {
         self.between(claim, claim)
     }
 
+    /// A lease whose subnet is this one or holds it.
+    pub fn lease_of(&self, dst: Prefix) -> Option<LeaseKey> {
+        let around = self.covering(dst).chain(self.same(Claim::Subnet(dst)));
+        around.min().map(|claimant| claimant.key)
+    }
+
     /// Shorter subnets that hold this one.
     fn covering(&self, subnet: Prefix) -> impl Iterator<Item = Claimant> {
         let lengths = self.lengths.range((subnet.family(), 0)..(subnet.family(), subnet.len()));
