@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{
     Address, Chain, Element, Engine, EnginePeer, Fdb, ForeignAccept, Kind, Link, Neighbour,
-    NextHop, Port, Route, Set, Sysctl,
+    NextHop, Port, Route, Set, Sysctl, WireguardDevice, WireguardPeer,
 };
 
 /// All objects of one kind.
@@ -163,6 +163,8 @@ kinds! {
     Link links,
     Engine engines,
     EnginePeer engine_peers,
+    WireguardDevice wireguard_devices,
+    WireguardPeer wireguard_peers,
     Port ports,
     Address addresses,
     Neighbour neighbours,
