@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use russet_core::model::{Preset, Settings};
+use russet_core::model::{Preset, Sealer, Settings};
 use russet_net::IfName;
 
 pub use self::raw::{Overrides, RawConfig};
@@ -21,6 +21,8 @@ pub use self::raw::{Overrides, RawConfig};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub settings: Settings,
+    /// Who is to seal; `None` is the kernel where it can, and else the engine.
+    pub sealing: Option<Sealer>,
     pub store: russet_store::ClientConfig,
     /// As the operator wrote them, for `status`.
     pub endpoints: Vec<String>,
@@ -161,17 +163,18 @@ mod tests {
     fn every_fault_is_told_at_once() {
         let err = check(
             "node = ''\npreset = 'calico'\ninterface = 'a/b'\npublic-ip = '10.0.0'\n\
-             lease-renew-margin-minutes = 1440\n[store]\nendpoints = []\nprefix = 'x'\n\
+             lease-renew-margin-minutes = 1440\nwireguard = 'x'\n[store]\nendpoints = []\nprefix = 'x'\n\
              [pods]\nbridge = 'a-name-that-is-too-long'\n[http]\nlisten = 'x'",
         )
         .unwrap_err();
-        assert_eq!(err.0.len(), 9, "{err}");
+        assert_eq!(err.0.len(), 10, "{err}");
         for place in [
             "node",
             "preset",
             "interface",
             "public-ip",
             "lease-renew-margin-minutes",
+            "wireguard",
             "store",
             "pods.bridge",
             "http.listen",

@@ -27,9 +27,10 @@ mod wireguard;
 use std::{fmt, net::IpAddr};
 
 use russet_desired::{
-    AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, SysctlKey, SysctlSpec,
+    AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, NextHopKey, NextHopSpec, RouteKey,
+    RouteSpec, SysctlKey, SysctlSpec,
 };
-use russet_net::{At, Family, Form, IfName, Mac, Mtu, Reach};
+use russet_net::{At, Family, Form, IfName, Mac, Mtu, Prefix, Reach};
 
 pub use self::{direct::Direct, udp::Udp, vxlan::Vxlan, wireguard::Wireguard};
 use crate::{
@@ -50,6 +51,11 @@ pub trait Transport: fmt::Debug {
 
     /// Reads what a peer's lease must say so that the peer can be reached, and in what form it takes packets.
     fn heed(&self, lease: &Lease, family: Family) -> Result<Form, Fault>;
+
+    /// The address of a peer that a family's packets are sent to.
+    fn address(&self, lease: &Lease, family: Family) -> Option<IpAddr> {
+        lease.public(family)
+    }
 
     /// Emits what reaches a peer.
     fn remote(&self, me: &Me<'_>, reach: &Reach, out: &mut Emit);
@@ -94,8 +100,7 @@ impl Footing {
         underlay: &UnderlayFact,
     ) -> Result<Self, Fault> {
         for family in config.families() {
-            let missing = Fault::NoUnderlayAddress { link: underlay.link, family };
-            underlay.addr(family).ok_or(missing)?;
+            needs_address(config.transport().outer(family), family, underlay)?;
         }
         let pool = match config.transport() {
             TransportConfig::Vxlan(vxlan) => {
@@ -141,7 +146,11 @@ impl Footing {
 
     /// What this node's own lease says.
     pub fn advertise(&self) -> Lease {
-        let has = |family| self.config.pool(family).is_some();
+        let outer = |family| self.config.transport().outer(family);
+        let has = |family| {
+            self.config.pool(family).is_some()
+                || self.config.families().any(|inner| outer(inner) == Some(family))
+        };
         Lease {
             public_ip: self.underlay.v4.filter(|_| has(Family::V4)),
             public_ipv6: self.underlay.v6.filter(|_| has(Family::V6)),
@@ -228,6 +237,20 @@ impl Footing {
     }
 }
 
+/// What crosses by a family needs an address of ours in it; where either will do, one of them.
+fn needs_address(
+    outer: Option<Family>,
+    family: Family,
+    underlay: &UnderlayFact,
+) -> Result<(), Fault> {
+    let there = match outer {
+        Some(outer) => underlay.addr(outer),
+        None => Family::BOTH.into_iter().find_map(|family| underlay.addr(family)),
+    };
+    let family = outer.unwrap_or(family);
+    there.map(drop).ok_or(Fault::NoUnderlayAddress { link: underlay.link, family })
+}
+
 /// What is left of the underlay's MTU for a packet of `family`.
 fn room(link: IfName, outer: Mtu, overhead: u16, family: Family) -> Result<Mtu, Fault> {
     outer.less(overhead, family).map_err(|fault| Fault::UnderlayMtu {
@@ -242,6 +265,13 @@ fn room(link: IfName, outer: Mtu, overhead: u16, family: Family) -> Result<Mtu, 
 fn whole_address(link: IfName, addr: IpAddr) -> Item {
     let key = AddressKey { link, addr, len: Family::of(addr).bits() };
     Item::Address(key, AddressSpec { scope: AddressScope::Global })
+}
+
+/// The route to a peer's subnet, through a device that finds the peer by the packet's own address.
+fn into_device(link: IfName, subnet: Prefix, out: &mut Emit) {
+    let via = NextHopKey { via: subnet.addr(), link };
+    out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
+    out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
 }
 
 /// A tunnel is no place to learn a default route from.

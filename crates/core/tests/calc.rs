@@ -155,7 +155,7 @@ fn a_udp_pool_reaches_others_on_a_shared_link_only_and_the_last_tunnel_retires()
 #[test]
 fn where_all_is_sealed_a_peer_has_a_key_of_its_own_and_nothing_goes_bare() {
     let mut calc = ready(config(7));
-    let end = |n| Some(WireguardEnd { key: public_key(n), port: 4_000.try_into().unwrap() });
+    let end = |n| Some(WireguardEnd { key: public_key(n), port: Some(4_000.try_into().unwrap()) });
     let sealed = |n, key| Lease {
         backend: Backend::Wireguard { v4: end(key), v6: None },
         ..vxlan_lease(77, n)

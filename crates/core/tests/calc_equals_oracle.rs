@@ -9,7 +9,10 @@ use proptest::{collection::vec, prelude::*};
 use russet_core::{
     Calc, Change, Fact, FactId, Fault, Source,
     calc::{oracle, picture},
-    model::{Backend, Foreign, Lease, LeaseKey, NodeFact, UnderlayFact, Vtep, WireguardEnd},
+    model::{
+        Backend, Foreign, Lease, LeaseKey, NodeFact, Sealer, Settings, UnderlayFact, Vtep,
+        WireguardEnd,
+    },
 };
 use russet_desired::{Key, Patches, Tables};
 use russet_net::{Port, Prefix, Vni};
@@ -18,8 +21,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn calc_equals_the_oracle_after_every_batch(batches in vec(vec(change(), 1..5), 1..24)) {
-        let mut calc = Calc::new(settings());
+    fn calc_equals_the_oracle_after_every_batch(
+        batches in vec(vec(change(), 1..5), 1..24),
+        sealer in prop_oneof![Just(Sealer::Kernel), Just(Sealer::Engine)],
+    ) {
+        let mut calc = Calc::new(Settings { sealer, ..settings() });
         let mut followed = Tables::default();
         for batch in prelude().into_iter().chain(batches) {
             let patches = calc.apply(batch);
@@ -74,6 +80,9 @@ fn takes_back_only_what_was_told(told: &Tables, patches: &Patches) -> Result<(),
     for (key, wanted) in &patches.engine_peers {
         prop_assert!(wanted.is_some() || told.engine_peers.contains_key(key), "{key}");
     }
+    for (key, wanted) in &patches.wireguard_peers {
+        prop_assert!(wanted.is_some() || told.wireguard_peers.contains_key(key), "{key}");
+    }
     for (key, wanted) in &patches.links {
         prop_assert!(wanted.is_some() || told.links.contains_key(key), "{key}");
     }
@@ -94,7 +103,8 @@ fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCase
     let hops = tables.next_hops.keys().map(|key| Key::NextHop(*key));
     let engine_peers = tables.engine_peers.keys().map(|key| Key::EnginePeer(*key));
     let neighbours = tables.neighbours.keys().map(|key| Key::Neighbour(*key));
-    for key in fdb.chain(hops).chain(neighbours).chain(engine_peers) {
+    let sealed = tables.wireguard_peers.keys().map(|key| Key::WireguardPeer(*key));
+    for key in fdb.chain(hops).chain(neighbours).chain(engine_peers).chain(sealed) {
         let cause = calc.cause_of(&key);
         prop_assert!(matches!(cause, Some(FactId::Lease(_) | FactId::Learned(_))), "{key}");
     }
@@ -111,7 +121,7 @@ fn change() -> impl Strategy<Value = Change> {
         10 => lease_change(),
         4 => (dst(), router())
             .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router))),
-        1 => (0..8_usize, 1..9_u64).prop_map(|(i, rev)| {
+        1 => (0..12_usize, 1..9_u64).prop_map(|(i, rev)| {
             Change::Upsert { id: FactId::Config, fact: Fact::Config(config(i)), rev }
         }),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact))),
@@ -172,7 +182,7 @@ fn backend() -> impl Strategy<Value = Backend> {
 }
 
 fn wireguard_end() -> impl Strategy<Value = Option<WireguardEnd>> {
-    let end = |n| WireguardEnd { key: public_key(n), port: Port::FLANNEL_WIREGUARD };
+    let end = |n| WireguardEnd { key: public_key(n), port: Some(Port::FLANNEL_WIREGUARD) };
     prop_oneof![8 => (0..5_u8).prop_map(move |n| Some(end(n))), 1 => Just(None)]
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Address, Chain, Element, Engine, EnginePeer, Fdb, ForeignAccept, Kind, Link, Neighbour,
-    NextHop, Port, Route, Set, Sysctl,
+    NextHop, Port, Route, Set, Sysctl, WireguardDevice, WireguardPeer,
 };
 
 /// All objects of one kind.
@@ -181,6 +181,8 @@ kinds! {
     Link links,
     Engine engines,
     EnginePeer engine_peers,
+    WireguardDevice wireguard_devices,
+    WireguardPeer wireguard_peers,
     Port ports,
     Address addresses,
     Neighbour neighbours,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use russet_core::model::Settings;
+use russet_core::model::{Sealer, Settings};
 use russet_desired::Flag;
 use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
@@ -23,6 +23,7 @@ pub struct RawConfig {
     public_ip: Option<String>,
     public_ipv6: Option<String>,
     lease_renew_margin_minutes: Option<u64>,
+    wireguard: Option<String>,
     store: RawStore,
     pods: RawPods,
     paths: RawPaths,
@@ -113,14 +114,23 @@ impl RawConfig {
         let uplink = self.uplink(&mut faults);
         let renew_margin = self.renew_margin(&mut faults);
         let prefix = self.store.prefix(&mut faults);
+        let sealing = self.sealing(&mut faults);
         let http = self.http.address(&mut faults);
         let endpoints = self.store.endpoints();
         let store = self.store.client(&mut faults);
         let paths = self.paths.check(&mut faults);
         match (settings, store, faults.0.is_empty()) {
-            (Some(settings), Some(store), true) => {
-                Ok(Config { settings, store, endpoints, prefix, uplink, renew_margin, paths, http })
-            }
+            (Some(settings), Some(store), true) => Ok(Config {
+                settings,
+                sealing,
+                store,
+                endpoints,
+                prefix,
+                uplink,
+                renew_margin,
+                paths,
+                http,
+            }),
             _ => Err(ConfigFaults(faults.0)),
         }
     }
@@ -160,6 +170,7 @@ impl RawConfig {
             ),
             hairpin: on(self.pods.hairpin, true),
             key: None,
+            sealer: Sealer::default(),
         })
     }
 
@@ -168,6 +179,19 @@ impl RawConfig {
             interface: faults.parse("interface", self.interface.as_deref()),
             public_ip: faults.parse("public-ip", self.public_ip.as_deref()),
             public_ipv6: faults.parse("public-ipv6", self.public_ipv6.as_deref()),
+        }
+    }
+
+    fn sealing(&self, faults: &mut Faults) -> Option<Sealer> {
+        match self.wireguard.as_deref().unwrap_or("auto") {
+            "auto" => None,
+            "kernel" => Some(Sealer::Kernel),
+            "engine" => Some(Sealer::Engine),
+            word => {
+                let fault = format!("{word:?} is none of \"auto\", \"kernel\" and \"engine\"");
+                faults.add("wireguard", &fault);
+                None
+            }
         }
     }
 

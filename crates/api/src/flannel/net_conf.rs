@@ -10,7 +10,7 @@ use russet_core::{
     choices::{Choices, Transport, When},
     model::{
         Flag, Foreign, NetworkConfig, Pool, Preset, TransportConfig, UdpConfig, VxlanConfig,
-        WireguardConfig,
+        WireguardConfig, WireguardMode,
     },
 };
 use russet_net::{Family, Mtu, OutOfRange, Port, Prefix, PresharedKey, Vni};
@@ -119,15 +119,8 @@ pub(super) fn foreign(name: &str) -> Foreign {
 /// A name from outside is shown up to here.
 const MOST_NAME: usize = 40;
 
-/// One engine serves both families, each over its own: flannel's `separate`. Its other modes send the packets of one
-/// family over the other.
 fn wireguard(backend: &mut Reader) -> WireguardConfig {
     let usual = WireguardConfig::default();
-    let mode = backend.text("Mode").unwrap_or_default();
-    if !matches!(mode.to_lowercase().as_str(), "" | "separate") {
-        let reason = format!("{mode:?} is not spoken; \"separate\" is");
-        backend.faults.push(ConfigFault::Value { key: "Backend.Mode", reason });
-    }
     let psk = backend.text("PSK").filter(|text| !text.is_empty());
     let psk = psk.and_then(|text| backend.secret("Backend.PSK", &text));
     let keepalive = backend.number("PersistentKeepaliveInterval").unwrap_or(0);
@@ -138,12 +131,30 @@ fn wireguard(backend: &mut Reader) -> WireguardConfig {
         0
     });
     let mut port = |key| backend.above_zero(key, u16::MAX.into(), Port::try_from);
+    let (port, port_v6) = (port("ListenPort"), port("ListenPortV6"));
     WireguardConfig {
-        port: port("ListenPort").unwrap_or(usual.port),
-        port_v6: port("ListenPortV6").unwrap_or(usual.port_v6),
+        mode: wireguard_mode(backend),
+        port: port.unwrap_or(usual.port),
+        port_v6: port_v6.unwrap_or(usual.port_v6),
         psk,
         keepalive,
         mtu: backend.above_zero("MTU", Mtu::MAX.get(), Mtu::try_from),
+    }
+}
+
+fn wireguard_mode(backend: &mut Reader) -> WireguardMode {
+    let mode = backend.text("Mode").unwrap_or_default();
+    match mode.to_lowercase().as_str() {
+        "" | "separate" => WireguardMode::Separate,
+        "auto" => WireguardMode::Auto,
+        "ipv4" => WireguardMode::Over(Family::V4),
+        "ipv6" => WireguardMode::Over(Family::V6),
+        _ => {
+            let mode: String = mode.chars().take(MOST_NAME).collect();
+            let reason = format!("{mode:?} is none of separate, auto, ipv4 and ipv6");
+            backend.faults.push(ConfigFault::Value { key: "Backend.Mode", reason });
+            WireguardMode::Separate
+        }
     }
 }
 
@@ -360,7 +371,7 @@ mod tests {
     fn a_backend_that_is_not_spoken_is_refused_by_name() {
         for (backend, part) in [
             (r#""Backend":{"Type":"ipip"}"#, "backend ipip is not spoken"),
-            (r#""Backend":{"Type":"WireGuard","Mode":"auto"}"#, "\"auto\" is not spoken"),
+            (r#""Backend":{"Type":"WireGuard","Mode":"both"}"#, "\"both\" is none of separate"),
             (r#""Backend":{"Type":"wireguard","PSK":"hunter2"}"#, "44 characters"),
             (r#""Backend":{"Type":"wireguard","PersistentKeepaliveInterval":70000}"#, "70000"),
             (r#""Backend":{"Type":"aws-vpc"}"#, "backend of a cloud"),
@@ -387,6 +398,7 @@ mod tests {
         };
         assert_eq!((wireguard.port.get(), wireguard.port_v6), (4_000, Port::FLANNEL_WIREGUARD_V6));
         assert_eq!((wireguard.keepalive, wireguard.psk.is_some()), (25, true));
+        assert_eq!(wireguard.mode, WireguardMode::Separate);
         assert!(!format!("{config:?}").contains(psk));
         let told =
             read(r#"{"Network":"10.50.0.0/16","Backend":{"Type":"wireguard","PSK":"hunter2"}}"#);

@@ -125,6 +125,7 @@ impl Peers {
             Key::Route(route) => vec![Claim::Subnet(route.dst)],
             Key::Neighbour(neighbour) => based_at(neighbour.ip).collect(),
             Key::EnginePeer(peer) => vec![Claim::Subnet(peer.prefix)],
+            Key::WireguardPeer(peer) => vec![Claim::Subnet(peer.prefix)],
             Key::Fdb(fdb) => Family::BOTH.map(|family| Claim::Vtep(family, fdb.mac)).into(),
             Key::NextHop(hop) => based_at(hop.via).chain([Claim::Address(hop.via)]).collect(),
             _ => return None,

@@ -59,9 +59,14 @@ fn reach(
         return Ok(None);
     };
     lies_right(me, subnet, pool.network())?;
-    let ip = lease.public(family).ok_or(Fault::NoAddress { family })?;
+    let carrier = me.footing.carrier(lease, family);
+    let ip = match &carrier {
+        Ok(carrier) => carrier.address(lease, family),
+        Err(_) => lease.public(family),
+    };
+    let ip = ip.ok_or(Fault::NoAddress { family })?;
     is_a_node_s(me, ip)?;
-    let form = me.footing.carrier(lease, family)?.heed(lease, family)?;
+    let form = carrier?.heed(lease, family)?;
     Ok(Some(Reach { dst: Dst::Prefix(subnet), at: At::Node { ip, form } }))
 }
 

@@ -133,7 +133,8 @@ pub struct Vtep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireguardEnd {
     pub key: PublicKey,
-    pub port: Port,
+    /// `None` is our own: flannel did not say one before 0.26.
+    pub port: Option<Port>,
 }
 
 /// Backends of flannel that this version does not speak.

@@ -47,6 +47,7 @@ pub enum ObservedKind {
     Veth,
     /// A TUN device that outlives its queues and has many, with virtio headers: none other is of use to us.
     Tun,
+    Wireguard,
     /// Hardware has no kind at all: an empty text.
     Other(Box<str>),
 }
@@ -59,6 +60,7 @@ impl ObservedKind {
             Self::Vxlan(_) => "vxlan",
             Self::Veth => "veth",
             Self::Tun => "tun",
+            Self::Wireguard => "wireguard",
             Self::Other(kind) if kind.is_empty() => "device",
             Self::Other(kind) => kind,
         }
@@ -128,6 +130,7 @@ impl ObservedLink {
         self.kind = match kind {
             "bridge" => ObservedKind::Bridge,
             "veth" => ObservedKind::Veth,
+            "wireguard" => ObservedKind::Wireguard,
             "tun" if is_our_kind_of_tun(info) => ObservedKind::Tun,
             "vxlan" => {
                 ObservedKind::Vxlan(vxlan_of(info.attrs().find(rt::IFLA_INFO_DATA).as_ref()))
