@@ -1,4 +1,5 @@
-//! `/healthz`, `/readyz` and `/metrics` over HTTP/1.1, on loopback unless told otherwise.
+//! `/healthz`, `/readyz` and `/metrics` over HTTP/1.1, on loopback unless told otherwise. The BGP speaker that is alone
+//! has pages of its own behind the same server.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,16 +29,22 @@ pub async fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(addr).await
 }
 
+/// What has the pages.
+pub trait Pages: Clone + Send + Sync + 'static {
+    /// The page of a path.
+    fn page(&self, path: &str) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
 /// Answers until it is dropped. A connection beyond [`CONNECTIONS`] waits.
-pub async fn serve(listener: TcpListener, owner: OwnerHandle) {
+pub async fn serve(listener: TcpListener, pages: impl Pages) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let owner = owner.clone();
+                let pages = pages.clone();
                 tokio::spawn(async move {
-                    let _ = timeout(CONNECTION_TIME, converse(stream, owner)).await;
+                    let _ = timeout(CONNECTION_TIME, converse(stream, pages)).await;
                     drop(place);
                 });
             }
@@ -49,10 +56,10 @@ pub async fn serve(listener: TcpListener, owner: OwnerHandle) {
     }
 }
 
-async fn converse(stream: TcpStream, owner: OwnerHandle) -> Result<(), hyper::Error> {
+async fn converse(stream: TcpStream, pages: impl Pages) -> Result<(), hyper::Error> {
     let service = service_fn(|request| {
-        let owner = owner.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &owner).await) }
+        let pages = pages.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &pages).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -62,23 +69,29 @@ async fn converse(stream: TcpStream, owner: OwnerHandle) -> Result<(), hyper::Er
         .await
 }
 
-async fn answer(request: &Request<Incoming>, owner: &OwnerHandle) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, pages: &impl Pages) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return page(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".into());
     }
-    let path = request.uri().path();
-    if path == "/healthz" {
-        return page(StatusCode::OK, "ok\n".into());
-    }
-    if !matches!(path, "/readyz" | "/metrics") {
-        return page(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n".into());
-    }
-    match owner.ask(Ask::Status).await {
-        Answer::Status(status) if path == "/metrics" => {
-            page(StatusCode::OK, metrics::text(&status))
+    pages.page(request.uri().path()).await
+}
+
+impl Pages for OwnerHandle {
+    async fn page(&self, path: &str) -> Response<Full<Bytes>> {
+        if path == "/healthz" {
+            return page(StatusCode::OK, "ok\n".into());
         }
-        Answer::Status(status) => ready(&status.not_ready),
-        _ => page(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n".into()),
+        if !matches!(path, "/readyz" | "/metrics") {
+            let there = "there are /healthz, /readyz and /metrics\n";
+            return page(StatusCode::NOT_FOUND, there.into());
+        }
+        match self.ask(Ask::Status).await {
+            Answer::Status(status) if path == "/metrics" => {
+                page(StatusCode::OK, metrics::text(&status))
+            }
+            Answer::Status(status) => ready(&status.not_ready),
+            _ => page(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n".into()),
+        }
     }
 }
 
@@ -89,7 +102,8 @@ fn ready(reasons: &[String]) -> Response<Full<Bytes>> {
     page(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reasons.join("; ")))
 }
 
-fn page(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+/// A page of text.
+pub fn page(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
