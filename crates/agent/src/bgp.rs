@@ -15,15 +15,20 @@
 //! nothing any more.
 //!
 //! `bgp/manager` has the peers, `bgp/peer` a session, `bgp/conn` reader and writer, `bgp/routes` the RIB's thread,
-//! `bgp/socket` how sockets are made, `bgp/config` what is told, `bgp/admin` what is answered, `bgp/dump` the
-//! MRT file.
+//! `bgp/bfd` and `bgp/discovery` a task each that peers are watched and found by, `bgp/socket` how sockets are made,
+//! `bgp/config` what is told and `bgp/reload` what becomes of it later, `bgp/admin`, `bgp/show` and `bgp/metrics` what
+//! is answered, `bgp/dump` the MRT file.
 
 mod admin;
+mod bfd;
 pub mod config;
 mod conn;
+mod discovery;
 mod dump;
 mod manager;
+mod metrics;
 mod peer;
+mod reload;
 mod routes;
 mod show;
 mod socket;
@@ -38,6 +43,8 @@ use crate::config::ConfigFaults;
 pub enum BgpError {
     #[error("listen on {0}")]
     Listen(SocketAddr, #[source] io::Error),
+    #[error("serve metrics on {0}")]
+    Http(SocketAddr, #[source] io::Error),
     #[error("sign connections with {0}")]
     Signature(std::net::IpAddr, #[source] io::Error),
     #[error("listen on {}", .0.display())]
@@ -60,7 +67,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BgpError> {
     tracing::info!(op = "start", asn = %config.local.asn, version = env!("CARGO_PKG_VERSION"), "russet bgp");
-    let manager = Manager::start(config, Box::new(read))?;
+    let manager = Manager::start(config, Box::new(read)).await?;
     manager.run(shutdown).await;
     Ok(())
 }

@@ -124,7 +124,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
     tasks.spawn(admin::serve(admin_socket, handle.clone()));
     if let Some(listener) = web {
-        tasks.spawn(http::serve(listener, handle, paths.engines()));
+        tasks.spawn(http::serve(listener, http::AgentPages { owner: handle, engines: paths.engines() }));
     }
     Ok(Running { tasks, owner, cni, observer })
 }

@@ -1,7 +1,9 @@
 //! The system calls that no safe crate wraps. The only unsafe code of the workspace is here and in the folder
-//! beside it: `sys/tun` has the calls of a TUN device, `sys/datagram` those of UDP with segmentation offload.
+//! beside it: `sys/tun` has the calls of a TUN device, `sys/datagram` those of UDP with segmentation offload, `sys/arrival`
+//! what a datagram arrived with.
 #![allow(unsafe_code)]
 
+pub mod arrival;
 pub mod datagram;
 pub mod tun;
 

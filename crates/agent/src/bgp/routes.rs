@@ -8,7 +8,6 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -17,7 +16,7 @@ use std::{
 use russet_bgp::{
     fsm::{DownReason, Then},
     rib::RibConfig,
-    speaker::{PeerUp, Speaker, SpeakerOutput},
+    speaker::{PeerAddr, PeerSettings, PeerUp, Speaker, SpeakerOutput},
     wire::{Nlri, Notification},
 };
 use tokio::{
@@ -36,30 +35,36 @@ pub struct Routes {
 
 pub enum RibInput {
     Up {
-        peer: IpAddr,
+        peer: PeerAddr,
         epoch: u64,
         up: Box<PeerUp>,
         writer: mpsc::Sender<Arc<[u8]>>,
         mailbox: mpsc::Sender<PeerInput>,
     },
     Down {
-        peer: IpAddr,
+        peer: PeerAddr,
         epoch: u64,
         reason: DownReason,
     },
     /// Whole messages of a peer.
     Octets {
-        peer: IpAddr,
+        peer: PeerAddr,
         epoch: u64,
         octets: Vec<u8>,
         room: OwnedSemaphorePermit,
     },
+    /// Other policies for a session that stands.
+    Settings {
+        peer: PeerAddr,
+        epoch: u64,
+        settings: Box<PeerSettings>,
+    },
     /// A writer has got rid of what it had.
     Room {
-        peer: IpAddr,
+        peer: PeerAddr,
         epoch: u64,
     },
-    Forget(IpAddr),
+    Forget(PeerAddr),
     /// Routes of our own: all of them.
     Own(Vec<OwnRoute>),
     /// A question, or a rare command.
@@ -116,7 +121,7 @@ impl Routes {
 struct Worker {
     speaker: Speaker,
     inbox: mpsc::UnboundedReceiver<RibInput>,
-    lines: BTreeMap<IpAddr, Line>,
+    lines: BTreeMap<PeerAddr, Line>,
     own: Vec<OwnRoute>,
     /// What a peer's task had no room for.
     unsaid: Vec<(mpsc::Sender<PeerInput>, PeerInput)>,
@@ -179,6 +184,11 @@ impl Worker {
                 }
                 drop(room);
             }
+            RibInput::Settings { peer, epoch, settings } => {
+                if self.is_current(peer, epoch) {
+                    self.speaker.set_settings(peer, *settings);
+                }
+            }
             RibInput::Room { peer, epoch } => {
                 if self.is_current(peer, epoch) {
                     self.fill(peer);
@@ -193,7 +203,7 @@ impl Worker {
         }
     }
 
-    fn is_current(&self, peer: IpAddr, epoch: u64) -> bool {
+    fn is_current(&self, peer: PeerAddr, epoch: u64) -> bool {
         self.lines.get(&peer).is_some_and(|line| line.epoch == epoch)
     }
 
@@ -216,7 +226,7 @@ impl Worker {
     }
 
     /// Hands a writer as much as it has room for.
-    fn fill(&mut self, peer: IpAddr) {
+    fn fill(&mut self, peer: PeerAddr) {
         let Some(line) = self.lines.get(&peer) else { return };
         while line.writer.capacity() > 0 {
             let Some(octets) = self.speaker.next(peer) else { return };
@@ -253,7 +263,7 @@ impl Worker {
         }
     }
 
-    fn close(&mut self, peer: IpAddr, notification: Notification, then: Then) {
+    fn close(&mut self, peer: PeerAddr, notification: Notification, then: Then) {
         if let Some(line) = self.lines.get(&peer) {
             let mailbox = line.mailbox.clone();
             self.say(mailbox, PeerInput::Close { notification, then });

@@ -43,6 +43,25 @@ impl Space {
         assert!(out.status.success(), "ip {words}: {}", String::from_utf8_lossy(&out.stderr));
     }
 
+    /// Runs a program, and returns what it said.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> String {
+        let out = self.command(words[0]).args(&words[1..]).output().unwrap();
+        assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Lets nothing in any more, so that who sends is not told.
+    pub fn go_deaf(&self) {
+        self.run(&["nft", "add table inet deaf"]);
+        let hook = "{ type filter hook input priority 0; policy drop; }";
+        self.run(&["nft", &format!("add chain inet deaf inwards {hook}")]);
+    }
+
+    pub fn hear_again(&self) {
+        self.run(&["nft", "delete table inet deaf"]);
+    }
+
     /// Starts a program that is ended with its value; what it says goes into a file of that folder.
     pub fn start(&self, folder: &Path, name: &str, words: &[&str]) -> Program {
         let log = fs::File::create(folder.join(format!("{name}.log"))).unwrap();
@@ -61,6 +80,14 @@ impl Space {
             space.ip(&format!("addr add fd00:{n}::{host}/64 dev {name} nodad"));
             space.ip(&format!("link set dev {name} up"));
         }
+    }
+
+    /// As [`Self::link`], without addresses: both ends have what the kernel gives them.
+    pub fn bare_link(&self, other: &Self, n: u8) {
+        let pid = other.0.id();
+        self.ip(&format!("link add to{n} type veth peer name up netns {pid}"));
+        self.ip(&format!("link set dev to{n} up"));
+        other.ip("link set dev up up");
     }
 }
 
