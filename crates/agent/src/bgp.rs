@@ -25,6 +25,7 @@ pub mod config;
 mod conn;
 mod discovery;
 mod dump;
+mod join;
 mod manager;
 mod metrics;
 mod peer;
@@ -35,6 +36,7 @@ mod socket;
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+pub use self::join::{Learned, Node};
 use self::{config::BgpConfig, manager::Manager};
 use crate::config::ConfigFaults;
 
@@ -63,11 +65,28 @@ pub enum BgpError {
 /// When it cannot start.
 pub async fn run(
     config: BgpConfig,
-    read: impl Fn() -> Result<BgpConfig, ConfigFaults> + Send + 'static,
+    read: impl Fn() -> Result<BgpConfig, ConfigFaults> + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BgpError> {
     tracing::info!(op = "start", asn = %config.local.asn, version = env!("CARGO_PKG_VERSION"), "russet bgp");
-    let manager = Manager::start(config, Box::new(read)).await?;
+    let manager = Manager::start(config, Box::new(read), None).await?;
     manager.run(shutdown).await;
     Ok(())
+}
+
+/// Starts a speaker that is part of a node, from a file that SIGHUP has read again. It runs until it is dropped: what
+/// it has taught stays with the node, and peers that restart gracefully keep what it told them.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub async fn join(
+    config: BgpConfig,
+    file: PathBuf,
+    node: Node,
+) -> Result<impl Future<Output = ()>, BgpError> {
+    tracing::info!(op = "start", asn = %config.local.asn, "BGP speaker of this node");
+    let read = move || BgpConfig::load(&file);
+    let manager = Manager::start(config, Box::new(read), Some(node)).await?;
+    Ok(manager.run(std::future::pending()))
 }

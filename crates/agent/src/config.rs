@@ -33,6 +33,8 @@ pub struct Config {
     pub paths: Paths,
     /// Where `/healthz`, `/readyz` and `/metrics` answer; `None` is off.
     pub http: Option<SocketAddr>,
+    /// The file of the node's BGP speaker; `None` is no speaker.
+    pub bgp: Option<PathBuf>,
 }
 
 /// Which link and addresses the node speaks to its peers by. What is `None` is found out.

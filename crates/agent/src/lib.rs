@@ -42,6 +42,10 @@ pub enum StartError {
     Observe(#[source] russet_kernel::KernelError),
     #[error("start the thread {0}")]
     Thread(&'static str, #[source] io::Error),
+    #[error("BGP speaker")]
+    BgpConfig(#[source] config::ConfigFaults),
+    #[error("start the BGP speaker")]
+    Bgp(#[source] bgp::BgpError),
     #[error("serve the CNI plugin")]
     Cni(#[source] cni::ServeError),
     #[error(

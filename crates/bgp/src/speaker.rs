@@ -391,6 +391,16 @@ impl Speaker {
         }
     }
 
+    /// Whether a peer has told all that it has. One that is named by its link is whoever is there.
+    pub fn has_told_all(&self, addr: PeerAddr) -> bool {
+        let anybody = PeerAddr { link: addr.link, ..PeerAddr::ANYBODY };
+        if addr.link.is_some() && addr == anybody {
+            let mut there = self.peers.iter().filter(|(other, _)| other.link == addr.link);
+            return there.any(|(_, peer)| peer.has_told_all());
+        }
+        self.peers.get(&addr).is_some_and(Peer::has_told_all)
+    }
+
     /// The peers with a session.
     pub fn peers_up(&self) -> impl Iterator<Item = PeerAddr> {
         self.peers.iter().filter(|(_, peer)| peer.is_up()).map(|(addr, _)| *addr)

@@ -41,6 +41,9 @@ pub struct AgentArgs {
     /// Where /healthz, /readyz and /metrics answer, or "off"
     #[arg(long, value_name = "ADDRESS:PORT", env = "RUSSET_HTTP")]
     http: Option<String>,
+    /// The file of the node's BGP speaker (docs/bgp.md); no speaker unless told
+    #[arg(long, value_name = "FILE", env = "RUSSET_BGP")]
+    bgp_config: Option<PathBuf>,
     /// Checks the configuration and does nothing else
     #[arg(long)]
     check: bool,
@@ -61,6 +64,9 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
     let file = args.config.clone().or_else(|| usual.exists().then_some(usual));
     let (check, log_format) = (args.check, args.log_format);
     let mut config = Config::load(file.as_deref(), args.overrides())?;
+    if let (true, Some(file)) = (check, &config.bgp) {
+        russet_agent::bgp::config::BgpConfig::load(file)?;
+    }
     if check {
         println!("the configuration is good");
         return Ok(ExitCode::SUCCESS);
@@ -98,6 +104,7 @@ impl AgentArgs {
             endpoints: self.endpoints,
             prefix: self.prefix,
             http_listen: self.http,
+            bgp_config: self.bgp_config,
         }
     }
 }

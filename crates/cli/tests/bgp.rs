@@ -2,6 +2,8 @@
 //!
 //! Ours stands in the middle; peer number N is at 10.0.N.2 and `fd00:N::2`, and reaches us at the same with 1.
 
+#[path = "bgp/agent.rs"]
+mod agent;
 #[path = "bgp/bfd.rs"]
 mod bfd;
 #[path = "bgp/evpn.rs"]

@@ -9,6 +9,7 @@ mod raw;
 mod session;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -161,6 +162,13 @@ impl BgpConfig {
     /// The peer that is on a link, whatever its address.
     pub fn link(&self, link: IfName) -> Option<&PeerConfig> {
         self.links.iter().find(|(other, _)| *other == link).map(|(_, peer)| peer)
+    }
+
+    /// Who is to tell all that it has before a start is over: every peer but those that nobody names one by one.
+    pub fn awaited(&self) -> BTreeSet<PeerAddr> {
+        let on = |link| PeerAddr { link: Some(link), ..PeerAddr::ANYBODY };
+        let links = self.links.iter().map(|(link, _)| on(*link));
+        self.peers.iter().map(|(addr, _)| *addr).chain(links).collect()
     }
 
     /// Whose connections are to be signed, and with what.

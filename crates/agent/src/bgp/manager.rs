@@ -18,11 +18,11 @@ use russet_bgp::{
     update::Bounds,
     wire::{Notification, Reason},
 };
-use russet_net::{IfName, Prefix};
+use russet_net::{IfName, Prefix, Reach};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
 };
 
 use super::{
@@ -33,6 +33,7 @@ use super::{
     conn::Alive,
     discovery::{Attended, Heard},
     dump,
+    join::{self, Follower, Node},
     metrics::Site,
     peer::{Commons, PeerHandle, Stay},
     routes::{RibInput, Routes},
@@ -40,11 +41,13 @@ use super::{
 };
 use crate::{config::ConfigFaults, http, one_line};
 
-pub type ReadConfig = Box<dyn Fn() -> Result<BgpConfig, ConfigFaults> + Send>;
+pub type ReadConfig = Box<dyn Fn() -> Result<BgpConfig, ConfigFaults> + Send + Sync>;
 
 pub struct Manager {
     pub(super) config: BgpConfig,
     pub(super) read: ReadConfig,
+    /// What the node that we are part of has.
+    here: Option<watch::Receiver<Vec<Reach>>>,
     listeners: Vec<Arc<TcpListener>>,
     web: Option<TcpListener>,
     admin: UnixListener,
@@ -72,7 +75,11 @@ pub(super) struct Peer {
 
 impl Manager {
     /// Opens every socket, then starts every peer.
-    pub async fn start(config: BgpConfig, read: ReadConfig) -> Result<Self, BgpError> {
+    pub async fn start(
+        config: BgpConfig,
+        read: ReadConfig,
+        node: Option<Node>,
+    ) -> Result<Self, BgpError> {
         let listeners =
             socket::listen_on(&config.listen).map_err(|(addr, err)| BgpError::Listen(addr, err))?;
         let listeners = listeners.into_iter().map(Arc::new).collect();
@@ -83,13 +90,19 @@ impl Manager {
         let path = config.admin_socket.clone();
         let admin = bind_admin(&path).map_err(|err| BgpError::Admin(path, err))?;
         let hangup = signal(SignalKind::hangup()).map_err(BgpError::Signal)?;
-        let routes = Routes::start(rib_config(&config)).map_err(BgpError::Thread)?;
+        let (here, learned) = node.map(|node| (node.here, node.learned)).unzip();
+        let follower =
+            learned.map(|learned| Follower::new(learned, config.awaited(), Instant::now()));
+        let watch = if follower.is_some() { Watch::On } else { Watch::Off };
+        let routes = Routes::start(rib_config(&config, watch), follower);
+        let routes = routes.map_err(BgpError::Thread)?;
         let restart_s = config.peers.iter().filter_map(|(_, peer)| peer.session.restart.as_ref());
         let restart_s = restart_s.map(|restart| restart.time_s).max();
         let (alive, all_sent) = mpsc::channel(1);
         let mut manager = Self {
             config,
             read,
+            here,
             listeners,
             web,
             admin,
@@ -120,18 +133,24 @@ impl Manager {
             }
         }
         if let Some(until) = self.restarting_until {
-            let on = |link: IfName| PeerAddr { link: Some(link), ..PeerAddr::ANYBODY };
-            let addrs = self.config.peers.iter().map(|(addr, _)| *addr);
-            let awaited = addrs.chain(self.config.links.iter().map(|(link, _)| on(*link)));
-            let awaited = awaited.collect();
+            let awaited = self.config.awaited();
             self.routes.tell(RibInput::Do(Box::new(move |speaker| speaker.defer(awaited, until))));
         }
-        self.routes.tell(RibInput::Own(self.config.routes.clone()));
+        self.announce();
         for (addr, config) in self.config.peers.clone() {
             self.start_peer(addr, config, Stay::Configured);
         }
         self.attend_links();
         Ok(())
+    }
+
+    /// Announces what is configured, and what is here.
+    pub(super) fn announce(&mut self) {
+        let mut own = self.config.routes.clone();
+        if let Some(here) = &mut self.here {
+            own.extend(join::own_routes(&here.borrow_and_update()));
+        }
+        self.routes.tell(RibInput::Own(own));
     }
 
     /// Runs until `shutdown` is ready, then tells the peers.
@@ -149,6 +168,7 @@ impl Manager {
                 () = &mut shutdown => break,
                 Some((stream, from)) = connections.recv() => self.accepted(stream, from),
                 Some(heard) = self.heard.1.recv() => self.heard(heard).await,
+                () = changed(&mut self.here) => self.announce(),
                 Ok((stream, _)) = self.admin.accept() => {
                     // One too many is closed, and may come again.
                     if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
@@ -319,6 +339,19 @@ impl Manager {
     }
 }
 
+/// Waits until something else is here; for ever where no node is told of.
+async fn changed(here: &mut Option<watch::Receiver<Vec<Reach>>>) {
+    match here {
+        Some(there) => {
+            if there.changed().await.is_err() {
+                // The node is stopping, and says nothing any more.
+                *here = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// Takes connections as fast as they come; what they are is the manager's to see.
 async fn accept(listener: Arc<TcpListener>, found: mpsc::Sender<(TcpStream, SocketAddr)>) {
     loop {
@@ -341,13 +374,13 @@ fn bind_admin(path: &std::path::Path) -> io::Result<UnixListener> {
     crate::admin::bind(path)
 }
 
-fn rib_config(config: &BgpConfig) -> RibConfig {
+fn rib_config(config: &BgpConfig, watch: Watch) -> RibConfig {
     use std::hash::{BuildHasher, RandomState};
     RibConfig {
         me: Me { asn: config.local.asn, id: config.local.id, cluster: config.cluster },
         med: MedRule::SameNeighbor,
         multipath: None,
-        watch: Watch::Off,
+        watch,
         seed: RandomState::new().hash_one(config.local.id.get()),
         bounds: Bounds::default(),
     }

@@ -66,8 +66,8 @@ impl Manager {
                 self.start_peer(*addr, peer.clone(), Stay::Configured);
             }
         }
-        self.routes.tell(RibInput::Own(config.routes.clone()));
         self.config = config;
+        self.announce();
         self.attend_links();
     }
 

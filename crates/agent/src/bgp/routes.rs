@@ -24,7 +24,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{config::OwnRoute, peer::PeerInput};
+use super::{config::OwnRoute, join::Follower, peer::PeerInput};
 
 /// Where the routes are told and asked things.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ pub struct Gone;
 
 impl Routes {
     /// Starts the thread. It ends when the last handle is dropped.
-    pub fn start(config: RibConfig) -> io::Result<Self> {
+    pub fn start(config: RibConfig, follower: Option<Follower>) -> io::Result<Self> {
         let (inputs, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut worker = Worker {
@@ -86,6 +86,7 @@ impl Routes {
             lines: BTreeMap::new(),
             own: Vec::new(),
             unsaid: Vec::new(),
+            follower,
         };
         thread::Builder::new()
             .name("bgp-routes".to_owned())
@@ -125,6 +126,8 @@ struct Worker {
     own: Vec<OwnRoute>,
     /// What a peer's task had no room for.
     unsaid: Vec<(mpsc::Sender<PeerInput>, PeerInput)>,
+    /// The node that the speaker is part of, if it is.
+    follower: Option<Follower>,
 }
 
 /// The way to a peer whose session stands.
@@ -146,6 +149,9 @@ impl Worker {
             }
             self.speaker.timeout(Instant::now());
             self.speaker.flush();
+            if let Some(follower) = &mut self.follower {
+                follower.follow(&mut self.speaker, Instant::now());
+            }
             self.obey();
             // Who has been told all costs next to nothing here.
             self.fill_all();
@@ -158,7 +164,8 @@ impl Worker {
     #[allow(clippy::option_option)]
     async fn wait(&mut self) -> Option<Option<RibInput>> {
         let again = (!self.unsaid.is_empty()).then(|| Instant::now() + SAY_AGAIN);
-        let due = self.speaker.poll_timeout().into_iter().chain(again).min();
+        let follow = self.follower.as_ref().and_then(|follower| follower.due(Instant::now()));
+        let due = self.speaker.poll_timeout().into_iter().chain(again).chain(follow).min();
         let Some(due) = due else { return self.inbox.recv().await.map(Some) };
         match timeout_at(due.into(), self.inbox.recv()).await {
             Ok(input) => input.map(Some),

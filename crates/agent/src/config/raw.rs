@@ -28,6 +28,7 @@ pub struct RawConfig {
     pods: RawPods,
     paths: RawPaths,
     http: RawHttp,
+    bgp: RawBgp,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -70,6 +71,13 @@ struct RawHttp {
     listen: Option<String>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RawBgp {
+    /// The speaker's own file.
+    config: Option<PathBuf>,
+}
+
 /// What flags and environment say; each wins over the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -81,6 +89,7 @@ pub struct Overrides {
     pub endpoints: Vec<String>,
     pub prefix: Option<String>,
     pub http_listen: Option<String>,
+    pub bgp_config: Option<PathBuf>,
 }
 
 impl RawConfig {
@@ -98,6 +107,9 @@ impl RawConfig {
         win(&mut self.public_ipv6, over.public_ipv6);
         win(&mut self.store.prefix, over.prefix);
         win(&mut self.http.listen, over.http_listen);
+        if over.bgp_config.is_some() {
+            self.bgp.config = over.bgp_config;
+        }
         if !over.endpoints.is_empty() {
             self.store.endpoints = Some(over.endpoints);
         }
@@ -130,6 +142,7 @@ impl RawConfig {
                 renew_margin,
                 paths,
                 http,
+                bgp: self.bgp.config,
             }),
             _ => Err(ConfigFaults(faults.0)),
         }
