@@ -5,7 +5,7 @@
 use crate::{
     IPV4, Lab, STATIC_V4, V4,
     net::eventually,
-    speakers::{Bird, Frr, Russet},
+    speakers::{Frr, Russet},
 };
 
 #[test]
@@ -20,14 +20,14 @@ fn frr_and_we_find_each_other_dead_in_either_direction() {
 
     // We hear nothing any more: the peer is silent, and is told so.
     lab.center.go_deaf();
-    failed(&russet, "sent", 1);
+    failed(&russet, &[OURS], 1);
     frr.shows("show bgp neighbors 10.0.1.1", &["BFD down"]);
     lab.center.hear_again();
     watched(&russet);
 
     // FRR hears nothing any more, and says so.
     lab.peers[0].go_deaf();
-    failed(&russet, "sent", 2);
+    failed(&russet, &[OURS, THEIRS], 2);
     lab.peers[0].hear_again();
     watched(&russet);
     assert!(!russet.learns(V4, "10.9.1.0/24").is_empty());
@@ -42,7 +42,7 @@ fn bird_and_we_find_each_other_dead_over_one_hop_and_over_several() {
         let lab = Lab::new(1);
         let bird = lab.bird(
             1,
-            &format!("{session} bfd on; connect retry time 2; {IPV4}"),
+            &format!("{session} bfd on; connect retry time 2; error wait time 1, 2; {IPV4}"),
             &format!("protocol bfd {{ {BIRD} }}\n{STATIC_V4}"),
         );
         let russet = lab.russet(&format!(
@@ -51,12 +51,11 @@ fn bird_and_we_find_each_other_dead_over_one_hop_and_over_several() {
         watched(&russet);
         bird.shows("show bfd sessions", &["10.0.1.1", "Up"]);
         lab.center.go_deaf();
-        failed(&russet, "sent", 1);
-        bird_says_dead(&bird);
+        failed(&russet, &[OURS], 1);
         lab.center.hear_again();
         watched(&russet);
         lab.peers[0].go_deaf();
-        failed(&russet, "sent", 2);
+        failed(&russet, &[OURS, THEIRS], 2);
         lab.peers[0].hear_again();
         watched(&russet);
     }
@@ -83,20 +82,19 @@ fn watched(russet: &Russet<'_>) {
     });
 }
 
-/// Waits until the session has ended so many times, and BFD is why.
-fn failed(russet: &Russet<'_>, who: &str, times: u64) {
+/// Waits until the session has ended so many times, with one of these reasons.
+fn failed(russet: &Russet<'_>, reasons: &[&str], times: u64) {
     let peer = eventually("an end by BFD", || {
         russet.peer("10.0.1.2").filter(|peer| peer["state"] != "Established")
     });
     let error = peer["last_error"].as_str().unwrap();
-    assert!(error.starts_with(who) && error.contains("BFD"), "{peer}");
+    assert!(reasons.contains(&error), "{peer}");
     assert_eq!(peer["times_up"], times, "{peer}");
 }
 
-fn bird_says_dead(bird: &Bird<'_>) {
-    bird.shows("show protocols all peer", &["BFD session down"]);
-}
-
+const OURS: &str = "sent cease: BFD down [6/10]";
+/// Where the peer finds it first, its word over TCP may be faster than that of its BFD.
+const THEIRS: &str = "received cease [6/0]";
 const FRR: &str = "router bgp 65001\n bgp router-id 1.1.1.1\n no bgp ebgp-requires-policy\n \
                    no bgp network import-check\n neighbor 10.0.1.1 remote-as 65000\n \
                    neighbor 10.0.1.1 bfd 3 100 100\n neighbor 10.0.1.1 timers connect 2\n \

@@ -71,11 +71,18 @@ impl Space {
         Program(command.spawn().unwrap_or_else(|err| panic!("{name}: {err}")))
     }
 
-    /// Joins two namespaces by a link with 10.0.N.0/24 and `fd00:N::/64`; we are 1, the other is 2.
+    /// Joins two namespaces by a link with 10.0.N.0/24 and `fd00:N::/64`; we are 1, the other is 2 and calls it
+    /// `up`.
     pub fn link(&self, other: &Self, n: u8) {
+        self.link_as(other, n, "up");
+    }
+
+    /// As [`Self::link`], where the other calls it by this name.
+    pub fn link_as(&self, other: &Self, n: u8, theirs: &str) {
         let pid = other.0.id();
-        self.ip(&format!("link add to{n} type veth peer name up netns {pid}"));
-        for (space, name, host) in [(self, format!("to{n}"), 1), (other, "up".to_owned(), 2)] {
+        self.ip(&format!("link add to{n} type veth peer name {theirs} netns {pid}"));
+        let ends = [(self, format!("to{n}"), 1), (other, theirs.to_owned(), 2)];
+        for (space, name, host) in ends {
             space.ip(&format!("addr add 10.0.{n}.{host}/24 dev {name}"));
             space.ip(&format!("addr add fd00:{n}::{host}/64 dev {name} nodad"));
             space.ip(&format!("link set dev {name} up"));

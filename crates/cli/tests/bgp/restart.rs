@@ -8,9 +8,11 @@
 //! The packets take the direct link, by the route that the second's kernel has from us. The control is the same
 //! without graceful restart, where packets are lost.
 
+use std::path::PathBuf;
+
 use crate::{
     IPV4, Lab,
-    net::eventually,
+    net::{Program, eventually},
     speakers::{Bird, Russet},
 };
 
@@ -37,7 +39,8 @@ fn no_packet_is_lost_while_we_are_killed_and_start_anew() {
                 .then_some(())
         });
         second.shows(ROUTE, &["10.0.9.1"]);
-        assert_eq!(traffic.lost() > 0, lost, "with {restart:?}");
+        let packets = traffic.lost();
+        assert_eq!(packets > 0, lost, "{packets} packets with {restart:?}");
     }
 }
 
@@ -61,10 +64,12 @@ fn no_packet_is_lost_while_a_peer_is_killed_and_starts_anew() {
         eventually("fresh routes", || {
             let peer = russet.peer("10.0.1.2")?;
             let family = &peer["families"][0];
-            (family["stale"] == false && family["end_of_rib"] == true).then_some(())
+            let fresh = family["stale"] == false && family["received"] == 1;
+            (fresh && peer["state"] == "Established").then_some(())
         });
         second.shows(ROUTE, &["10.0.9.1"]);
-        assert_eq!(traffic.lost() > 0, lost, "with {restart:?}");
+        let packets = traffic.lost();
+        assert_eq!(packets > 0, lost, "{packets} packets with {restart:?}");
     }
 }
 
@@ -73,7 +78,7 @@ struct Scene(Lab);
 impl Scene {
     fn new() -> Self {
         let lab = Lab::new(2);
-        lab.peers[0].link(&lab.peers[1], 9);
+        lab.peers[0].link_as(&lab.peers[1], 9, "direct");
         lab.peers[0].ip("addr add 10.9.1.1/32 dev lo");
         Self(lab)
     }
@@ -104,38 +109,78 @@ impl Scene {
     }
 
     fn traffic(&self) -> Traffic {
-        let space = &self.0.peers[1];
-        let path = self.0.folder("ping.log");
-        eventually("an answer", || {
-            let out = space.command("ping").args(["-c", "1", "-W", "1", "10.9.1.1"]).output();
-            out.unwrap().status.success().then_some(())
-        });
-        let words = ["ping", "-n", "-i", "0.01", "10.9.1.1"];
-        let program = space.start(self.0.folder.path(), "ping", &words);
-        Traffic { program, path }
+        let folder = self.0.folder.path();
+        let python = |n: usize, name: &str, text: &str| {
+            self.0.peers[n].start(folder, name, &["python3", "-u", "-c", text])
+        };
+        let echo = python(0, "echo", ECHO);
+        let sender = python(1, "sender", SENDER);
+        let path = folder.join("sender.log");
+        let answered = || std::fs::read_to_string(&path).unwrap_or_default().contains("answered");
+        eventually("an answer", || answered().then_some(()));
+        Traffic { sender, _echo: echo, path }
     }
 }
 
-/// Numbered packets, a hundred a second.
+/// Numbered packets, some hundred a second, that are sent back.
 struct Traffic {
-    program: crate::net::Program,
-    path: std::path::PathBuf,
+    sender: Program,
+    _echo: Program,
+    path: PathBuf,
 }
 
 impl Traffic {
-    /// Ends it; how many were sent and not answered.
-    fn lost(self) -> u64 {
-        self.program.signal("-INT");
-        let summary = eventually("a summary", || {
+    /// Ends it; how many packets after the first answer were not answered.
+    fn lost(self) -> usize {
+        self.sender.signal("-INT");
+        let told = eventually("a count", || {
             let text = std::fs::read_to_string(&self.path).ok()?;
-            text.lines().find(|line| line.contains("packets transmitted")).map(str::to_owned)
+            text.lines().find_map(|line| line.strip_prefix("sent ").map(str::to_owned))
         });
-        let numbers: Vec<u64> =
-            summary.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        assert!(numbers[0] > 50, "{summary}");
-        // The last may still be on its way when the count ends.
-        numbers[0].saturating_sub(numbers[1]).saturating_sub(1)
+        let numbers: Vec<usize> = told.split(" lost ").map(|n| n.parse().unwrap()).collect();
+        numbers[1]
     }
 }
+
+const ECHO: &str = "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('10.9.1.1', 7))
+while True:
+    s.sendto(*s.recvfrom(64))
+";
+
+/// Counts from the first answer on; when it is asked to end and has sent enough, it waits for the last ones.
+const SENDER: &str = "
+import select, signal, socket, time
+ended = []
+signal.signal(signal.SIGINT, lambda *_: ended.append(1))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setblocking(False)
+sent, got, told, until = set(), set(), False, None
+number = 0
+while until is None or time.time() < until:
+    if until is None:
+        number += 1
+        try:
+            s.sendto(b'%d' % number, ('10.9.1.1', 7))
+        except OSError:
+            pass
+        if told:
+            sent.add(number)
+    select.select([s], [], [], 0.003)
+    try:
+        while True:
+            got.add(int(s.recv(64)))
+            if not told:
+                told = True
+                print('answered')
+    except OSError:
+        pass
+    if ended and until is None and len(sent) >= 100:
+        until = time.time() + 1
+    time.sleep(0.002)
+print('sent', len(sent), 'lost', len(sent - got))
+";
 
 const ROUTE: &str = "show route all 10.9.1.0/24";
