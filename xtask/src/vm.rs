@@ -153,6 +153,8 @@ const TOPOLOGIES: &[&str] = &[
     "docs/lab/dual-stack.yaml",
     "crates/cli/tests/topologies/masquerade.yaml",
     "crates/cli/tests/topologies/tampered.yaml",
+    "crates/cli/tests/topologies/vm/ipip.yaml",
+    "crates/cli/tests/topologies/vm/ipip-changed.yaml",
     "crates/cli/tests/topologies/vm/wireguard-kernel.yaml",
     "crates/cli/tests/topologies/vm/wireguard-modes.yaml",
 ];

@@ -3,19 +3,24 @@
 //! `raw` has the form that is read; here it becomes the checked [`Config`], or every fault of it at once.
 //! Nothing is opened, bound or touched before that.
 
+mod flanneld;
 mod raw;
+mod uplink;
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use russet_core::model::{Preset, Sealer, Settings};
-use russet_net::IfName;
 
-pub use self::raw::{Overrides, RawConfig};
+pub use self::{
+    flanneld::Flanneld,
+    raw::{Overrides, RawConfig},
+    uplink::{LinkChoice, Pattern, Uplink},
+};
 
 /// The agent's checked configuration.
 #[derive(Clone, Debug)]
@@ -37,15 +42,6 @@ pub struct Config {
     pub bgp: Option<PathBuf>,
 }
 
-/// Which link and addresses the node speaks to its peers by. What is `None` is found out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Uplink {
-    /// Else the link of the default route.
-    pub interface: Option<IfName>,
-    pub public_ip: Option<Ipv4Addr>,
-    pub public_ipv6: Option<Ipv6Addr>,
-}
-
 /// Files and folders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -56,17 +52,14 @@ pub struct Paths {
     pub subnet_file: PathBuf,
     /// host-local's folder, one folder a network below it.
     pub pods: PathBuf,
+    /// The node's WireGuard key.
+    pub wireguard_key: PathBuf,
 }
 
 impl Paths {
     /// The sockets of the engines.
     pub fn engines(&self) -> PathBuf {
         self.run.join("engine")
-    }
-
-    /// The node's WireGuard key.
-    pub fn wireguard_key(&self) -> PathBuf {
-        self.state.join("wireguard.key")
     }
 
     pub fn admin_socket(&self) -> PathBuf {
@@ -131,6 +124,7 @@ impl Default for Paths {
             state: "/var/lib/russet".into(),
             subnet_file: "/run/flannel/subnet.env".into(),
             pods: "/var/lib/cni/networks".into(),
+            wireguard_key: "/var/lib/russet/wireguard.key".into(),
         }
     }
 }
@@ -189,7 +183,7 @@ mod tests {
     fn a_flag_wins_over_the_file() {
         let mut raw: RawConfig = toml::from_str("node = 'a'\ninterface = 'eth0'").unwrap();
         raw.put(Overrides { interface: Some("eth1".into()), ..Overrides::default() });
-        assert_eq!(raw.check().unwrap().uplink.interface, Some("eth1".parse().unwrap()));
+        assert_eq!(raw.check().unwrap().uplink.choices, ["eth1".parse().unwrap()]);
     }
 
     #[test]

@@ -195,7 +195,11 @@ fn lane(config: &Config, inputs: &mpsc::Sender<Input>) -> Result<ReconcileLane, 
 fn engines(config: &Config) -> Result<EnginePlaces, StartError> {
     let program = std::env::current_exe()
         .map_err(|source| file("find this program at", Path::new("/proc/self/exe"), source))?;
-    Ok(EnginePlaces { folder: config.paths.engines(), program, key: config.paths.wireguard_key() })
+    Ok(EnginePlaces {
+        folder: config.paths.engines(),
+        program,
+        key: config.paths.wireguard_key.clone(),
+    })
 }
 
 fn keeper(config: &Config) -> Result<Keeper, StartError> {

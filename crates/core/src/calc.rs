@@ -60,11 +60,14 @@ pub enum Standing<'a> {
     /// The lease is this node's own.
     Own,
     Tunnel,
+    Ipip,
     /// By an engine of our own, bare.
     Engine,
-    /// By an engine of our own, sealed.
+    /// Sealed, by the kernel or an engine of our own.
     Sealed,
     Direct,
+    /// By whatever somebody else has laid.
+    Foreign,
     Refused(&'a Fault),
     /// Nothing is in force on this node yet.
     Unknown,

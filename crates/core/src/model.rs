@@ -16,7 +16,7 @@ use russet_net::{Family, IfName, Mtu, Prefix, PublicKey};
 
 pub use self::{
     config::{
-        NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig, WireguardConfig,
+        IpipConfig, NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig, WireguardConfig,
         WireguardMode,
     },
     lease::{Backend, Foreign, Lease, LeaseKey, Vtep, WireguardEnd},

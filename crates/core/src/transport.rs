@@ -12,15 +12,22 @@
 //! | udp | udp | udp | udp |
 //! | udp | vxlan or host-gw | direct | refused |
 //! | vxlan or host-gw | udp | refused | refused |
+//! | ipip | ipip | tunnel; direct with `DirectRouting` | tunnel |
+//! | ipip | vxlan or host-gw | direct | refused |
+//! | vxlan, host-gw or udp | ipip | direct | refused |
+//! | ipip | udp | refused | refused |
 //! | wireguard | wireguard | wireguard | wireguard |
 //! | wireguard | anything else | refused | refused |
 //! | anything else | wireguard | refused | refused |
+//! | alloc | anything | whoever routes it | whoever routes it |
 //!
-//! A pool that turns from vxlan to another transport keeps its tunnel's end as *retiring*, to receive by, until no
-//! peer's lease says vxlan any more: the others send into the tunnel until they have seen our new lease.
+//! A pool that turns from vxlan or ipip to another transport keeps its tunnel's end as *retiring*, to receive by, until
+//! no peer's lease says so any more: the others send into the tunnel until they have seen our new lease.
 
 mod direct;
+mod ipip;
 mod udp;
+mod unmanaged;
 mod vxlan;
 mod wireguard;
 
@@ -32,7 +39,9 @@ use russet_desired::{
 };
 use russet_net::{At, Family, Form, IfName, Mac, Mtu, Prefix, Reach};
 
-pub use self::{direct::Direct, udp::Udp, vxlan::Vxlan, wireguard::Wireguard};
+pub use self::{
+    direct::Direct, ipip::Ipip, udp::Udp, unmanaged::Unmanaged, vxlan::Vxlan, wireguard::Wireguard,
+};
 use crate::{
     error::Fault,
     model::{Backend, Lease, LeaseKey, NetworkConfig, Settings, TransportConfig, UnderlayFact},
@@ -57,6 +66,11 @@ pub trait Transport: fmt::Debug {
         lease.public(family)
     }
 
+    /// Whether the holder of a lease may still send by this, although our pool is another by now.
+    fn may_hear(&self, _lease: &Lease) -> bool {
+        false
+    }
+
     /// Emits what reaches a peer.
     fn remote(&self, me: &Me<'_>, reach: &Reach, out: &mut Emit);
 }
@@ -78,7 +92,7 @@ pub struct Footing {
     pub pod_mtu: Mtu,
     pool: Carrier,
     /// What the pool was before, and peers may still send by.
-    retiring: Option<Vxlan>,
+    retiring: Option<Carrier>,
 }
 
 /// The transports that a pool can choose.
@@ -87,7 +101,27 @@ enum Carrier {
     Vxlan(Vxlan),
     Direct(Direct),
     Udp(Udp),
+    Ipip(Ipip),
     Wireguard(Wireguard),
+    Unmanaged(Unmanaged),
+}
+
+impl Carrier {
+    fn transport(&self) -> &dyn Transport {
+        match self {
+            Self::Vxlan(vxlan) => vxlan,
+            Self::Direct(direct) => direct,
+            Self::Udp(udp) => udp,
+            Self::Ipip(ipip) => ipip,
+            Self::Wireguard(wireguard) => wireguard,
+            Self::Unmanaged(unmanaged) => unmanaged,
+        }
+    }
+
+    /// Whether it is a device that can go on hearing beside another transport.
+    const fn can_retire(&self) -> bool {
+        matches!(self, Self::Vxlan(_) | Self::Ipip(_))
+    }
 }
 
 impl Footing {
@@ -108,6 +142,8 @@ impl Footing {
             }
             TransportConfig::Direct => Carrier::Direct(Direct),
             TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, udp, &config, underlay)?),
+            TransportConfig::Ipip(ipip) => Carrier::Ipip(Ipip::new(settings, ipip, underlay)?),
+            TransportConfig::Unmanaged => Carrier::Unmanaged(Unmanaged),
             TransportConfig::Wireguard(wireguard) => {
                 Carrier::Wireguard(Wireguard::new(settings, wireguard, &config, underlay)?)
             }
@@ -126,17 +162,16 @@ impl Footing {
     /// Takes over from what was in force before.
     #[must_use]
     pub fn after(self, old: Option<&Self>) -> Self {
-        let retiring = match (&self.pool, old) {
-            (Carrier::Vxlan(_), _) | (_, None) => None,
-            (_, Some(Self { pool: Carrier::Vxlan(vxlan), .. })) => Some(vxlan.clone()),
-            (_, Some(old)) => old.retiring.clone(),
-        };
+        let ours = std::mem::discriminant(&self.pool);
+        let mut left = old.into_iter().flat_map(|old| [Some(&old.pool), old.retiring.as_ref()]);
+        let mut left = left.by_ref().flatten().filter(|carrier| carrier.can_retire());
+        let retiring = left.find(|carrier| std::mem::discriminant(*carrier) != ours).cloned();
         Self { retiring, ..self }
     }
 
     /// The tunnel's end that only receives.
-    pub fn retiring(&self) -> Option<&Vxlan> {
-        self.retiring.as_ref()
+    pub fn retiring(&self) -> Option<&dyn Transport> {
+        self.retiring.as_ref().map(Carrier::transport)
     }
 
     /// Lets it go.
@@ -159,12 +194,7 @@ impl Footing {
     }
 
     pub fn transport(&self) -> &dyn Transport {
-        match &self.pool {
-            Carrier::Vxlan(vxlan) => vxlan,
-            Carrier::Direct(direct) => direct,
-            Carrier::Udp(udp) => udp,
-            Carrier::Wireguard(wireguard) => wireguard,
-        }
+        self.pool.transport()
     }
 
     /// The transport that reaches the holder of a lease: what it says, as far as we can send it.
@@ -175,6 +205,7 @@ impl Footing {
     pub fn carrier(&self, lease: &Lease, family: Family) -> Result<&dyn Transport, Fault> {
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
         match (lease.backend, &self.pool) {
+            (_, Carrier::Unmanaged(unmanaged)) => Ok(unmanaged),
             (Backend::Foreign(name), _) => Err(Fault::Backend(name)),
             (Backend::Wireguard { .. }, Carrier::Wireguard(wireguard)) => Ok(wireguard),
             // Where all is sealed nothing goes bare, not even over a shared link.
@@ -185,8 +216,11 @@ impl Footing {
             (Backend::Vxlan { .. }, Carrier::Vxlan(vxlan)) if !(shared && vxlan.is_direct()) => {
                 Ok(vxlan)
             }
-            (Backend::Vxlan { .. } | Backend::HostGw, _) if shared => Ok(&Direct),
-            (Backend::Vxlan { .. } | Backend::HostGw, _) => Err(self.not_on_link(lease, family)),
+            (Backend::Ipip, Carrier::Ipip(ipip)) if !(shared && ipip.is_direct()) => Ok(ipip),
+            (Backend::Vxlan { .. } | Backend::HostGw | Backend::Ipip, _) if shared => Ok(&Direct),
+            (Backend::Vxlan { .. } | Backend::HostGw | Backend::Ipip, _) => {
+                Err(self.not_on_link(lease, family))
+            }
         }
     }
 
@@ -195,6 +229,8 @@ impl Footing {
         match (&self.pool, reach.at) {
             (Carrier::Vxlan(vxlan), At::Node { form: Form::Vtep(_), .. }) => vxlan,
             (Carrier::Udp(udp), At::Node { form: Form::Udp, .. }) => udp,
+            (Carrier::Ipip(ipip), At::Node { form: Form::Ipip, .. }) => ipip,
+            (Carrier::Unmanaged(unmanaged), _) => unmanaged,
             (Carrier::Wireguard(wireguard), At::Node { form: Form::Wireguard(..), .. }) => {
                 wireguard
             }
@@ -206,7 +242,7 @@ impl Footing {
     pub fn own_mac(&self, family: Family) -> Option<Mac> {
         match &self.pool {
             Carrier::Vxlan(vxlan) => vxlan.mac(family),
-            Carrier::Direct(_) | Carrier::Udp(_) | Carrier::Wireguard(_) => None,
+            _ => None,
         }
     }
 
@@ -231,7 +267,7 @@ impl Footing {
         let outer = match self.config.transport() {
             TransportConfig::Vxlan(vxlan) => vxlan.mtu.unwrap_or(self.underlay.mtu),
             TransportConfig::Wireguard(wireguard) => wireguard.mtu.unwrap_or(self.underlay.mtu),
-            TransportConfig::Direct | TransportConfig::Udp(_) => self.underlay.mtu,
+            _ => self.underlay.mtu,
         };
         room(self.underlay.link, outer, self.transport().overhead(family), family)
     }

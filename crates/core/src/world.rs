@@ -297,7 +297,7 @@ impl World {
     fn retire(&mut self) {
         let Some(tunnel) = self.in_force.as_ref().and_then(Footing::retiring) else { return };
         let own = self.own_in_force;
-        let sends = |(key, lease, _)| Some(key) != own && tunnel.is_spoken_by(&lease);
+        let sends = |(key, lease, _)| Some(key) != own && tunnel.may_hear(&lease);
         let known = self.in_sync.contains(&Source::Store);
         if known && !self.leases().any(sends) {
             self.in_force.iter_mut().for_each(Footing::retire);

@@ -293,7 +293,7 @@ fn a_bad_peer_is_skipped_by_name_and_all_others_work() {
             backend(Backend::Wireguard { v4: None, v6: None }),
             "is wireguard, and this network",
         ),
-        ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Alloc)), "alloc is not spoken"),
+        ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Ipsec)), "use wireguard"),
         ("10.50.9.0/24", backend(Backend::Udp), "udp (or alloc"),
         (
             "10.50.9.0/24",
@@ -377,7 +377,7 @@ fn the_last_good_configuration_stays_in_force() {
     assert!(
         calc.refusals()[&FactId::Config]
             .to_string()
-            .contains("use vxlan, host-gw, udp or wireguard")
+            .contains("use vxlan, host-gw, udp, ipip or wireguard")
     );
     assert!(calc.is_complete(), "what is in force is known in full");
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use russet_net::{Family, IfName, Mac, Mtu, Prefix, PresharedKey, PublicKey, Vni};
@@ -62,6 +62,8 @@ pub struct LinkSpec {
 pub enum LinkKind {
     Bridge,
     Vxlan(VxlanSpec),
+    /// IPv4 in IPv4; whoever a packet's next hop is gets it.
+    Ipip(IpipSpec),
     /// The kernel's end of a userspace transport, persistent, with as many queues as its reader opens.
     Tun,
     /// The kernel's own WireGuard; its key, port and peers are kinds of their own.
@@ -80,6 +82,12 @@ pub struct VxlanSpec {
     pub port: russet_net::Port,
     pub learning: Flag,
     pub gbp: Flag,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpipSpec {
+    /// Our underlay address.
+    pub local: Ipv4Addr,
 }
 
 // ---- bridge ports

@@ -11,71 +11,79 @@ use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
 use serde::Deserialize;
 
-use super::{Config, ConfigFaults, Paths, Uplink, preset};
+use super::{Config, ConfigFaults, LinkChoice, Paths, Uplink, preset};
 
 /// The file, key by key; every key may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RawConfig {
-    node: Option<String>,
-    preset: Option<String>,
-    interface: Option<String>,
-    public_ip: Option<String>,
-    public_ipv6: Option<String>,
-    lease_renew_margin_minutes: Option<u64>,
-    wireguard: Option<String>,
-    store: RawStore,
-    pods: RawPods,
-    paths: RawPaths,
-    http: RawHttp,
-    bgp: RawBgp,
+    pub(super) node: Option<String>,
+    pub(super) preset: Option<String>,
+    pub(super) interface: Option<String>,
+    pub(super) public_ip: Option<String>,
+    pub(super) public_ipv6: Option<String>,
+    pub(super) lease_renew_margin_minutes: Option<u64>,
+    pub(super) wireguard: Option<String>,
+    pub(super) store: RawStore,
+    pub(super) pods: RawPods,
+    pub(super) paths: RawPaths,
+    pub(super) http: RawHttp,
+    pub(super) bgp: RawBgp,
+    /// More ways to name the link, which only flanneld's flags have.
+    #[serde(skip)]
+    pub(super) links: Vec<String>,
+    #[serde(skip)]
+    pub(super) link_patterns: Vec<String>,
+    #[serde(skip)]
+    pub(super) link_reaches: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawStore {
-    endpoints: Option<Vec<String>>,
-    prefix: Option<String>,
-    ca_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    username: Option<String>,
-    password: Option<String>,
+pub(super) struct RawStore {
+    pub(super) endpoints: Option<Vec<String>>,
+    pub(super) prefix: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) cert_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
     /// A file whose first line is the password, so that it need not stand in this one.
-    password_file: Option<PathBuf>,
+    pub(super) password_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawPods {
-    bridge: Option<String>,
-    hairpin: Option<bool>,
-    masquerade: Option<bool>,
-    masquerade_fully_random: Option<bool>,
-    hide_client_source: Option<bool>,
-    forward_accept: Option<bool>,
+pub(super) struct RawPods {
+    pub(super) bridge: Option<String>,
+    pub(super) hairpin: Option<bool>,
+    pub(super) masquerade: Option<bool>,
+    pub(super) masquerade_fully_random: Option<bool>,
+    pub(super) hide_client_source: Option<bool>,
+    pub(super) forward_accept: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawPaths {
-    run: Option<PathBuf>,
-    state: Option<PathBuf>,
-    subnet_file: Option<PathBuf>,
-    pods: Option<PathBuf>,
+pub(super) struct RawPaths {
+    pub(super) run: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
+    pub(super) subnet_file: Option<PathBuf>,
+    pub(super) pods: Option<PathBuf>,
+    pub(super) wireguard_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawHttp {
-    listen: Option<String>,
+pub(super) struct RawHttp {
+    pub(super) listen: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawBgp {
+pub(super) struct RawBgp {
     /// The speaker's own file.
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
 }
 
 /// What flags and environment say; each wins over the file.
@@ -189,7 +197,7 @@ impl RawConfig {
 
     fn uplink(&self, faults: &mut Faults) -> Uplink {
         Uplink {
-            interface: faults.parse("interface", self.interface.as_deref()),
+            choices: self.choices(faults),
             public_ip: faults.parse("public-ip", self.public_ip.as_deref()),
             public_ipv6: faults.parse("public-ipv6", self.public_ipv6.as_deref()),
         }
@@ -206,6 +214,21 @@ impl RawConfig {
                 None
             }
         }
+    }
+
+    fn choices(&self, faults: &mut Faults) -> Vec<LinkChoice> {
+        let named = self.interface.as_deref().into_iter().map(|text| ("interface", text));
+        let listed = self.links.iter().map(|text| ("iface", text.as_str()));
+        let mut choices: Vec<_> = named
+            .chain(listed)
+            .filter_map(|(place, text)| faults.parse(place, Some(text)))
+            .collect();
+        let patterns = self.link_patterns.iter();
+        let patterns = patterns.filter_map(|text| faults.parse("iface-regex", Some(text)));
+        choices.extend(patterns.map(LinkChoice::Pattern));
+        let reach = faults.parse("iface-can-reach", self.link_reaches.as_deref());
+        choices.extend(reach.map(LinkChoice::Reaches));
+        choices
     }
 
     fn renew_margin(&self, faults: &mut Faults) -> Duration {
@@ -278,9 +301,15 @@ impl RawPaths {
             }
             path
         };
+        let state = absolute("paths.state", self.state, usual.state);
         Paths {
             run: absolute("paths.run", self.run, usual.run),
-            state: absolute("paths.state", self.state, usual.state),
+            wireguard_key: absolute(
+                "paths.wireguard-key",
+                self.wireguard_key,
+                state.join("wireguard.key"),
+            ),
+            state,
             subnet_file: absolute("paths.subnet-file", self.subnet_file, usual.subnet_file),
             pods: absolute("paths.pods", self.pods, usual.pods),
         }

@@ -38,6 +38,8 @@ fn transport(standing: Standing<'_>) -> &'static str {
         Standing::Own => "here",
         Standing::Tunnel => "vxlan",
         Standing::Engine => "udp",
+        Standing::Ipip => "ipip",
+        Standing::Foreign => "others",
         Standing::Sealed => "wireguard",
         Standing::Direct => "direct",
         Standing::Refused(_) | Standing::Unknown => "none",
@@ -49,6 +51,7 @@ fn backend(backend: Backend) -> String {
         Backend::Vxlan { .. } => "vxlan".into(),
         Backend::HostGw => "host-gw".into(),
         Backend::Udp => "udp".into(),
+        Backend::Ipip => "ipip".into(),
         Backend::Wireguard { .. } => "wireguard".into(),
         Backend::Foreign(name) => name.to_string(),
     }
@@ -112,6 +115,11 @@ fn transport_name(footing: &Footing, sealer: Sealer) -> String {
         TransportConfig::Vxlan(_) => "vxlan".into(),
         TransportConfig::Direct => "direct".into(),
         TransportConfig::Udp(_) => "udp".into(),
+        TransportConfig::Ipip(ipip) if ipip.direct_routing.is_on() => {
+            "ipip with direct routing".into()
+        }
+        TransportConfig::Ipip(_) => "ipip".into(),
+        TransportConfig::Unmanaged => "others (alloc)".into(),
         TransportConfig::Wireguard(_) => match sealer {
             Sealer::Kernel => "wireguard (kernel)".into(),
             Sealer::Engine => "wireguard (engine)".into(),

@@ -93,7 +93,7 @@ fn type_of(backend: Backend) -> &'static str {
         Backend::HostGw => "host-gw",
         Backend::Wireguard { .. } => "wireguard",
         Backend::Udp | Backend::Foreign(Foreign::Unknown | Foreign::Cloud) => "",
-        Backend::Foreign(Foreign::Ipip) => "ipip",
+        Backend::Ipip => "ipip",
         Backend::Foreign(Foreign::Alloc) => "alloc",
         Backend::Foreign(Foreign::Extension) => "extension",
         Backend::Foreign(Foreign::Ipsec) => "ipsec",
@@ -128,6 +128,7 @@ fn backend(form: &mut Folded) -> Result<Backend, FormError> {
             Backend::Vxlan { v4: vtep(form, "BackendData")?, v6: vtep(form, "BackendV6Data")? }
         }
         "host-gw" => Backend::HostGw,
+        "ipip" => Backend::Ipip,
         "wireguard" => Backend::Wireguard {
             v4: wireguard(form, "BackendData")?,
             v6: wireguard(form, "BackendV6Data")?,
@@ -218,10 +219,10 @@ mod tests {
     #[test]
     fn a_backend_that_is_not_spoken_is_no_corruption() {
         let lease = read_lease(
-            br#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"ipip","BackendData":{"x":"y"}}"#,
+            br#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"ipsec","BackendData":{"x":"y"}}"#,
         )
         .unwrap();
-        assert_eq!(lease.backend, Backend::Foreign(Foreign::Ipip));
+        assert_eq!(lease.backend, Backend::Foreign(Foreign::Ipsec));
     }
 
     #[test]

@@ -114,6 +114,8 @@ impl Peers {
         match forms.find(|form| *form != Form::Plain) {
             Some(Form::Vtep(_)) => Standing::Tunnel,
             Some(Form::Udp) => Standing::Engine,
+            Some(Form::Ipip) => Standing::Ipip,
+            Some(Form::Foreign) => Standing::Foreign,
             Some(Form::Wireguard(..)) => Standing::Sealed,
             Some(Form::Plain) | None => Standing::Direct,
         }

@@ -70,7 +70,10 @@ pub enum TransportConfig {
     /// flannel's `host-gw`.
     Direct,
     Udp(UdpConfig),
+    Ipip(IpipConfig),
     Wireguard(WireguardConfig),
+    /// flannel's `alloc`: subnets are leased, and who carries packets between them is somebody else's business.
+    Unmanaged,
 }
 
 impl TransportConfig {
@@ -82,7 +85,9 @@ impl TransportConfig {
                 WireguardMode::Auto => None,
                 WireguardMode::Over(outer) => Some(outer),
             },
-            Self::Vxlan(_) | Self::Direct | Self::Udp(_) => Some(family),
+            Self::Vxlan(_) | Self::Direct | Self::Udp(_) | Self::Ipip(_) | Self::Unmanaged => {
+                Some(family)
+            }
         }
     }
 }
@@ -124,6 +129,12 @@ impl Default for WireguardConfig {
             mtu: None,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpipConfig {
+    /// Whether a peer on a shared link is reached without encapsulation (`cross-subnet`).
+    pub direct_routing: Flag,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

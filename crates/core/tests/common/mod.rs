@@ -5,8 +5,8 @@
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
     model::{
-        Backend, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact, PodId, Pool,
-        Preset, Settings, TransportConfig, UdpConfig, UnderlayFact, Vtep, VxlanConfig,
+        Backend, ForeignRoute, IpipConfig, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact,
+        PodId, Pool, Preset, Settings, TransportConfig, UdpConfig, UnderlayFact, Vtep, VxlanConfig,
         WireguardConfig, WireguardMode,
     },
 };
@@ -19,12 +19,15 @@ pub fn settings() -> Settings {
 }
 
 /// 0: vxlan; 1: vxlan with direct routing; 2: host-gw; 3: vxlan, dual stack; 4: another network; 5: udp;
-/// 6: udp, dual stack; 7: wireguard; 8 to 11: wireguard, dual stack, in each of its modes.
+/// 6: udp, dual stack; 7: wireguard; 8 to 11: wireguard, dual stack, in each of its modes;
+/// 12: ipip; 13: ipip with direct routing; 14: alloc.
 pub fn config(i: usize) -> NetworkConfig {
     let vxlan = VxlanConfig { direct_routing: Flag::from(i == 1), ..VxlanConfig::default() };
     let transport = match i {
         2 => TransportConfig::Direct,
         5 | 6 => TransportConfig::Udp(UdpConfig::default()),
+        12 | 13 => TransportConfig::Ipip(IpipConfig { direct_routing: Flag::from(i == 13) }),
+        14 => TransportConfig::Unmanaged,
         7..=11 => TransportConfig::Wireguard(WireguardConfig {
             mode: mode(i),
             ..WireguardConfig::default()
@@ -32,7 +35,7 @@ pub fn config(i: usize) -> NetworkConfig {
         _ => TransportConfig::Vxlan(vxlan),
     };
     let v4 = if i == 4 { "10.60.0.0/16" } else { "10.50.0.0/16" };
-    let v6 = (i == 3 || i == 6 || i >= 8).then(|| pool("fd00:50::/48"));
+    let v6 = (i == 3 || i == 6 || (8..=11).contains(&i)).then(|| pool("fd00:50::/48"));
     NetworkConfig::new(Some(pool(v4)), v6, transport).unwrap()
 }
 

@@ -187,7 +187,11 @@ impl Reconcilers {
     fn is_needed(&self, link: IfName) -> bool {
         let stands_on = |kind: &LinkKind| match kind {
             LinkKind::Vxlan(spec) => spec.underlay == link,
-            LinkKind::Bridge | LinkKind::Tun | LinkKind::Wireguard | LinkKind::PodVeth => false,
+            LinkKind::Bridge
+            | LinkKind::Ipip(_)
+            | LinkKind::Tun
+            | LinkKind::Wireguard
+            | LinkKind::PodVeth => false,
         };
         let links = self.links.desired();
         links.contains_key(&link)
