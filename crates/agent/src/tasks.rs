@@ -13,7 +13,10 @@
 //!  │ admin     │────────────────────▶│   machine   │                       ├────────────────┤
 //!  ├───────────┤                     │             │  what to keep (1)     │ keeper: files  │─▶ disk
 //!  │ http      │     Input::Ask (64) │             │──────────────────────▶│                │
-//!  └───────────┘────────────────────▶└─────────────┘                       └────────────────┘
+//!  ├───────────┤────────────────────▶│             │                       └────────────────┘
+//!  │ BGP       │  Input::Learned (64)│             │
+//!  │ speaker   │────────────────────▶│             │     where configured; `bgp` draws its tasks and thread
+//!  └───────────┘◀─── what is here ───└─────────────┘
 //! ```
 //!
 //! One of each. The owner is the only one that changes `World`, the calculation and the lease machine; everybody

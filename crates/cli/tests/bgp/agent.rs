@@ -12,7 +12,6 @@ use serde_json::Value;
 use crate::{
     IPV4, Lab,
     net::{Program, eventually},
-    speakers::Bird,
 };
 
 #[test]
