@@ -36,6 +36,8 @@ pub struct Inbound {
     plain: Box<[u8]>,
     spans: Vec<Span>,
     packets: Vec<Packet>,
+    /// A peer that packets wait for, which may have a session now.
+    awaited: Option<Arc<Peer>>,
 }
 
 /// A bare packet, and the place of the peer that it is from.
@@ -57,6 +59,7 @@ impl Inbound {
             plain: vec![0; plain].into(),
             spans: Vec::with_capacity(MOST_SPANS),
             packets: Vec::with_capacity(MOST_SPANS),
+            awaited: None,
         }
     }
 
@@ -91,6 +94,9 @@ impl Inbound {
             Some(vault) => self.open_all(incoming.from, &vault),
         }
         self.write_all();
+        if let Some(peer) = self.awaited.take() {
+            self.send_waiting(incoming.from, &peer);
+        }
     }
 
     /// Finds the datagrams of one message.
@@ -212,6 +218,9 @@ impl Inbound {
         let tunnel = peer.tunnel.as_ref().ok_or(Reason::UnknownPeer)?;
         let opened = tunnel.open(from, sealed, &mut self.plain[at..])?;
         self.shared.waker.wake();
+        if tunnel.has_waiting() {
+            self.awaited = Some(Arc::clone(&peer));
+        }
         match opened {
             Opened::Packet(len) => {
                 peer.received.add(1, number(len));
@@ -219,19 +228,18 @@ impl Inbound {
             }
             Opened::Answer(len) => {
                 self.answer(from, &self.plain[at..at + len]);
-                self.send_waiting(from, &peer, at);
                 Ok(None)
             }
             Opened::Alive => Ok(None),
         }
     }
 
-    /// Sends what waited for the session that there is now.
-    fn send_waiting(&mut self, to: SocketAddr, peer: &Peer, at: usize) {
+    /// Sends what waited for the session that there is now. What was opened has been written, so its room is free.
+    fn send_waiting(&mut self, to: SocketAddr, peer: &Peer) {
         let Some(tunnel) = &peer.tunnel else { return };
         for _ in 0..MOST_WAITING {
-            let Some(len) = tunnel.more(&mut self.plain[at..]) else { return };
-            self.answer(to, &self.plain[at..at + len]);
+            let Some(len) = tunnel.more(&mut self.plain) else { return };
+            self.answer(to, &self.plain[..len]);
             peer.sent.add(1, number(len));
         }
     }

@@ -3,15 +3,18 @@
 //! A [`Vault`] has the node's key, a [`Tunnel`] the sessions with one peer. Sealing and opening of one peer share its
 //! sessions, so each tunnel has a lock, which a thread holds for one packet; different peers, and the two directions
 //! of different nodes, never meet. A tunnel without a session keeps up to 256 packets until there is one.
+//!
+//! boringtun knows the time of its last tick only, and the engine's clock ticks for nobody who has no session and makes
+//! none. Such a tunnel sleeps; whoever uses it next lets it have the time that it has missed, before anything is dated.
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use boringtun::{
@@ -55,7 +58,8 @@ impl Vault {
             index,
             Some(Arc::clone(&self.limiter)),
         );
-        Tunnel { index, key, inner: Mutex::new(Inner { tunn, endpoint, initiated: None }) }
+        let inner = Inner { tunn, endpoint, greeted: false, asleep: true };
+        Tunnel { index, key, waits: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
     /// Finds out whom a datagram is from, without believing it. A flood of greetings is answered with cookies, which
@@ -107,6 +111,8 @@ pub enum Sender<'a> {
 pub struct Tunnel {
     pub index: u32,
     pub key: PublicKey,
+    /// Whether packets wait for a session. Written under the lock, and looked at without it.
+    waits: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -114,8 +120,20 @@ struct Inner {
     tunn: Tunn,
     /// Where the peer was last heard from.
     endpoint: SocketAddr,
-    /// When a handshake was last begun from here.
-    initiated: Option<Instant>,
+    /// Whether a greeting is out that is neither answered nor given up.
+    greeted: bool,
+    /// Whether no time has passed since the last tick.
+    asleep: bool,
+}
+
+/// What a tick brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tick {
+    /// So many octets, in the room, are to be sent there.
+    Send(usize, SocketAddr),
+    Nothing,
+    /// There is no session and none is being made: nothing will be due by time.
+    Asleep,
 }
 
 /// What an opened datagram was.
@@ -123,7 +141,7 @@ struct Inner {
 pub enum Opened {
     /// A packet of this length, in the room.
     Packet(usize),
-    /// An answer of this length, in the room, for whoever sent it; there may be more ([`Tunnel::more`]).
+    /// An answer of this length, in the room, for whoever sent it.
     Answer(usize),
     /// Nothing but a sign of life.
     Alive,
@@ -144,15 +162,20 @@ impl Tunnel {
         room: &mut [u8],
     ) -> Result<Option<(usize, SocketAddr)>, Reason> {
         let mut inner = self.lock();
+        let due = inner.wake(room);
         match inner.tunn.encapsulate(packet, room) {
             TunnResult::WriteToNetwork(sealed) => {
                 let (len, is_greeting) = (sealed.len(), sealed.first() == Some(&GREETING));
                 if is_greeting {
-                    inner.initiated = Some(Instant::now());
+                    inner.greeted = true;
+                    self.waits.store(true, Relaxed);
                 }
                 Ok(Some((len, inner.endpoint)))
             }
-            TunnResult::Done => Ok(None),
+            TunnResult::Done => {
+                self.waits.store(true, Relaxed);
+                Ok(due.map(|len| (len, inner.endpoint)))
+            }
             _ => Err(Reason::NoSession),
         }
     }
@@ -169,46 +192,56 @@ impl Tunnel {
         room: &mut [u8],
     ) -> Result<Opened, Reason> {
         let mut inner = self.lock();
+        // A greeting that was due of old is sent again by the clock.
+        inner.wake(room);
         let opened = opened(inner.tunn.decapsulate(Some(from.ip()), datagram, room))?;
         inner.endpoint = from;
         Ok(opened)
     }
 
-    /// What waited for a session, one after the other, until there is nothing more.
-    pub fn more(&self, room: &mut [u8]) -> Option<usize> {
-        match self.lock().tunn.decapsulate(None, &[], room) {
-            TunnResult::WriteToNetwork(sealed) => Some(sealed.len()),
-            _ => None,
-        }
+    /// Whether there may be [`Self::more`] to send, now that something was opened.
+    pub fn has_waiting(&self) -> bool {
+        self.waits.load(Relaxed)
     }
 
-    /// Does what is due by time, and returns what is to be sent where.
-    pub fn tick(&self, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    /// What waited for a session, one after the other, until there is nothing more.
+    ///
+    /// Whoever answers a greeting has no session to seal by before the peer has used it. boringtun would greet once more
+    /// then, forgetting the greeting that it has out, and two that greet each other at once would not come to an end.
+    pub fn more(&self, room: &mut [u8]) -> Option<usize> {
         let mut inner = self.lock();
-        match inner.tunn.update_timers(room) {
-            TunnResult::WriteToNetwork(sealed) => Some((sealed.len(), inner.endpoint)),
-            _ => None,
+        inner.tunn.time_since_last_handshake()?;
+        let TunnResult::WriteToNetwork(sealed) = inner.tunn.decapsulate(None, &[], room) else {
+            self.waits.store(false, Relaxed);
+            return None;
+        };
+        Some(sealed.len())
+    }
+
+    /// Does what is due by time.
+    pub fn tick(&self, room: &mut [u8]) -> Tick {
+        let mut inner = self.lock();
+        inner.asleep = !inner.is_live();
+        if inner.asleep {
+            return Tick::Asleep;
         }
+        inner.tick(room).map_or(Tick::Nothing, |len| Tick::Send(len, inner.endpoint))
     }
 
     /// Greets the peer although nothing is to be sent.
     pub fn greet(&self, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
         let mut inner = self.lock();
+        if let Some(len) = inner.wake(room) {
+            return Some((len, inner.endpoint));
+        }
         match inner.tunn.format_handshake_initiation(room, false) {
             TunnResult::WriteToNetwork(greeting) => {
                 let len = greeting.len();
-                inner.initiated = Some(Instant::now());
+                inner.greeted = true;
                 Some((len, inner.endpoint))
             }
             _ => None,
         }
-    }
-
-    /// Whether something may become due by time: there is a session, or one is being made.
-    pub fn is_live(&self) -> bool {
-        let inner = self.lock();
-        inner.tunn.time_since_last_handshake().is_some()
-            || inner.initiated.is_some_and(|at| at.elapsed() < GIVES_UP)
     }
 
     /// How long ago the last handshake was.
@@ -218,6 +251,28 @@ impl Tunnel {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Whether something may become due by time: there is a session, or one is being made.
+    fn is_live(&mut self) -> bool {
+        let has_session = self.tunn.time_since_last_handshake().is_some();
+        // boringtun says so when nobody answers within `REKEY_ATTEMPT_TIME`.
+        self.greeted &= !has_session && !self.tunn.is_expired();
+        has_session || self.greeted
+    }
+
+    /// Lets a sleeper have the time that it has missed. Without it a new session would be as old as the sleep was long,
+    /// and end at the next tick.
+    fn wake(&mut self, room: &mut [u8]) -> Option<usize> {
+        std::mem::take(&mut self.asleep).then(|| self.tick(room)).flatten()
+    }
+
+    fn tick(&mut self, room: &mut [u8]) -> Option<usize> {
+        let TunnResult::WriteToNetwork(sealed) = self.tunn.update_timers(room) else { return None };
+        self.greeted |= sealed.first() == Some(&GREETING);
+        Some(sealed.len())
     }
 }
 
@@ -256,11 +311,11 @@ pub const COOKIE: usize = 64;
 const GREETING: u8 = 1;
 /// Handshakes of a second beyond which a sender has to show that it is where it says.
 const MOST_HANDSHAKES: u64 = 100;
-/// `REKEY_ATTEMPT_TIME`, and some.
-const GIVES_UP: Duration = Duration::from_secs(95);
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::{key, samples::Sample};
 
@@ -293,7 +348,8 @@ mod tests {
             assert_eq!(room[..len], packet);
         }
         assert!(pair.a.more(&mut room).is_none());
-        assert!(pair.a.is_live() && pair.a.since_handshake().is_some());
+        assert_ne!(pair.a.tick(&mut room), Tick::Asleep);
+        assert!(pair.a.since_handshake().is_some());
     }
 
     #[test]
