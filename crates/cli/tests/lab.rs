@@ -69,6 +69,7 @@ topologies! {
         both udp_and_vxlan_go_side_by_side "udp-mixed.yaml",
         both sealed_pods_meet_while_agents_are_killed "wireguard.yaml",
         alone both_families_are_sealed "wireguard-dual.yaml",
+        alone an_engine_that_seals_is_replaced_under_traffic_without_loss "wireguard-engine-upgraded.yaml",
     }
     "docs/lab" {
         both three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",

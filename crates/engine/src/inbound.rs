@@ -4,7 +4,7 @@
 //! destination is nobody else's: then it can only be for us. Without WireGuard nothing is ever answered; with it only
 //! greetings are, by less than they are long.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc};
 
 use russet_kernel::{
     sys::datagram::{self, Incoming, Outgoing},
@@ -18,9 +18,10 @@ use crate::{
     join::{Run, Span},
     outbound::{device_failed, number},
     packet::{Inner, UDP},
+    passage::Passage,
     shared::{Life, Shared},
     table::{Peer, Table, View},
-    tunnel::{COOKIE, Opened, Sender, Vault},
+    tunnel::{COOKIE, Opened, Sender, Vault, sealed_for},
 };
 
 /// The thread of one socket.
@@ -79,6 +80,24 @@ impl Inbound {
         }
     }
 
+    /// Works on what a successor passes on until it is told to end, or the successor has.
+    pub fn run_on(mut self, passage: &Passage) {
+        let shared = Arc::clone(&self.shared);
+        while shared.halt.life() == Life::Goes {
+            match passage.take(&mut self.buffer[HEAD..]) {
+                Ok(incoming) => {
+                    self.family = Family::of(incoming.from.ip());
+                    self.take(&incoming);
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    shared.halt.wait(passage.as_fd(), PollFlags::IN);
+                }
+                Err(err) if err.kind() == io::ErrorKind::InvalidData => self.lose(Reason::Short, 1),
+                Err(_) => return,
+            }
+        }
+    }
+
     fn take(&mut self, incoming: &Incoming) {
         self.divide(incoming);
         let packets = self.spans.len();
@@ -91,7 +110,10 @@ impl Inbound {
         self.packets.clear();
         match self.shared.vault.clone() {
             None => self.take_bare(incoming),
-            Some(vault) => self.open_all(incoming.from, &vault),
+            Some(vault) => {
+                self.pass_on(incoming.from);
+                self.open_all(incoming.from, &vault);
+            }
         }
         self.write_all();
         if let Some(peer) = self.awaited.take() {
@@ -192,6 +214,30 @@ impl Inbound {
                 Err(reason) => self.lose(reason, 1),
             }
         }
+    }
+
+    /// Passes on what is sealed for the engine before us, as long as there is one.
+    fn pass_on(&mut self, from: SocketAddr) {
+        let passage = self.shared.passage.as_ref().filter(|passage| passage.is_open());
+        let Some(passage) = passage.map(Arc::clone) else { return };
+        let mut spans = std::mem::take(&mut self.spans);
+        let (table, buffer) = (self.view.kept(), &self.buffer);
+        let is_foreign = |span: &Span| {
+            let index = sealed_for(&buffer[span.at..span.at + span.len]);
+            index.is_some_and(|index| table.of_index(index).is_none())
+        };
+        for run in spans.chunk_by(|one, next| is_foreign(one) == is_foreign(next)) {
+            let [first, ..] = run else { continue };
+            if is_foreign(first) {
+                let len: usize = run.iter().map(|span| span.len).sum();
+                let segment = u16::try_from(first.len).ok().filter(|_| run.len() > 1);
+                if passage.pass(from, segment, &buffer[first.at..first.at + len]).is_err() {
+                    self.lose(Reason::Refused, run.len());
+                }
+            }
+        }
+        spans.retain(|span| !is_foreign(span));
+        self.spans = spans;
     }
 
     fn open(

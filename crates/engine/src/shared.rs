@@ -18,7 +18,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{clock::Waker, counters::Counters, outbox::Length, table::Tables, tunnel::Vault};
+use crate::{
+    clock::Waker, counters::Counters, outbox::Length, passage::Passage, table::Tables,
+    tunnel::Vault,
+};
 
 /// What an engine holds of the kernel. It outlives the process when it is handed over.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Where packets are sealed.
     pub vault: Option<Arc<Vault>>,
+    /// To the engine whose place this one takes: what is sealed for it.
+    pub passage: Option<Arc<Passage>>,
     pub waker: Waker,
     pub halt: Halt,
 }
@@ -107,6 +112,13 @@ impl Halt {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         ring(&self.bell);
+    }
+
+    /// Lets threads begin again, now that those before have ended.
+    pub fn renew(&self) {
+        self.stop.store(false, Ordering::Release);
+        // Nothing to read means that nobody rang.
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
     pub fn life(&self) -> Life {
