@@ -1,8 +1,10 @@
 //! Two nodes that seal, in namespaces of the test's own, and numbered packets between them.
 
+mod relay;
+
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
@@ -34,6 +36,8 @@ pub struct Side {
     folder: tempfile::TempDir,
     pub socket: PathBuf,
     other: PublicKey,
+    /// Where the other is, seen from here.
+    way: SocketAddr,
 }
 
 impl Side {
@@ -52,9 +56,19 @@ impl Side {
         sides
     }
 
+    /// Two nodes with a tenth of a second there and back between them.
+    pub fn distant_pair() -> [Self; 2] {
+        let [mut a, mut b] = Self::pair();
+        relay::start(&a);
+        a.way = ([192, 168, 77, 1], relay::NEAR).into();
+        b.way = ([192, 168, 77, 1], relay::FAR).into();
+        [a, b]
+    }
+
     fn new(n: u8, folder: tempfile::TempDir, other: PublicKey) -> Self {
         let socket = folder.path().join("rst.t.sock");
-        Self { n, inside: Namespace::create().unwrap(), folder, socket, other }
+        let way = ([192, 168, 77, 3 - n], 51_820).into();
+        Self { n, inside: Namespace::create().unwrap(), folder, socket, other, way }
     }
 
     fn address(&self) {
@@ -104,9 +118,8 @@ impl Side {
 
     pub fn peer(&self) -> (Prefix, EnginePeerSpec) {
         let other = 3 - self.n;
-        let endpoint = ([192, 168, 77, other], 51_820).into();
         let prefix = Prefix::around([10, 0, other, 0].into(), 24).unwrap();
-        (prefix, EnginePeerSpec { endpoint, key: Some(self.other) })
+        (prefix, EnginePeerSpec { endpoint: self.way, key: Some(self.other) })
     }
 
     pub fn outer_socket(&self) -> UdpSocket {
