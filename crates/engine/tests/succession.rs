@@ -8,7 +8,7 @@
 mod side;
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -116,9 +116,28 @@ fn a_successor_that_is_too_late_is_told_so() {
     assert_eq!(engine.join().unwrap(), End::Asked);
 }
 
-/// A predecessor of the test's own: it hands over what is there, and dies.
 #[test]
 fn a_predecessor_that_dies_half_way_has_handed_over_all() {
+    is_succeeded(|client, a, holdings, listener| {
+        hand_over(client, &Ask::Succeed, holdings, listener, a);
+        let [_ours, theirs] = Passage::pair().unwrap();
+        say(client, &Answer::Passage(77), &[theirs.as_fd()]);
+        say(client, &Answer::Living(Vec::new(), More::Nothing), &[]);
+    });
+}
+
+#[test]
+fn a_predecessor_of_an_older_version_is_taken_over_as_ever() {
+    is_succeeded(|client, a, holdings, listener| {
+        let refused = Answer::Refused("a message of kind 9 is not of its form".to_owned());
+        answer(client, &Ask::Succeed, &refused, &[]);
+        hand_over(client, &Ask::HandOver, holdings, listener, a);
+        hear(client, &Ask::TakenOver);
+    });
+}
+
+/// A predecessor of the test's own hands over what is there, and ends.
+fn is_succeeded(predecessor: impl Fn(&OwnedFd, &Side, &Holdings, &OwnedFd) + Sync) {
     let [a, b] = Side::pair();
     let other = b.start();
     let listener = a.listen();
@@ -128,7 +147,7 @@ fn a_predecessor_that_dies_half_way_has_handed_over_all() {
             answer(&client, &Ask::Hello, &Answer::Hello(hello(&a)), &[]);
             let setup = Setup { link: link(), spec: spec(1), pace: Pace::Batches };
             let holdings = a.inside.run(|| Holdings::open(&setup).unwrap()).unwrap();
-            hand_over(&client, &holdings, &listener, &a);
+            predecessor(&client, &a, &holdings, &listener);
         });
         (a.succeed().unwrap(), dying.join().unwrap())
     });
@@ -211,7 +230,7 @@ fn hello(side: &Side) -> Hello {
     Hello { build: BUILD.to_owned(), pid: 1, spec: Some(spec(side.n)) }
 }
 
-fn hand_over(client: &OwnedFd, holdings: &Holdings, listener: &OwnedFd, side: &Side) {
+fn hand_over(client: &OwnedFd, asked: &Ask, holdings: &Holdings, listener: &OwnedFd, side: &Side) {
     let count = |len: usize| u8::try_from(len).unwrap();
     let over = HandedOver {
         spec: spec(side.n),
@@ -225,17 +244,21 @@ fn hand_over(client: &OwnedFd, holdings: &Holdings, listener: &OwnedFd, side: &S
     fds.extend(holdings.tuns.iter().map(AsFd::as_fd));
     fds.extend(holdings.v4.iter().map(AsFd::as_fd));
     fds.push(listener.as_fd());
-    answer(client, &Ask::Succeed, &Answer::HandedOver(over), &fds);
-    let say = |answer: Answer, fds: &[_]| send(client.as_fd(), &answer.encode(), fds).unwrap();
-    say(Answer::Peers(vec![side.peer()], More::Nothing), &[]);
-    let [_ours, theirs] = Passage::pair().unwrap();
-    say(Answer::Passage(77), &[theirs.as_fd()]);
-    say(Answer::Living(Vec::new(), More::Nothing), &[]);
+    answer(client, asked, &Answer::HandedOver(over), &fds);
+    say(client, &Answer::Peers(vec![side.peer()], More::Nothing), &[]);
 }
 
-fn answer(to: &OwnedFd, wanted: &Ask, answer: &Answer, fds: &[std::os::fd::BorrowedFd<'_>]) {
+fn answer(to: &OwnedFd, wanted: &Ask, answer: &Answer, fds: &[BorrowedFd<'_>]) {
+    hear(to, wanted);
+    say(to, answer, fds);
+}
+
+fn hear(from: &OwnedFd, wanted: &Ask) {
     let mut buffer = [0; 64];
-    let (len, _) = receive(to.as_fd(), &mut buffer).unwrap();
+    let (len, _) = receive(from.as_fd(), &mut buffer).unwrap();
     assert_eq!(Ask::decode(&buffer[..len]).as_ref(), Ok(wanted));
+}
+
+fn say(to: &OwnedFd, answer: &Answer, fds: &[BorrowedFd<'_>]) {
     send(to.as_fd(), &answer.encode(), fds).unwrap();
 }
