@@ -37,7 +37,7 @@ enum EngineCommand {
     Run(RunArgs),
     /// Shows what every engine of this node carries and drops
     Status(StatusArgs),
-    /// Puts a process of this program in the place of every engine; udp loses no packet, wireguard shakes hands anew
+    /// Puts a process of this program in the place of every engine; no packet is lost
     Upgrade(UpgradeArgs),
 }
 

@@ -71,6 +71,7 @@ topologies! {
         both a_node_under_flanneld_s_name_is_one_like_any_other "flanneld.yaml",
         both sealed_pods_meet_while_agents_are_killed "wireguard.yaml",
         alone both_families_are_sealed "wireguard-dual.yaml",
+        alone an_engine_that_seals_is_replaced_under_traffic_without_loss "wireguard-engine-upgraded.yaml",
     }
     "docs/lab" {
         both three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",

@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::{
     shared::{Life, Shared},
     table::family_of,
-    tunnel::{SEAL, Vault},
+    tunnel::{SEAL, Tick, Vault},
 };
 
 /// Wakes the thread.
@@ -84,12 +84,9 @@ impl Clock {
         let mut room = [0; SEAL];
         let mut live = false;
         for peer in self.shared.tables.newest().peers() {
-            let Some(tunnel) = &peer.tunnel else { continue };
-            if !tunnel.is_live() {
-                continue;
-            }
-            live = true;
-            if let Some((len, to)) = tunnel.tick(&mut room) {
+            let tick = peer.tunnel.as_ref().map_or(Tick::Asleep, |tunnel| tunnel.tick(&mut room));
+            live |= tick != Tick::Asleep;
+            if let Tick::Send(len, to) = tick {
                 let socket = self.shared.socket(family_of(to), 0);
                 let message = Outgoing { to, octets: &room[..len], segment: None };
                 // What is lost is sent again.

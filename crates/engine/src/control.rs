@@ -9,6 +9,8 @@
 //!                         ▲                          └── nothing within 3 s ──┐
 //!                         └───────────────────────────────────────────────────┘
 //! ```
+//!
+//! Where packets are sealed it is `Succeed` in the place of `HandOver`, and more is said (`succession`).
 
 use std::{
     collections::BTreeMap,
@@ -48,6 +50,8 @@ pub struct Control {
     pub(crate) listener: OwnedFd,
     pub(crate) engine: Option<Engine>,
     pub(crate) connections: Vec<OwnedFd>,
+    /// The engine whose place this one has taken, as long as it lingers.
+    pub(crate) elder: Option<Client>,
 }
 
 /// Why an engine ended.
@@ -95,8 +99,8 @@ impl Control {
         bound?;
         rustix::net::listen(&listener, BACKLOG)?;
         let path = path.to_owned();
-        let (key, engine, connections) = (None, None, Vec::new());
-        Ok(Self { link, pace, key, path, listener, engine, connections })
+        let (key, engine, connections, elder) = (None, None, Vec::new(), None);
+        Ok(Self { link, pace, key, path, listener, engine, connections, elder })
     }
 
     /// Says where the node's WireGuard key is kept.
@@ -121,10 +125,16 @@ impl Control {
             // From behind, so that closing one moves none that is still to be looked at.
             for place in ready.connections.into_iter().rev() {
                 match self.converse(place) {
-                    Then::Stays => {}
-                    Then::Closes => drop(self.connections.swap_remove(place)),
+                    // None is left where a successor has nearly taken over.
+                    Then::Closes if place < self.connections.len() => {
+                        self.connections.swap_remove(place);
+                    }
+                    Then::Stays | Then::Closes => {}
                     Then::Ends(end) => return self.leave(end),
                 }
+            }
+            if ready.elder {
+                self.forget_elder();
             }
             if ready.listener {
                 self.accept();
@@ -143,17 +153,19 @@ impl Control {
     fn wait(&self) -> Result<Ready, Errno> {
         let alarm = self.engine.as_ref().map(|engine| engine.shared().halt.alarm());
         let fds = [self.listener.as_fd()].into_iter();
-        let fds = fds.chain(self.connections.iter().map(AsFd::as_fd)).chain(alarm);
+        let elder = self.elder.as_ref().map(AsFd::as_fd);
+        let fds = fds.chain(self.connections.iter().map(AsFd::as_fd)).chain(alarm).chain(elder);
         let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut fds, None) {
             Ok(_) => {}
-            Err(Errno::INTR) => return Ok(Ready { listener: false, connections: Vec::new() }),
+            Err(Errno::INTR) => return Ok(Ready::default()),
             Err(errno) => return Err(errno),
         }
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         let connections =
             (0..self.connections.len()).filter(|place| is_ready(&fds[place + 1])).collect();
-        Ok(Ready { listener: is_ready(&fds[0]), connections })
+        let elder = self.elder.is_some() && fds.last().is_some_and(is_ready);
+        Ok(Ready { listener: is_ready(&fds[0]), connections, elder })
     }
 
     fn accept(&mut self) {
@@ -183,7 +195,9 @@ impl Control {
         let builds = matches!(asked, Ok(Ask::Start(_) | Ask::Patch(_)));
         let answered = match asked {
             Ok(Ask::HandOver) => return self.hand_over(&connection),
+            Ok(Ask::Succeed) => return self.be_succeeded(&connection),
             Ok(Ask::Stop) => {
+                self.end_elder();
                 drop(self.engine.take());
                 let _ = send(connection.as_fd(), &Answer::Done.encode(), &[]);
                 return Then::Ends(End::Asked);
@@ -221,7 +235,9 @@ impl Control {
             (Ask::Patch(_) | Ask::Peers | Ask::Status, None) => {
                 say(to, &refused("it has not begun"))
             }
-            (Ask::Stop | Ask::HandOver | Ask::TakenOver, _) => say(to, &refused("not now")),
+            (Ask::Stop | Ask::HandOver | Ask::TakenOver | Ask::Succeed | Ask::Ready, _) => {
+                say(to, &refused("not now"))
+            }
         }
     }
 
@@ -251,9 +267,11 @@ fn hello(to: &OwnedFd, engine: Option<&Engine>) -> io::Result<()> {
 }
 
 /// What can be read from.
+#[derive(Default)]
 struct Ready {
     listener: bool,
     connections: Vec<usize>,
+    elder: bool,
 }
 
 pub(crate) fn say(to: &OwnedFd, answer: &Answer) -> io::Result<()> {
@@ -295,7 +313,7 @@ fn keeps_open(spec: EngineSpec) -> bool {
     matches!(spec.wire, EngineWire::Wireguard(wireguard) if wireguard.keepalive > 0)
 }
 
-fn refused(why: &str) -> Answer {
+pub(crate) fn refused(why: &str) -> Answer {
     Answer::Refused(why.to_owned())
 }
 

@@ -6,8 +6,9 @@
 //!                 tables: changed here, looked at there
 //! ```
 //!
-//! [`Engine::stop`] ends the threads and keeps what they held: whatever arrives meanwhile waits in the kernel, so an
-//! engine that goes on, here or in another process, has lost nothing.
+//! [`Engine::rest`] ends the threads and keeps what they held: whatever arrives meanwhile waits in the kernel, so an
+//! engine that goes on, here or in another process, has lost nothing. The two directions begin apart: for a while one
+//! process may hear and another send.
 
 use std::{
     collections::BTreeMap,
@@ -22,17 +23,19 @@ use russet_kernel::{
     sys::datagram::{self, Outgoing},
     tun::{Offload, Tun},
 };
-use russet_net::{IfName, Prefix};
+use russet_net::{Family, IfName, Prefix};
 
 use crate::{
     clock::{Clock, Waker},
     counters::Counters,
+    inbound::Inbound,
     outbox::Length,
+    passage::Passage,
     shared::{Halt, Holdings, Pace, Shared},
     socket::{self, ReceiveOffload},
     table::{Table, Tables, family_of},
-    tunnel::{SEAL, Vault},
-    worker::Worker,
+    tunnel::{SEAL, Tunnel, Vault},
+    worker::{Ways, Worker},
 };
 
 /// What an engine is told when it starts, and never after.
@@ -110,6 +113,17 @@ impl Engine {
     ///
     /// When no thread is to be had.
     pub fn start(setup: Setup, holdings: Holdings, kept: Kept) -> Result<Self, OpenError> {
+        let mut engine = Self::new(setup, holdings, kept)?;
+        engine.begin().map_err(OpenError::Threads)?;
+        Ok(engine)
+    }
+
+    /// An engine that does nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is to be had.
+    pub fn new(setup: Setup, holdings: Holdings, kept: Kept) -> Result<Self, OpenError> {
         let length = match (setup.pace, holdings.v4.first().or(holdings.v6.first())) {
             (Pace::Batches, Some(socket)) if has_send_offload(socket) => Length::Many,
             _ => Length::One,
@@ -123,25 +137,73 @@ impl Engine {
             tables: kept.tables,
             counters: kept.counters,
             vault: kept.vault,
+            passage: kept.passage,
             waker: Waker::new().map_err(new)?,
             halt: Halt::new().map_err(new)?,
         });
-        let mut engine = Self { setup, shared, peers: kept.peers, threads: Vec::new() };
+        let engine = Self { setup, shared, peers: kept.peers, threads: Vec::new() };
         engine.publish();
-        engine.start_threads().map_err(new)?;
         Ok(engine)
     }
 
-    fn start_threads(&mut self) -> io::Result<()> {
-        if let Some(vault) = self.shared.vault.clone() {
-            let clock = Clock::new(Arc::clone(&self.shared), vault);
-            self.spawn("clock".to_owned(), move || clock.run())?;
-        }
+    /// Starts all threads.
+    ///
+    /// # Errors
+    ///
+    /// When no thread is to be had.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.begin_clock()?;
+        self.begin_workers(Ways::Both)
+    }
+
+    /// Starts the threads of what comes from peers, and of the time that passes for sessions.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::begin`].
+    pub fn begin_receiving(&mut self) -> io::Result<()> {
+        self.begin_clock()?;
+        self.begin_workers(Ways::In)
+    }
+
+    /// Starts the threads of what goes to peers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::begin`].
+    pub fn begin_sending(&mut self) -> io::Result<()> {
+        self.begin_workers(Ways::Out)
+    }
+
+    fn begin_clock(&mut self) -> io::Result<()> {
+        let Some(vault) = self.shared.vault.clone() else { return Ok(()) };
+        let clock = Clock::new(Arc::clone(&self.shared), vault);
+        self.spawn("clock".to_owned(), move || clock.run())
+    }
+
+    fn begin_workers(&mut self, ways: Ways) -> io::Result<()> {
         for thread in 0..self.shared.holdings.tuns.len() {
-            let worker = Worker::new(&self.shared, thread);
+            let worker = Worker::new(&self.shared, thread, ways);
             self.spawn(format!("packets {thread}"), move || worker.run())?;
         }
         Ok(())
+    }
+
+    /// Starts the thread of what a successor passes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::begin`].
+    pub fn begin_opening(&mut self, passage: &Arc<Passage>) -> io::Result<()> {
+        let inbound = Inbound::new(Arc::clone(&self.shared), Family::V4, 0);
+        let passage = Arc::clone(passage);
+        self.spawn("passed on".to_owned(), move || inbound.run_on(&passage))
+    }
+
+    /// Ends the threads; what they held stays, and others may begin.
+    pub fn rest(&mut self) {
+        self.halt();
+        self.shared.halt.renew();
     }
 
     fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -186,32 +248,36 @@ impl Engine {
 
     /// Greets every peer, so that there are sessions before anything is to be sent.
     pub fn greet_all(&self) {
+        self.to_all(Tunnel::greet);
+    }
+
+    /// Greets a peer once more that has not answered.
+    pub fn greet_again(&self, tunnel: &Tunnel) {
+        let mut room = [0; SEAL];
+        let greeting = tunnel.greet_again(&mut room);
+        self.send_one(greeting, &room);
+    }
+
+    /// Sends every peer that there is a session with a packet of nothing.
+    pub fn show_life(&self) {
+        self.to_all(Tunnel::keep_alive);
+    }
+
+    fn to_all(&self, say: impl Fn(&Tunnel, &mut [u8]) -> Option<(usize, SocketAddr)>) {
         let mut room = [0; SEAL];
         for peer in self.table().peers() {
-            let greeting = peer.tunnel.as_ref().and_then(|tunnel| tunnel.greet(&mut room));
-            let Some((len, to)) = greeting else { continue };
-            let message = Outgoing { to, octets: &room[..len], segment: None };
-            let socket = self.shared.socket(family_of(to), 0);
-            // What is lost is sent again.
-            let _ = socket.map(|socket| datagram::send(socket, &[message]));
-            self.shared.waker.wake();
+            let message = peer.tunnel.as_deref().and_then(|tunnel| say(tunnel, &mut room));
+            self.send_one(message, &room);
         }
     }
 
-    /// Ends the threads and returns what they held.
-    pub fn stop(mut self) -> (Setup, Option<Holdings>, Kept) {
-        self.halt();
-        let kept = Kept {
-            peers: std::mem::take(&mut self.peers),
-            tables: Arc::clone(&self.shared.tables),
-            counters: Arc::clone(&self.shared.counters),
-            vault: self.shared.vault.clone(),
-        };
-        let setup = self.setup;
-        let shared = Arc::clone(&self.shared);
-        drop(self);
-        // The threads are gone, so nobody else has it.
-        (setup, Arc::into_inner(shared).map(|shared| shared.holdings), kept)
+    fn send_one(&self, message: Option<(usize, SocketAddr)>, room: &[u8]) {
+        let Some((len, to)) = message else { return };
+        let message = Outgoing { to, octets: &room[..len], segment: None };
+        let socket = self.shared.socket(family_of(to), 0);
+        // What is lost is sent again.
+        let _ = socket.map(|socket| datagram::send(socket, &[message]));
+        self.shared.waker.wake();
     }
 
     fn halt(&mut self) {
@@ -230,7 +296,7 @@ impl Drop for Engine {
     }
 }
 
-/// What outlives a stop: the peers, what was counted, and the sessions.
+/// What an engine begins with besides its descriptors: the peers, what was counted, and the sessions.
 #[derive(Debug, Default)]
 pub struct Kept {
     pub peers: BTreeMap<Prefix, EnginePeerSpec>,
@@ -238,6 +304,8 @@ pub struct Kept {
     pub counters: Arc<Counters>,
     /// Where packets are sealed.
     pub vault: Option<Arc<Vault>>,
+    /// To the engine before it.
+    pub passage: Option<Arc<Passage>>,
 }
 
 fn has_send_offload(socket: &std::os::fd::OwnedFd) -> bool {

@@ -10,6 +10,7 @@
 //! ```
 //!
 //! A successor that dies before its last word has taken nothing: the predecessor still holds all, and goes on.
+//! Where packets are sealed there is more to it (`succession`); this way is then only that of versions which know no other.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +21,12 @@ use std::{
 
 use russet_kernel::{
     engine::{
-        Client, EngineError, receive, send,
+        Client, EngineError, EnginePeerSpec, EngineSpec, EngineWire, receive, send,
         wire::{Answer, Ask, HandedOver},
     },
     tun::{Offload, Tun},
 };
-use russet_net::IfName;
+use russet_net::{IfName, Prefix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
@@ -43,6 +44,8 @@ pub enum TakeOverError {
     Descriptors { got: usize, said: usize },
     #[error(transparent)]
     Start(#[from] OpenError),
+    #[error("start the engine's threads")]
+    Threads(#[from] io::Error),
 }
 
 impl Control {
@@ -57,17 +60,20 @@ impl Control {
         key: Option<PathBuf>,
     ) -> Result<Self, TakeOverError> {
         let client = Client::connect(path)?;
+        let seals = |spec: EngineSpec| matches!(spec.wire, EngineWire::Wireguard(_));
+        let client = if client.hello()?.0.spec.is_some_and(seals) {
+            match Self::succeed(link, path, key.as_ref(), client)? {
+                Ok(control) => return Ok(control),
+                Err(client) => client,
+            }
+        } else {
+            client
+        };
         let (answer, fds) = client.ask(&Ask::HandOver)?;
         let Answer::HandedOver(over) = answer else { return Err(EngineError::Unexpected.into()) };
-        let first = client.hear()?.0;
-        let peers = client.list(first, |answer| match answer {
-            Answer::Peers(rows, more) => Some((rows, more)),
-            _ => None,
-        })?;
+        let peers = hear_peers(&client)?;
         let (holdings, listener) = divide(over, fds)?;
-        let peers: BTreeMap<_, _> = peers.into_iter().collect();
-        let pace = if over.pace == 0 { Pace::Batches } else { Pace::OneByOne };
-        let setup = Setup { link, spec: over.spec, pace };
+        let setup = setup_of(link, over);
         let vault = vault(over.spec, key.as_deref())?;
         let kept = Kept { peers, vault, ..Kept::default() };
         let engine = Engine::start(setup, holdings, kept)?;
@@ -76,44 +82,32 @@ impl Control {
         // It may be gone already, and then there is nobody to tell.
         let _ = client.tell(&Ask::TakenOver);
         let path = path.to_owned();
-        let (engine, connections) = (Some(engine), Vec::new());
-        Ok(Self { link, pace, key, path, listener, engine, connections })
+        let (engine, connections, elder) = (Some(engine), Vec::new(), None);
+        Ok(Self { link, pace: setup.pace, key, path, listener, engine, connections, elder })
     }
 
     /// Hands everything over, and goes on if nobody takes it.
     pub(crate) fn hand_over(&mut self, to: &OwnedFd) -> Then {
-        let Some(engine) = self.engine.take() else {
+        let Some(mut engine) = self.engine.take() else {
             let answered = say(to, &Answer::Refused("it has nothing to hand over".to_owned()));
             return if answered.is_ok() { Then::Stays } else { Then::Closes };
         };
-        let (setup, holdings, kept) = engine.stop();
-        // The threads have ended, so all is in our hands.
-        let Some(holdings) = holdings else { return Then::Ends(End::Failed) };
-        match self.offer(to, &setup, &holdings, &kept) {
-            Ok(()) => Then::Ends(End::TakenOver),
-            Err(error) => {
-                tracing::warn!(op = "hand over", %error, "the engine goes on");
-                match Engine::start(setup, holdings, kept) {
-                    Ok(engine) => {
-                        self.engine = Some(engine);
-                        Then::Closes
-                    }
-                    Err(error) => {
-                        tracing::error!(op = "go on", %error, "the engine cannot");
-                        Then::Ends(End::Failed)
-                    }
-                }
-            }
+        self.end_elder();
+        engine.rest();
+        let offered = self.offer(to, &engine).and_then(|()| hear(to, &Ask::TakenOver));
+        let Err(error) = offered else { return Then::Ends(End::TakenOver) };
+        tracing::warn!(op = "hand over", %error, "the engine goes on");
+        if let Err(error) = engine.begin() {
+            tracing::error!(op = "go on", %error, "the engine cannot");
+            return Then::Ends(End::Failed);
         }
+        self.engine = Some(engine);
+        Then::Closes
     }
 
-    fn offer(
-        &self,
-        to: &OwnedFd,
-        setup: &Setup,
-        holdings: &Holdings,
-        kept: &Kept,
-    ) -> io::Result<()> {
+    /// Sends all that an engine holds, and its peers.
+    pub(crate) fn offer(&self, to: &OwnedFd, engine: &Engine) -> io::Result<()> {
+        let (setup, holdings) = (engine.setup(), &engine.shared().holdings);
         let count = |len: usize| u8::try_from(len).map_err(|_| io::ErrorKind::InvalidData);
         let over = HandedOver {
             spec: setup.spec,
@@ -130,12 +124,12 @@ impl Control {
             .chain([self.listener.as_fd()])
             .collect();
         send(to.as_fd(), &Answer::HandedOver(over).encode(), &fds)?;
-        say_peers(to, &kept.peers)?;
-        hear_taken_over(to)
+        say_peers(to, engine.peers())
     }
 }
 
-fn hear_taken_over(from: &OwnedFd) -> io::Result<()> {
+/// Waits for what the successor says next.
+pub(crate) fn hear(from: &OwnedFd, wanted: &Ask) -> io::Result<()> {
     let mut fds = [PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN)];
     if poll(&mut fds, Some(&PATIENCE))? == 0 {
         return Err(io::ErrorKind::TimedOut.into());
@@ -143,13 +137,32 @@ fn hear_taken_over(from: &OwnedFd) -> io::Result<()> {
     let mut buffer = [0; 64];
     let (len, _) = receive(from.as_fd(), &mut buffer)?;
     match Ask::decode(&buffer[..len]) {
-        Ok(Ask::TakenOver) => Ok(()),
+        Ok(ask) if ask == *wanted => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
+pub(crate) fn hear_peers(
+    predecessor: &Client,
+) -> Result<BTreeMap<Prefix, EnginePeerSpec>, EngineError> {
+    let first = predecessor.hear()?.0;
+    let peers = predecessor.list(first, |answer| match answer {
+        Answer::Peers(rows, more) => Some((rows, more)),
+        _ => None,
+    })?;
+    Ok(peers.into_iter().collect())
+}
+
+pub(crate) const fn setup_of(link: IfName, over: HandedOver) -> Setup {
+    let pace = if over.pace == 0 { Pace::Batches } else { Pace::OneByOne };
+    Setup { link, spec: over.spec, pace }
+}
+
 /// Finds out which descriptor is what.
-fn divide(over: HandedOver, fds: Vec<OwnedFd>) -> Result<(Holdings, OwnedFd), TakeOverError> {
+pub(crate) fn divide(
+    over: HandedOver,
+    fds: Vec<OwnedFd>,
+) -> Result<(Holdings, OwnedFd), TakeOverError> {
     let (queues, v4, v6) = (usize::from(over.queues), usize::from(over.v4), usize::from(over.v6));
     let (got, said) = (fds.len(), 2 + queues + v4 + v6);
     let wrong = || TakeOverError::Descriptors { got, said };

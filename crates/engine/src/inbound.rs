@@ -4,22 +4,24 @@
 //! destination is nobody else's: then it can only be for us. Without WireGuard nothing is ever answered; with it only
 //! greetings are, by less than they are long.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc};
 
 use russet_kernel::{
     sys::datagram::{self, Incoming, Outgoing},
     tun::Offload,
 };
 use russet_net::Family;
+use rustix::event::PollFlags;
 
 use crate::{
     counters::Reason,
     join::{Run, Span},
     outbound::{device_failed, number},
     packet::{Inner, UDP},
-    shared::Shared,
+    passage::Passage,
+    shared::{Life, Shared},
     table::{Peer, Table, View},
-    tunnel::{COOKIE, Opened, Sender, Vault},
+    tunnel::{COOKIE, Opened, Sender, Vault, sealed_for},
     worker::Turn,
 };
 
@@ -36,6 +38,8 @@ pub struct Inbound {
     plain: Box<[u8]>,
     spans: Vec<Span>,
     packets: Vec<Packet>,
+    /// A peer that packets wait for, which may have a session now.
+    awaited: Option<Arc<Peer>>,
 }
 
 /// A bare packet, and the place of the peer that it is from.
@@ -57,6 +61,7 @@ impl Inbound {
             plain: vec![0; plain].into(),
             spans: Vec::with_capacity(MOST_SPANS),
             packets: Vec::with_capacity(MOST_SPANS),
+            awaited: None,
         }
     }
 
@@ -77,6 +82,24 @@ impl Inbound {
         Turn::Moved
     }
 
+    /// Works on what a successor passes on until it is told to end, or the successor has.
+    pub fn run_on(mut self, passage: &Passage) {
+        let shared = Arc::clone(&self.shared);
+        while shared.halt.life() == Life::Goes {
+            match passage.take(&mut self.buffer[HEAD..]) {
+                Ok(incoming) => {
+                    self.family = Family::of(incoming.from.ip());
+                    self.take(&incoming);
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    shared.halt.wait(passage.as_fd(), PollFlags::IN);
+                }
+                Err(err) if err.kind() == io::ErrorKind::InvalidData => self.lose(Reason::Short, 1),
+                Err(_) => return,
+            }
+        }
+    }
+
     fn take(&mut self, incoming: &Incoming) {
         self.divide(incoming);
         let packets = self.spans.len();
@@ -89,9 +112,15 @@ impl Inbound {
         self.packets.clear();
         match self.shared.vault.clone() {
             None => self.take_bare(incoming),
-            Some(vault) => self.open_all(incoming.from, &vault),
+            Some(vault) => {
+                self.pass_on(incoming.from);
+                self.open_all(incoming.from, &vault);
+            }
         }
         self.write_all();
+        if let Some(peer) = self.awaited.take() {
+            self.send_waiting(incoming.from, &peer);
+        }
     }
 
     /// Finds the datagrams of one message.
@@ -189,6 +218,30 @@ impl Inbound {
         }
     }
 
+    /// Passes on what is sealed for the engine before us, as long as there is one.
+    fn pass_on(&mut self, from: SocketAddr) {
+        let passage = self.shared.passage.as_ref().filter(|passage| passage.is_open());
+        let Some(passage) = passage.map(Arc::clone) else { return };
+        let mut spans = std::mem::take(&mut self.spans);
+        let (table, buffer) = (self.view.kept(), &self.buffer);
+        let is_foreign = |span: &Span| {
+            let index = sealed_for(&buffer[span.at..span.at + span.len]);
+            index.is_some_and(|index| table.of_index(index).is_none())
+        };
+        for run in spans.chunk_by(|one, next| is_foreign(one) == is_foreign(next)) {
+            let [first, ..] = run else { continue };
+            if is_foreign(first) {
+                let len: usize = run.iter().map(|span| span.len).sum();
+                let segment = u16::try_from(first.len).ok().filter(|_| run.len() > 1);
+                if passage.pass(from, segment, &buffer[first.at..first.at + len]).is_err() {
+                    self.lose(Reason::Refused, run.len());
+                }
+            }
+        }
+        spans.retain(|span| !is_foreign(span));
+        self.spans = spans;
+    }
+
     fn open(
         &mut self,
         from: SocketAddr,
@@ -213,6 +266,9 @@ impl Inbound {
         let tunnel = peer.tunnel.as_ref().ok_or(Reason::UnknownPeer)?;
         let opened = tunnel.open(from, sealed, &mut self.plain[at..])?;
         self.shared.waker.wake();
+        if tunnel.has_waiting() {
+            self.awaited = Some(Arc::clone(&peer));
+        }
         match opened {
             Opened::Packet(len) => {
                 peer.received.add(1, number(len));
@@ -220,19 +276,18 @@ impl Inbound {
             }
             Opened::Answer(len) => {
                 self.answer(from, &self.plain[at..at + len]);
-                self.send_waiting(from, &peer, at);
                 Ok(None)
             }
             Opened::Alive => Ok(None),
         }
     }
 
-    /// Sends what waited for the session that there is now.
-    fn send_waiting(&mut self, to: SocketAddr, peer: &Peer, at: usize) {
+    /// Sends what waited for the session that there is now. What was opened has been written, so its room is free.
+    fn send_waiting(&mut self, to: SocketAddr, peer: &Peer) {
         let Some(tunnel) = &peer.tunnel else { return };
         for _ in 0..MOST_WAITING {
-            let Some(len) = tunnel.more(&mut self.plain[at..]) else { return };
-            self.answer(to, &self.plain[at..at + len]);
+            let Some(len) = tunnel.more(&mut self.plain) else { return };
+            self.answer(to, &self.plain[..len]);
             peer.sent.add(1, number(len));
         }
     }

@@ -11,7 +11,8 @@
 //! wire is flannel's `udp`, the payload is the bare inner packet; or WireGuard's, where `tunnel` seals before the outbox and
 //! opens before anything is admitted, and `clock` lets its time pass. `packet` looks at what is hostile, `icmp` is what
 //! a sender of our own node is told, `table` finds the peer, `counters` counts.
-//! `engine` has the threads, `control` the socket that they are managed by, `handover` the change of processes.
+//! `engine` has the threads, `control` the socket that they are managed by, `handover` the change of processes,
+//! `succession` that of those who seal, with the `passage` between the two.
 
 pub mod checksum;
 mod clock;
@@ -27,12 +28,14 @@ mod lull;
 mod outbound;
 pub mod outbox;
 pub mod packet;
+pub mod passage;
 mod report;
 #[cfg(test)]
 mod samples;
 pub mod shared;
 pub mod socket;
 pub mod split;
+mod succession;
 pub mod table;
 pub mod tunnel;
 pub mod virtio;

@@ -18,7 +18,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{clock::Waker, counters::Counters, outbox::Length, table::Tables, tunnel::Vault};
+use crate::{
+    clock::Waker, counters::Counters, outbox::Length, passage::Passage, table::Tables,
+    tunnel::Vault, worker::Ways,
+};
 
 /// What an engine holds of the kernel. It outlives the process when it is handed over.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Where packets are sealed.
     pub vault: Option<Arc<Vault>>,
+    /// To the engine whose place this one takes: what is sealed for it.
+    pub passage: Option<Arc<Passage>>,
     pub waker: Waker,
     pub halt: Halt,
 }
@@ -78,14 +83,15 @@ impl Shared {
         Family::BOTH.into_iter().filter_map(of)
     }
 
-    /// Sleeps until a thread has something to read, or it is time to end.
-    pub fn wait_for_packets(&self, thread: usize) -> Life {
+    /// Sleeps until a thread has something to read of what it has to, or it is time to end.
+    pub fn wait_for_packets(&self, thread: usize, ways: Ways) -> Life {
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let bell = || readable(self.halt.bell());
         // What is not there is the bell once more.
         let mut fds = [bell(), bell(), bell(), bell()];
-        let tun = self.holdings.tuns.get(thread).map(Tun::as_fd);
-        let there = tun.into_iter().chain(self.sockets(thread).map(|(_, socket)| socket));
+        let tun = self.holdings.tuns.get(thread).filter(|_| ways != Ways::In).map(Tun::as_fd);
+        let sockets = self.sockets(thread).filter(|_| ways != Ways::Out);
+        let there = tun.into_iter().chain(sockets.map(|(_, socket)| socket));
         for (place, fd) in fds.iter_mut().zip(there) {
             *place = readable(fd);
         }
@@ -127,6 +133,13 @@ impl Halt {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         ring(&self.bell);
+    }
+
+    /// Lets threads begin again, now that those before have ended.
+    pub fn renew(&self) {
+        self.stop.store(false, Ordering::Release);
+        // Nothing to read means that nobody rang.
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
     pub fn life(&self) -> Life {

@@ -3,13 +3,17 @@
 //! A [`Vault`] has the node's key, a [`Tunnel`] the sessions with one peer. Sealing and opening of one peer share its
 //! sessions, so each tunnel has a lock, which a thread holds for one packet; different peers, and the two directions
 //! of different nodes, never meet. A tunnel without a session keeps up to 256 packets until there is one.
+//!
+//! boringtun knows the time of its last tick only, and the engine's clock ticks for nobody who has no session and makes
+//! none. Such a tunnel sleeps; whoever uses it next lets it have the time that it has missed, before anything is dated.
 
 use std::{
+    collections::VecDeque,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -31,7 +35,10 @@ pub struct Vault {
     secret: StaticSecret,
     public: x25519::PublicKey,
     spec: WireguardSpec,
+    /// Of greetings.
     limiter: Arc<RateLimiter>,
+    /// Of answers: to ours there may be as many at once as there are peers.
+    answers: Arc<RateLimiter>,
     next_index: AtomicU32,
 }
 
@@ -39,7 +46,18 @@ impl Vault {
     pub fn new(secret: StaticSecret, spec: WireguardSpec) -> Self {
         let public = x25519::PublicKey::from(&secret);
         let limiter = Arc::new(RateLimiter::new(&public, MOST_HANDSHAKES));
-        Self { secret, public, spec, limiter, next_index: AtomicU32::new(1) }
+        let answers = Arc::new(RateLimiter::new(&public, MOST_ANSWERS));
+        Self { secret, public, spec, limiter, answers, next_index: AtomicU32::new(1) }
+    }
+
+    /// The number of the next tunnel.
+    pub fn next_index(&self) -> u32 {
+        self.next_index.load(Relaxed)
+    }
+
+    /// Numbers tunnels from here on: those before are another engine's.
+    pub fn begin_at(&self, index: u32) {
+        self.next_index.store(index, Relaxed);
     }
 
     /// A tunnel to a peer, without a session yet.
@@ -53,9 +71,18 @@ impl Vault {
             self.spec.psk.map(|psk| psk.reveal()),
             keepalive,
             index,
-            Some(Arc::clone(&self.limiter)),
+            Some(Arc::clone(&self.answers)),
         );
-        Tunnel { index, key, inner: Mutex::new(Inner { tunn, endpoint, initiated: None }) }
+        let inner = Inner {
+            tunn,
+            endpoint,
+            greeted: false,
+            asked: None,
+            answered: false,
+            aside: VecDeque::new(),
+            asleep: true,
+        };
+        Tunnel { index, key, waits: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
     /// Finds out whom a datagram is from, without believing it. A flood of greetings is answered with cookies, which
@@ -88,6 +115,15 @@ impl Vault {
     /// To be called each second while there are handshakes: load is counted by the second.
     pub fn second(&self) {
         self.limiter.reset_count();
+        self.answers.reset_count();
+    }
+}
+
+/// The index of the tunnel that a packet is sealed for; what shakes hands is none.
+pub fn sealed_for(datagram: &[u8]) -> Option<u32> {
+    match Tunn::parse_incoming_packet(datagram) {
+        Ok(Packet::PacketData(it)) => Some(it.receiver_idx >> 8),
+        _ => None,
     }
 }
 
@@ -107,6 +143,8 @@ pub enum Sender<'a> {
 pub struct Tunnel {
     pub index: u32,
     pub key: PublicKey,
+    /// Whether packets wait for a session. Written under the lock, and looked at without it.
+    waits: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -114,8 +152,26 @@ struct Inner {
     tunn: Tunn,
     /// Where the peer was last heard from.
     endpoint: SocketAddr,
-    /// When a handshake was last begun from here.
-    initiated: Option<Instant>,
+    /// Whether a greeting is out that is neither answered nor given up.
+    greeted: bool,
+    /// When the last one went out, until it is answered.
+    asked: Option<Instant>,
+    /// Whether a greeting of the peer's was answered since the last tick, and it is the peer's turn.
+    answered: bool,
+    /// What waits for that.
+    aside: VecDeque<Vec<u8>>,
+    /// Whether no time has passed since the last tick.
+    asleep: bool,
+}
+
+/// What a tick brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tick {
+    /// So many octets, in the room, are to be sent there.
+    Send(usize, SocketAddr),
+    Nothing,
+    /// There is no session and none is being made: nothing will be due by time.
+    Asleep,
 }
 
 /// What an opened datagram was.
@@ -123,7 +179,7 @@ struct Inner {
 pub enum Opened {
     /// A packet of this length, in the room.
     Packet(usize),
-    /// An answer of this length, in the room, for whoever sent it; there may be more ([`Tunnel::more`]).
+    /// An answer of this length, in the room, for whoever sent it.
     Answer(usize),
     /// Nothing but a sign of life.
     Alive,
@@ -144,15 +200,24 @@ impl Tunnel {
         room: &mut [u8],
     ) -> Result<Option<(usize, SocketAddr)>, Reason> {
         let mut inner = self.lock();
+        let due = inner.wake(room);
+        if inner.answered && inner.put_aside(packet) {
+            self.waits.store(true, Relaxed);
+            return Ok(None);
+        }
         match inner.tunn.encapsulate(packet, room) {
             TunnResult::WriteToNetwork(sealed) => {
                 let (len, is_greeting) = (sealed.len(), sealed.first() == Some(&GREETING));
                 if is_greeting {
-                    inner.initiated = Some(Instant::now());
+                    inner.note_greeting();
+                    self.waits.store(true, Relaxed);
                 }
                 Ok(Some((len, inner.endpoint)))
             }
-            TunnResult::Done => Ok(None),
+            TunnResult::Done => {
+                self.waits.store(true, Relaxed);
+                Ok(due.map(|len| (len, inner.endpoint)))
+            }
             _ => Err(Reason::NoSession),
         }
     }
@@ -169,46 +234,100 @@ impl Tunnel {
         room: &mut [u8],
     ) -> Result<Opened, Reason> {
         let mut inner = self.lock();
+        // A greeting that was due of old is sent again by the clock.
+        inner.wake(room);
         let opened = opened(inner.tunn.decapsulate(Some(from.ip()), datagram, room))?;
         inner.endpoint = from;
+        match datagram.first() {
+            Some(&ANSWER) => inner.asked = None,
+            Some(&GREETING) => inner.answered = true,
+            _ => {}
+        }
         Ok(opened)
     }
 
+    /// Whether there may be [`Self::more`] to send, now that something was opened.
+    pub fn has_waiting(&self) -> bool {
+        self.waits.load(Relaxed)
+    }
+
     /// What waited for a session, one after the other, until there is nothing more.
+    ///
+    /// Whoever answers a greeting has no session to seal by before the peer has used it. boringtun would greet once more
+    /// then, forgetting the greeting that it has out, and two that greet each other at once would greet over and over.
     pub fn more(&self, room: &mut [u8]) -> Option<usize> {
-        match self.lock().tunn.decapsulate(None, &[], room) {
+        let mut inner = self.lock();
+        inner.tunn.time_since_last_handshake()?;
+        if let TunnResult::WriteToNetwork(sealed) = inner.tunn.decapsulate(None, &[], room) {
+            return Some(sealed.len());
+        }
+        let aside = inner.aside.pop_front();
+        self.waits.store(aside.is_some(), Relaxed);
+        match inner.tunn.encapsulate(&aside?, room) {
             TunnResult::WriteToNetwork(sealed) => Some(sealed.len()),
             _ => None,
         }
     }
 
-    /// Does what is due by time, and returns what is to be sent where.
-    pub fn tick(&self, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    /// Does what is due by time.
+    pub fn tick(&self, room: &mut [u8]) -> Tick {
         let mut inner = self.lock();
-        match inner.tunn.update_timers(room) {
-            TunnResult::WriteToNetwork(sealed) => Some((sealed.len(), inner.endpoint)),
-            _ => None,
+        inner.asleep = !inner.is_live();
+        inner.answered = false;
+        if inner.asleep {
+            return Tick::Asleep;
         }
+        inner.tick(room).map_or(Tick::Nothing, |len| Tick::Send(len, inner.endpoint))
     }
 
     /// Greets the peer although nothing is to be sent.
     pub fn greet(&self, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        self.greeting(room, false)
+    }
+
+    /// Greets the peer although a greeting is out.
+    pub fn greet_again(&self, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        self.greeting(room, true)
+    }
+
+    fn greeting(&self, room: &mut [u8], again: bool) -> Option<(usize, SocketAddr)> {
         let mut inner = self.lock();
-        match inner.tunn.format_handshake_initiation(room, false) {
+        if let Some(len) = inner.wake(room) {
+            return Some((len, inner.endpoint));
+        }
+        match inner.tunn.format_handshake_initiation(room, again) {
             TunnResult::WriteToNetwork(greeting) => {
                 let len = greeting.len();
-                inner.initiated = Some(Instant::now());
+                inner.note_greeting();
                 Some((len, inner.endpoint))
             }
             _ => None,
         }
     }
 
-    /// Whether something may become due by time: there is a session, or one is being made.
-    pub fn is_live(&self) -> bool {
-        let inner = self.lock();
-        inner.tunn.time_since_last_handshake().is_some()
-            || inner.initiated.is_some_and(|at| at.elapsed() < GIVES_UP)
+    /// A packet of nothing, where there is a session.
+    pub fn keep_alive(&self, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let mut inner = self.lock();
+        inner.tunn.time_since_last_handshake()?;
+        match inner.tunn.encapsulate(&[], room) {
+            TunnResult::WriteToNetwork(sealed) => Some((sealed.len(), inner.endpoint)),
+            _ => None,
+        }
+    }
+
+    /// Where the peer was last heard from.
+    pub fn endpoint(&self) -> SocketAddr {
+        self.lock().endpoint
+    }
+
+    /// Says where the peer was heard from, by one who can know.
+    pub fn follow(&self, endpoint: SocketAddr) {
+        self.lock().endpoint = endpoint;
+    }
+
+    /// Whether a greeting is out that may still be answered.
+    pub fn awaits_answer(&self) -> bool {
+        self.lock().asked.is_some_and(|at| at.elapsed() < ANSWERED_WITHIN)
     }
 
     /// How long ago the last handshake was.
@@ -218,6 +337,45 @@ impl Tunnel {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Whether something may become due by time: there is a session, or one is being made.
+    fn is_live(&mut self) -> bool {
+        let has_session = self.tunn.time_since_last_handshake().is_some();
+        // boringtun says so when nobody answers within `REKEY_ATTEMPT_TIME`.
+        self.greeted &= !has_session && !self.tunn.is_expired();
+        has_session || self.greeted
+    }
+
+    /// Keeps a packet, without a greeting, for the session that the peer is about to begin; not when there is one.
+    fn put_aside(&mut self, packet: &[u8]) -> bool {
+        self.answered = self.tunn.time_since_last_handshake().is_none();
+        if self.answered && self.aside.len() < MOST_ASIDE {
+            self.aside.push_back(packet.to_vec());
+        }
+        self.answered
+    }
+
+    /// Lets a sleeper have the time that it has missed. Without it a new session would be as old as the sleep was long,
+    /// and end at the next tick.
+    fn wake(&mut self, room: &mut [u8]) -> Option<usize> {
+        std::mem::take(&mut self.asleep).then(|| self.tick(room)).flatten()
+    }
+
+    fn tick(&mut self, room: &mut [u8]) -> Option<usize> {
+        let TunnResult::WriteToNetwork(sealed) = self.tunn.update_timers(room) else { return None };
+        let (len, is_greeting) = (sealed.len(), sealed.first() == Some(&GREETING));
+        if is_greeting {
+            self.note_greeting();
+        }
+        Some(len)
+    }
+
+    fn note_greeting(&mut self) {
+        self.greeted = true;
+        self.asked = Some(Instant::now());
     }
 }
 
@@ -254,167 +412,16 @@ pub const SEAL: usize = 148;
 pub const COOKIE: usize = 64;
 /// The first octet of a greeting.
 const GREETING: u8 = 1;
+/// And of its answer.
+const ANSWER: u8 = 2;
+/// Packets that are kept so (`MAX_QUEUE_DEPTH` of boringtun).
+const MOST_ASIDE: usize = 256;
 /// Handshakes of a second beyond which a sender has to show that it is where it says.
 const MOST_HANDSHAKES: u64 = 100;
-/// `REKEY_ATTEMPT_TIME`, and some.
-const GIVES_UP: Duration = Duration::from_secs(95);
+/// Answers of a second: a successor greets all peers at once.
+const MOST_ANSWERS: u64 = 4_096;
+/// Whatever is answered later has gone astray, or its peer is dead.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{key, samples::Sample};
-
-    #[test]
-    fn a_packet_waits_for_the_handshake_and_comes_out_as_it_went_in() {
-        let pair = Pair::new(None, None);
-        let packet = Sample { payload: vec![7; 500], ..Sample::default() }.packet();
-        let mut room = [0; 2_000];
-        let (len, to) = pair.a.seal(&packet, &mut room).unwrap().unwrap();
-        assert_eq!((len, to), (148, at(2)), "a greeting");
-        assert!(pair.a.seal(&packet, &mut [0; 2_000]).unwrap().is_none(), "one is enough");
-
-        let mut answer = [0; 2_000];
-        let Opened::Answer(len) = pair.b.open(at(1), &room[..len], &mut answer).unwrap() else {
-            panic!("no answer")
-        };
-        assert!(len <= 148, "never more than was received");
-        let mut sign = [0; 2_000];
-        let Opened::Answer(sign_len) = pair.a.open(at(2), &answer[..len], &mut sign).unwrap()
-        else {
-            panic!("no sign of life")
-        };
-        assert!(matches!(pair.b.open(at(1), &sign[..sign_len], &mut room), Ok(Opened::Alive)));
-        for _ in 0..2 {
-            let mut sealed = [0; 2_000];
-            let len = pair.a.more(&mut sealed).unwrap();
-            let Opened::Packet(len) = pair.b.open(at(1), &sealed[..len], &mut room).unwrap() else {
-                panic!("no packet")
-            };
-            assert_eq!(room[..len], packet);
-        }
-        assert!(pair.a.more(&mut room).is_none());
-        assert!(pair.a.is_live() && pair.a.since_handshake().is_some());
-    }
-
-    #[test]
-    fn a_peer_that_moves_is_followed_and_an_old_packet_or_a_liar_is_not() {
-        let pair = Pair::new(None, None);
-        pair.shake_hands();
-        let mut room = [0; 2_000];
-        let packet = Sample { payload: vec![7; 50], ..Sample::default() }.packet();
-        let (len, _) = pair.a.seal(&packet, &mut room).unwrap().unwrap();
-        let sealed = room[..len].to_vec();
-        assert!(matches!(pair.b.open(at(9), &sealed, &mut room), Ok(Opened::Packet(_))));
-        assert_eq!(pair.b.seal(&packet, &mut room).unwrap().unwrap().1, at(9));
-
-        assert_eq!(pair.b.open(at(7), &sealed, &mut room).unwrap_err(), Reason::Replayed);
-        let mut forged = sealed;
-        forged[30] ^= 1;
-        forged[8] = 200;
-        assert_eq!(pair.b.open(at(7), &forged, &mut room).unwrap_err(), Reason::Unsealed);
-        assert_eq!(pair.b.seal(&packet, &mut room).unwrap().unwrap().1, at(9), "it stays");
-    }
-
-    #[test]
-    fn who_does_not_share_the_preshared_key_is_not_let_in() {
-        let psk = |n| Some(russet_net::PresharedKey::new([n; 32]));
-        Pair::new(psk(1), psk(1)).shake_hands();
-        let pair = Pair::new(psk(1), psk(2));
-        let (mut greeting, mut answer) = ([0; 200], [0; 200]);
-        let (len, _) = pair.a.greet(&mut greeting).unwrap();
-        let Ok(Opened::Answer(len)) = pair.b.open(at(1), &greeting[..len], &mut answer) else {
-            panic!("a greeting says nothing of the shared key yet")
-        };
-        assert_eq!(
-            pair.a.open(at(2), &answer[..len], &mut greeting).unwrap_err(),
-            Reason::Unsealed
-        );
-    }
-
-    #[test]
-    fn a_flood_of_greetings_is_answered_with_cookies_shorter_than_a_greeting() {
-        let pair = Pair::new(None, None);
-        let (mut greeting, mut room) = ([0; 200], [0; COOKIE]);
-        let (len, _) = pair.a.greet(&mut greeting).unwrap();
-        let mut cookies = 0;
-        for _ in 0..500 {
-            match pair.vault_b.sender(at(1).ip(), &greeting[..len], &mut room) {
-                Sender::Key(key) => assert_eq!(key, pair.b.key),
-                Sender::Cookie(cookie) => {
-                    assert!(cookie.len() < len);
-                    cookies += 1;
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(cookies >= 390, "{cookies}");
-        // The load is forgotten a second later.
-        let until = Instant::now() + Duration::from_secs(10);
-        while !matches!(
-            pair.vault_b.sender(at(1).ip(), &greeting[..len], &mut room),
-            Sender::Key(_)
-        ) {
-            assert!(Instant::now() < until, "not within 10 s");
-            pair.vault_b.second();
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    #[test]
-    fn octets_of_any_kind_are_from_nobody_and_make_nothing_panic() {
-        let pair = Pair::new(None, None);
-        pair.shake_hands();
-        for len in 0..200 {
-            for first in 0..6 {
-                let mut octets = vec![0x5a; len];
-                if len > 3 {
-                    octets[..4].copy_from_slice(&[first, 0, 0, 0]);
-                }
-                let _ = pair.vault_b.sender(at(1).ip(), &octets, &mut [0; COOKIE]);
-                assert!(pair.b.open(at(1), &octets, &mut [0; 2_000]).is_err() || len == 0);
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_tells_a_key() {
-        let psk = russet_net::PresharedKey::new([0xab; 32]);
-        let spec = WireguardSpec { psk: Some(psk), keepalive: 0 };
-        let vault = Vault::new(StaticSecret::from([0xcd; 32]), spec);
-        let told = format!("{vault:?} {:?}", vault.tunnel(PublicKey::new([1; 32]), at(1)));
-        assert!(!told.contains("171") && !told.contains("205") && !told.contains("ab"), "{told}");
-    }
-
-    struct Pair {
-        a: Tunnel,
-        b: Tunnel,
-        vault_b: Vault,
-    }
-
-    impl Pair {
-        fn new(a: Option<russet_net::PresharedKey>, b: Option<russet_net::PresharedKey>) -> Self {
-            let (one, two) = (StaticSecret::from([1; 32]), StaticSecret::from([2; 32]));
-            let keys = [key::public_of(&one), key::public_of(&two)];
-            let vault = |secret, psk| Vault::new(secret, WireguardSpec { psk, keepalive: 0 });
-            let (vault_a, vault_b) = (vault(one, a), vault(two, b));
-            let (a, b) = (vault_a.tunnel(keys[1], at(2)), vault_b.tunnel(keys[0], at(1)));
-            Self { a, b, vault_b }
-        }
-
-        fn shake_hands(&self) {
-            let (mut one, mut two) = ([0; 200], [0; 200]);
-            let (len, _) = self.a.greet(&mut one).unwrap();
-            let Ok(Opened::Answer(len)) = self.b.open(at(1), &one[..len], &mut two) else {
-                panic!()
-            };
-            let Ok(Opened::Answer(len)) = self.a.open(at(2), &two[..len], &mut one) else {
-                panic!()
-            };
-            assert!(matches!(self.b.open(at(1), &one[..len], &mut two), Ok(Opened::Alive)));
-        }
-    }
-
-    fn at(n: u8) -> SocketAddr {
-        ([192, 168, 77, n], 51_820).into()
-    }
-}
+mod tests;

@@ -21,8 +21,17 @@ use crate::{
 pub struct Worker {
     shared: Arc<Shared>,
     thread: usize,
-    outbound: Outbound,
+    ways: Ways,
+    outbound: Option<Outbound>,
     inbound: Vec<Inbound>,
+}
+
+/// What a thread does. It is one alone only while another engine takes this one's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ways {
+    Both,
+    In,
+    Out,
 }
 
 /// Whether there was a packet.
@@ -33,12 +42,12 @@ pub enum Turn {
 }
 
 impl Worker {
-    pub fn new(shared: &Arc<Shared>, thread: usize) -> Self {
-        let sockets = shared.sockets(thread);
+    pub fn new(shared: &Arc<Shared>, thread: usize, ways: Ways) -> Self {
+        let sockets = shared.sockets(thread).filter(|_| ways != Ways::Out);
         let inbound = sockets.map(|(family, _)| Inbound::new(Arc::clone(shared), family, thread));
         let inbound = inbound.collect();
-        let outbound = Outbound::new(Arc::clone(shared), thread);
-        Self { shared: Arc::clone(shared), thread, outbound, inbound }
+        let outbound = (ways != Ways::In).then(|| Outbound::new(Arc::clone(shared), thread));
+        Self { shared: Arc::clone(shared), thread, ways, outbound, inbound }
     }
 
     /// Works until it is told to end, or the device is gone.
@@ -57,7 +66,7 @@ impl Worker {
             match lull.then(now) {
                 Then::LookAgain => thread::yield_now(),
                 Then::Sleep => {
-                    shared.wait_for_packets(self.thread);
+                    shared.wait_for_packets(self.thread, self.ways);
                     lull.woken(now..Instant::now());
                 }
             }
@@ -65,7 +74,7 @@ impl Worker {
     }
 
     fn turn(&mut self) -> Turn {
-        let mut turn = self.outbound.turn();
+        let mut turn = self.outbound.as_mut().map_or(Turn::Nothing, Outbound::turn);
         for inbound in &mut self.inbound {
             if inbound.turn() == Turn::Moved {
                 turn = Turn::Moved;

@@ -7,7 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsFd,
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use etherparse::{Ipv4HeaderSlice, PacketBuilder, SlicedPacket, TransportSlice};
@@ -120,11 +120,25 @@ impl Node {
                 (Holdings::open(&setup).unwrap(), UdpSocket::bind((FLANNEL, PORT)).unwrap())
             })
             .unwrap();
-        flannel.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut engine = Engine::start(setup, holdings, Kept::default()).unwrap();
         let endpoint = (FLANNEL, PORT).into();
         engine.patch([(subnet, Some(EnginePeerSpec { endpoint, key: None }))]);
-        Self { namespace, flannel, _engine: engine }
+        let node = Self { namespace, flannel, _engine: engine };
+        node.wait_for_the_device();
+        node
+    }
+
+    /// The kernel lets packets into a device some time after its carrier is there, up to a second.
+    fn wait_for_the_device(&self) {
+        let pod = self.namespace.run(|| UdpSocket::bind((POD, 0)).unwrap()).unwrap();
+        self.flannel.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let until = Instant::now() + PATIENCE;
+        while pod.send_to(b"", (FAR_POD, 9)).is_err() || self.flannel.recv(&mut [0; 64]).is_err() {
+            assert!(Instant::now() < until, "no packet passes");
+        }
+        // Those that were sent meanwhile.
+        while self.flannel.recv(&mut [0; 64]).is_ok() {}
+        self.flannel.set_read_timeout(Some(PATIENCE)).unwrap();
     }
 
     /// The next datagram that flannel's process reads.

@@ -68,7 +68,7 @@ fn sessions_outlive_a_stop_of_the_threads() {
     let mut pair = Pair::of(Pace::Batches, wireguard(None));
     for _ in 0..5 {
         assert_eq!(stream(&pair, 4, 1 << 16), 1 << 16);
-        pair.b = restarted(pair.b);
+        restart(&mut pair.b);
     }
     let table = pair.b.table();
     assert!(table.peers().any(|peer| peer.sent.get()[0] > 0));
@@ -150,7 +150,7 @@ fn an_engine_that_stops_and_goes_on_has_lost_nothing() {
         for n in 0..10 {
             sender.send_to(&(round * 10 + n).to_be_bytes(), "10.0.2.1:9000").unwrap();
         }
-        pair.b = restarted(pair.b);
+        restart(&mut pair.b);
     }
     receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     for want in 0..200_u32 {
@@ -160,9 +160,9 @@ fn an_engine_that_stops_and_goes_on_has_lost_nothing() {
     }
 }
 
-fn restarted(engine: Engine) -> Engine {
-    let (setup, holdings, kept) = engine.stop();
-    Engine::start(setup, holdings.unwrap(), kept).unwrap()
+fn restart(engine: &mut Engine) {
+    engine.rest();
+    engine.begin().unwrap();
 }
 
 /// Sends so many octets from A to B, and returns how many arrived.

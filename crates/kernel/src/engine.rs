@@ -165,7 +165,7 @@ impl Engines {
     fn start(&mut self, link: IfName, spec: EngineSpec) -> Result<(), EngineError> {
         if !self.connections.contains_key(&link) {
             self.spawn(link, Beginning::Fresh)?;
-            self.await_up(link, |_| true)?;
+            self.await_up(link, UP_WITHIN, |_| true)?;
         }
         self.client(link)?.start(spec)?;
         // With its work it has an anchor to give.
@@ -179,7 +179,7 @@ impl Engines {
     fn replace(&mut self, link: IfName) -> Result<(), EngineError> {
         let old = self.connections.get(&link).map(|it| it.hello.pid);
         self.spawn(link, Beginning::TakeOver)?;
-        self.await_up(link, |hello| Some(hello.pid) != old)?;
+        self.await_up(link, OVER_WITHIN, |hello| Some(hello.pid) != old)?;
         self.started = true;
         Ok(())
     }
@@ -214,9 +214,10 @@ impl Engines {
     fn await_up(
         &mut self,
         link: IfName,
+        within: Duration,
         wanted: impl Fn(&Hello) -> bool,
     ) -> Result<(), EngineError> {
-        let until = Instant::now() + UP_WITHIN;
+        let until = Instant::now() + within;
         loop {
             self.connections.remove(&link);
             let up = self.connect(link);
@@ -253,4 +254,6 @@ const SUFFIX: &str = "sock";
 const MOST_ENGINES: usize = 16;
 /// How long an engine may take to come up, or to end.
 const UP_WITHIN: Duration = Duration::from_secs(3);
+/// How long one may take to take another's place: the other's own predecessor may still linger.
+const OVER_WITHIN: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(2);

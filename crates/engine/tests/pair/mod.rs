@@ -58,7 +58,10 @@ fn side(wire: &Namespace, n: u8, pace: Pace, way: EngineWire) -> (Namespace, Eng
     };
     if n == 1 {
         // `lo` has 127.0.0.0/8, and of IPv6 one address only.
-        wire.run(|| ip("addr add fd77::1/128 dev lo && ip addr add fd77::2/128 dev lo")).unwrap();
+        wire.run(|| {
+            ip("addr add fd77::1/128 dev lo nodad && ip addr add fd77::2/128 dev lo nodad");
+        })
+        .unwrap();
     }
     let spec = EngineSpec { wire: way, v4: Some(end(4)), v6: Some(end(6)) };
     let setup = Setup { link, spec, pace };

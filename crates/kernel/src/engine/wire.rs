@@ -10,13 +10,16 @@
 //! Numbers are big endian, an address is its family (4, 6) and its octets, a text its length (16 bits) and
 //! itself. Lists are of at most [`MOST_ROWS`] rows; more come in more datagrams, of which all but the last say
 //! that another follows. Whatever comes in is hostile until it has been read to its last octet.
+//!
+//! A form never changes within a version. A new kind may come without a new version where the one who asks can do with its
+//! being refused, which is what an engine of before does.
 
 mod octets;
 
 use std::net::{IpAddr, SocketAddr};
 
 use russet_desired::{EngineEnd, EnginePeerSpec, EngineSpec};
-use russet_net::Prefix;
+use russet_net::{Prefix, PublicKey};
 
 use self::octets::{Reader, Writer};
 
@@ -39,6 +42,11 @@ pub enum Ask {
     HandOver,
     /// It is taken over; end.
     TakenOver,
+    /// Let me take your place: as [`Self::HandOver`], of an engine that seals. One of before does not know it, and
+    /// refuses.
+    Succeed,
+    /// The peers have sessions with the successor; send no more.
+    Ready,
 }
 
 /// What an engine answers.
@@ -51,6 +59,21 @@ pub enum Answer {
     Totals(Totals),
     Counted(Vec<PeerCount>, More),
     HandedOver(HandedOver),
+    /// Not yet; ask again.
+    Later,
+    /// The successor's sessions have numbers from here on; what is sealed for others goes into the descriptor that
+    /// comes with it.
+    Passage(u32),
+    /// The peers that there are sessions with.
+    Living(Vec<Living>, More),
+}
+
+/// A peer that there is a session with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Living {
+    pub key: PublicKey,
+    /// Where it was last heard from.
+    pub endpoint: SocketAddr,
 }
 
 /// Whether another datagram of the same list follows.
@@ -134,6 +157,8 @@ impl Ask {
             Self::Stop => Writer::new(6),
             Self::HandOver => Writer::new(7),
             Self::TakenOver => Writer::new(8),
+            Self::Succeed => Writer::new(9),
+            Self::Ready => Writer::new(10),
         }
         .finish()
     }
@@ -152,6 +177,8 @@ impl Ask {
             6 => Some(Self::Stop),
             7 => Some(Self::HandOver),
             8 => Some(Self::TakenOver),
+            9 => Some(Self::Succeed),
+            10 => Some(Self::Ready),
             _ => None,
         };
         ask.filter(|_| body.is_empty()).ok_or(WireError::Body(kind))
@@ -180,6 +207,11 @@ impl Answer {
                 .u8(over.v6)
                 .u8(over.offload)
                 .u8(over.pace),
+            Self::Later => Writer::new(108),
+            Self::Passage(first) => Writer::new(109).u32(*first),
+            Self::Living(rows, more) => Writer::new(110)
+                .u8(more.wire())
+                .rows(rows, |out, row| out.bytes(&row.key.octets()).socket(row.endpoint)),
         }
         .finish()
     }
@@ -197,6 +229,9 @@ impl Answer {
             105 => Totals::read(&mut body).map(Self::Totals),
             106 => counted(&mut body),
             107 => handed_over(&mut body).map(Self::HandedOver),
+            108 => Some(Self::Later),
+            109 => body.u32().map(Self::Passage),
+            110 => living(&mut body),
             _ => None,
         };
         answer.filter(|_| body.is_empty()).ok_or(WireError::Body(kind))
@@ -222,6 +257,15 @@ fn peers(body: &mut Reader<'_>) -> Option<Answer> {
 fn counted(body: &mut Reader<'_>) -> Option<Answer> {
     let more = More::of(body.u8()?)?;
     Some(Answer::Counted(body.rows(PeerCount::read)?, more))
+}
+
+fn living(body: &mut Reader<'_>) -> Option<Answer> {
+    let more = More::of(body.u8()?)?;
+    let row = |body: &mut Reader<'_>| {
+        let key = body.array().map(PublicKey::new)?;
+        Some(Living { key, endpoint: body.socket()? })
+    };
+    Some(Answer::Living(body.rows(row)?, more))
 }
 
 fn handed_over(body: &mut Reader<'_>) -> Option<HandedOver> {
@@ -316,7 +360,7 @@ pub const MOST_OCTETS: usize = 64 << 10;
 mod tests {
     use proptest::prelude::*;
     use russet_desired::{EngineWire, WireguardSpec};
-    use russet_net::{PresharedKey, PublicKey};
+    use russet_net::PresharedKey;
 
     use super::*;
 
@@ -336,6 +380,8 @@ mod tests {
             Ask::Stop,
             Ask::HandOver,
             Ask::TakenOver,
+            Ask::Succeed,
+            Ask::Ready,
         ] {
             assert_eq!(Ask::decode(&ask.encode()), Ok(ask));
         }
@@ -353,6 +399,7 @@ mod tests {
             received: [u64::MAX, 4],
             handshake: Some(9),
         };
+        let living = Living { key: PublicKey::new([8; 32]), endpoint: peer.endpoint };
         let over = HandedOver { spec: spec(), queues: 2, v4: 2, v6: 0, offload: 3, pace: 0 };
         for answer in [
             Answer::Hello(hello),
@@ -362,6 +409,9 @@ mod tests {
             Answer::Totals(totals),
             Answer::Counted(vec![count], More::Nothing),
             Answer::HandedOver(over),
+            Answer::Later,
+            Answer::Passage(0x00ff_fffe),
+            Answer::Living(vec![living], More::Nothing),
         ] {
             assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
         }
