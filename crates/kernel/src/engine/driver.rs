@@ -3,7 +3,10 @@
 //! An engine's settings never change while it runs: with others it is another engine, and the old one ends. Its
 //! version is one of them, but there the old one hands over what it holds, and no packet is lost.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use russet_desired::{Engine, EnginePeer, EnginePeerKey, EnginePeerSpec, EngineSpec, Kind, Table};
 use russet_net::{IfName, Prefix};
@@ -53,8 +56,9 @@ impl Driver<Engine> for EngineDriver {
     ) -> Vec<Refused<Engine>> {
         let mut refused = Vec::new();
         for change in changes {
-            if let Err(err) = make(host, change) {
-                refused.push((change.key, KernelError::other(err)));
+            match make(host, change) {
+                Ok(()) => await_operation(host, change.key),
+                Err(err) => refused.push((change.key, KernelError::other(err))),
             }
         }
         refused
@@ -76,6 +80,26 @@ impl Driver<Engine> for EngineDriver {
         None
     }
 }
+
+/// A new queue brings the device its carrier, which the kernel takes note of a little later: 1 ms, or many while it has
+/// much else to do. What is sent before that is lost, so nothing is to be called ready earlier.
+fn await_operation(host: &mut Host, link: IfName) {
+    let until = Instant::now() + OPERATES_WITHIN;
+    while Instant::now() < until {
+        let seen = host.links.refresh_one(&mut host.socket, link);
+        let operates =
+            host.links.by_name(link).is_some_and(|link| link.operates.is_on() || !link.up.is_on());
+        if operates || seen.is_err() {
+            return;
+        }
+        std::thread::sleep(STEP);
+    }
+    tracing::warn!(ifname = %link, "the device has an engine and does not come up");
+}
+
+/// The kernel looks at carriers once a second at least.
+const OPERATES_WITHIN: Duration = Duration::from_millis(1_500);
+const STEP: Duration = Duration::from_millis(2);
 
 fn make(host: &mut Host, change: &Change<Engine, Running>) -> Result<(), EngineError> {
     let (link, wanted) = (change.key, change.wanted);

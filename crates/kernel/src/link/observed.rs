@@ -30,6 +30,8 @@ pub struct ObservedLink {
     pub mtu: u32,
     pub up: Flag,
     pub carrier: Flag,
+    /// Whether the kernel has noticed the carrier: before that it drops what is sent (RFC 2863's `up`).
+    pub operates: Flag,
     pub loopback: Flag,
     pub group: u32,
     pub alias: Option<Box<str>>,
@@ -116,6 +118,7 @@ impl ObservedLink {
             mtu: 0,
             up: (flags & rt::IFF_UP != 0).into(),
             carrier: (flags & rt::IFF_LOWER_UP != 0).into(),
+            operates: Flag::Off,
             loopback: (flags & rt::IFF_LOOPBACK != 0).into(),
             group: 0,
             alias: None,
@@ -133,6 +136,7 @@ impl ObservedLink {
         match attr.kind {
             rt::IFLA_ADDRESS => self.mac = Mac::try_from(attr.value).ok(),
             rt::IFLA_MTU => self.mtu = attr.u32(),
+            rt::IFLA_OPERSTATE => self.operates = (attr.value == [rt::IF_OPER_UP]).into(),
             rt::IFLA_GROUP => self.group = attr.u32(),
             rt::IFLA_IFALIAS => self.alias = Some(attr.str().into()),
             rt::IFLA_MASTER => self.master = Some(attr.u32()),

@@ -31,6 +31,7 @@ pub const IFLA_IFNAME: u16 = 3;
 pub const IFLA_MTU: u16 = 4;
 pub const IFLA_MASTER: u16 = 10;
 pub const IFLA_PROTINFO: u16 = 12;
+pub const IFLA_OPERSTATE: u16 = 16;
 pub const IFLA_LINKINFO: u16 = 18;
 pub const IFLA_IFALIAS: u16 = 20;
 pub const IFLA_GROUP: u16 = 27;
@@ -60,6 +61,7 @@ pub const IFF_UP: u32 = 0x1;
 pub const IFF_LOOPBACK: u32 = 0x8;
 /// The carrier, as the kernel's next hops see it.
 pub const IFF_LOWER_UP: u32 = 0x1_0000;
+pub const IF_OPER_UP: u8 = 6;
 /// `RTEXT_FILTER_SKIP_STATS`: 200 octets less for each link.
 pub const SKIP_STATS: u32 = 8;
 
