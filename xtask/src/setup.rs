@@ -45,6 +45,7 @@ const NEEDED_FOR_VM: &[(&str, &str, &str)] = &[
     ("nft", "nftables", "a second opinion within it"),
     ("conntrack", "conntrack", "a second opinion within it"),
     ("unshare", "util-linux", "namespaces within it"),
+    ("wg", "wireguard-tools", "a second opinion on the kernel's WireGuard"),
 ];
 
 /// A Python client of etcd's API, and what it forgets to ask for.

@@ -153,7 +153,14 @@ const TOPOLOGIES: &[&str] = &[
     "docs/lab/dual-stack.yaml",
     "crates/cli/tests/topologies/masquerade.yaml",
     "crates/cli/tests/topologies/tampered.yaml",
+    "crates/cli/tests/topologies/vm/ipip.yaml",
+    "crates/cli/tests/topologies/vm/ipip-changed.yaml",
+    "crates/cli/tests/topologies/vm/wireguard-kernel.yaml",
+    "crates/cli/tests/topologies/vm/wireguard-modes.yaml",
 ];
+/// Topologies that no other test plays: each must be among [`TOPOLOGIES`].
+#[cfg(test)]
+const OF_ITS_OWN: &str = "crates/cli/tests/topologies/vm";
 /// For all of them together.
 const PATIENCE: Duration = Duration::from_mins(25);
 
@@ -167,6 +174,16 @@ mod tests {
         let played = follow(&said[..]).unwrap();
         let names: Vec<_> = played.iter().map(|one| (one.name.as_str(), one.code)).collect();
         assert_eq!(names, [("three-nodes.yaml", 0), ("odd name.yaml", 1)]);
+    }
+
+    /// A file that no test runs would be a promise that nobody checks.
+    #[test]
+    fn every_topology_of_the_machine_s_own_is_played() {
+        let folder = root().join(OF_ITS_OWN);
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let paths = names.map(|name| format!("{OF_ITS_OWN}/{}", name.to_str().unwrap()));
+        let missing: Vec<_> = paths.filter(|path| !TOPOLOGIES.contains(&path.as_str())).collect();
+        assert_eq!(missing, Vec::<String>::new());
     }
 
     #[test]

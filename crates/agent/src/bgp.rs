@@ -15,21 +15,28 @@
 //! nothing any more.
 //!
 //! `bgp/manager` has the peers, `bgp/peer` a session, `bgp/conn` reader and writer, `bgp/routes` the RIB's thread,
-//! `bgp/socket` how sockets are made, `bgp/config` what is told, `bgp/admin` what is answered, `bgp/dump` the
-//! MRT file.
+//! `bgp/bfd` and `bgp/discovery` a task each that peers are watched and found by, `bgp/socket` how sockets are made,
+//! `bgp/config` what is told and `bgp/reload` what becomes of it later, `bgp/admin`, `bgp/show` and `bgp/metrics` what
+//! is answered, `bgp/dump` the MRT file.
 
 mod admin;
+mod bfd;
 pub mod config;
 mod conn;
+mod discovery;
 mod dump;
+mod join;
 mod manager;
+mod metrics;
 mod peer;
+mod reload;
 mod routes;
 mod show;
 mod socket;
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+pub use self::join::{Learned, Node};
 use self::{config::BgpConfig, manager::Manager};
 use crate::config::ConfigFaults;
 
@@ -38,6 +45,8 @@ use crate::config::ConfigFaults;
 pub enum BgpError {
     #[error("listen on {0}")]
     Listen(SocketAddr, #[source] io::Error),
+    #[error("serve metrics on {0}")]
+    Http(SocketAddr, #[source] io::Error),
     #[error("sign connections with {0}")]
     Signature(std::net::IpAddr, #[source] io::Error),
     #[error("listen on {}", .0.display())]
@@ -56,11 +65,28 @@ pub enum BgpError {
 /// When it cannot start.
 pub async fn run(
     config: BgpConfig,
-    read: impl Fn() -> Result<BgpConfig, ConfigFaults> + Send + 'static,
+    read: impl Fn() -> Result<BgpConfig, ConfigFaults> + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BgpError> {
     tracing::info!(op = "start", asn = %config.local.asn, version = env!("CARGO_PKG_VERSION"), "russet bgp");
-    let manager = Manager::start(config, Box::new(read))?;
+    let manager = Manager::start(config, Box::new(read), None).await?;
     manager.run(shutdown).await;
     Ok(())
+}
+
+/// Starts a speaker that is part of a node, from a file that SIGHUP has read again. It runs until it is dropped: what
+/// it has taught stays with the node, and peers that restart gracefully keep what it told them.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub async fn join(
+    config: BgpConfig,
+    file: PathBuf,
+    node: Node,
+) -> Result<impl Future<Output = ()>, BgpError> {
+    tracing::info!(op = "start", asn = %config.local.asn, "BGP speaker of this node");
+    let read = move || BgpConfig::load(&file);
+    let manager = Manager::start(config, Box::new(read), Some(node)).await?;
+    Ok(manager.run(std::future::pending()))
 }

@@ -3,24 +3,31 @@
 //! `raw` has the form that is read; here it becomes the checked [`Config`], or every fault of it at once.
 //! Nothing is opened, bound or touched before that.
 
+mod flanneld;
 mod raw;
+mod uplink;
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use russet_core::model::{Preset, Settings};
-use russet_net::IfName;
+use russet_core::model::{Preset, Sealer, Settings};
 
-pub use self::raw::{Overrides, RawConfig};
+pub use self::{
+    flanneld::Flanneld,
+    raw::{Overrides, RawConfig},
+    uplink::{LinkChoice, Pattern, Uplink},
+};
 
 /// The agent's checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub settings: Settings,
+    /// Who is to seal; `None` is the kernel where it can, and else the engine.
+    pub sealing: Option<Sealer>,
     pub store: russet_store::ClientConfig,
     /// As the operator wrote them, for `status`.
     pub endpoints: Vec<String>,
@@ -31,15 +38,8 @@ pub struct Config {
     pub paths: Paths,
     /// Where `/healthz`, `/readyz` and `/metrics` answer; `None` is off.
     pub http: Option<SocketAddr>,
-}
-
-/// Which link and addresses the node speaks to its peers by. What is `None` is found out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Uplink {
-    /// Else the link of the default route.
-    pub interface: Option<IfName>,
-    pub public_ip: Option<Ipv4Addr>,
-    pub public_ipv6: Option<Ipv6Addr>,
+    /// The file of the node's BGP speaker; `None` is no speaker.
+    pub bgp: Option<PathBuf>,
 }
 
 /// Files and folders.
@@ -52,17 +52,14 @@ pub struct Paths {
     pub subnet_file: PathBuf,
     /// host-local's folder, one folder a network below it.
     pub pods: PathBuf,
+    /// The node's WireGuard key.
+    pub wireguard_key: PathBuf,
 }
 
 impl Paths {
     /// The sockets of the engines.
     pub fn engines(&self) -> PathBuf {
         self.run.join("engine")
-    }
-
-    /// The node's WireGuard key.
-    pub fn wireguard_key(&self) -> PathBuf {
-        self.state.join("wireguard.key")
     }
 
     pub fn admin_socket(&self) -> PathBuf {
@@ -127,6 +124,7 @@ impl Default for Paths {
             state: "/var/lib/russet".into(),
             subnet_file: "/run/flannel/subnet.env".into(),
             pods: "/var/lib/cni/networks".into(),
+            wireguard_key: "/var/lib/russet/wireguard.key".into(),
         }
     }
 }
@@ -161,17 +159,18 @@ mod tests {
     fn every_fault_is_told_at_once() {
         let err = check(
             "node = ''\npreset = 'calico'\ninterface = 'a/b'\npublic-ip = '10.0.0'\n\
-             lease-renew-margin-minutes = 1440\n[store]\nendpoints = []\nprefix = 'x'\n\
+             lease-renew-margin-minutes = 1440\nwireguard = 'x'\n[store]\nendpoints = []\nprefix = 'x'\n\
              [pods]\nbridge = 'a-name-that-is-too-long'\n[http]\nlisten = 'x'",
         )
         .unwrap_err();
-        assert_eq!(err.0.len(), 9, "{err}");
+        assert_eq!(err.0.len(), 10, "{err}");
         for place in [
             "node",
             "preset",
             "interface",
             "public-ip",
             "lease-renew-margin-minutes",
+            "wireguard",
             "store",
             "pods.bridge",
             "http.listen",
@@ -184,7 +183,7 @@ mod tests {
     fn a_flag_wins_over_the_file() {
         let mut raw: RawConfig = toml::from_str("node = 'a'\ninterface = 'eth0'").unwrap();
         raw.put(Overrides { interface: Some("eth1".into()), ..Overrides::default() });
-        assert_eq!(raw.check().unwrap().uplink.interface, Some("eth1".parse().unwrap()));
+        assert_eq!(raw.check().unwrap().uplink.choices, ["eth1".parse().unwrap()]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ mod tasks;
 
 use std::{io, path::PathBuf, sync::Arc};
 
+pub use node::look_for as look_for_uplink;
+use russet_core::model::Sealer;
 pub use russet_kernel::one_line;
 
 use crate::{config::Config, lock::LockError};
@@ -41,6 +43,10 @@ pub enum StartError {
     Observe(#[source] russet_kernel::KernelError),
     #[error("start the thread {0}")]
     Thread(&'static str, #[source] io::Error),
+    #[error("BGP speaker")]
+    BgpConfig(#[source] config::ConfigFaults),
+    #[error("start the BGP speaker")]
+    Bgp(#[source] bgp::BgpError),
     #[error("serve the CNI plugin")]
     Cni(#[source] cni::ServeError),
     #[error(
@@ -55,7 +61,8 @@ pub enum StartError {
 ///
 /// When it cannot start, or when the task that knows everything ends by itself: who supervises us starts us
 /// anew then, which is better than to look alive.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    config.settings.sealer = config.sealing.unwrap_or_else(usual_sealer);
     let config = Arc::new(config);
     let _lock = lock::NodeLock::take(&config.paths.lock())?;
     tracing::info!(op = "start", node = %config.settings.node, version = env!("CARGO_PKG_VERSION"), "russet agent");
@@ -68,4 +75,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     notify::notify("STOPPING=1");
     running.stop().await;
     Ok(())
+}
+
+/// The kernel where it can: it is faster, and no process of ours is in a packet's way.
+fn usual_sealer() -> Sealer {
+    if russet_kernel::wireguard::is_spoken() { Sealer::Kernel } else { Sealer::Engine }
 }

@@ -1,6 +1,9 @@
-//! The metrics, in Prometheus' text form, made of the same [`Status`] that `russet status` shows.
+//! The metrics, in Prometheus' text form, made of the same [`Status`] that `russet status` shows, and of what the
+//! engines tell as they tell it to `russet engine status`.
 //!
 //! Nothing is counted here: a scrape turns the newest picture into text, so the two can never disagree.
+
+pub mod engine;
 
 use prometheus_client::{
     collector::Collector,
@@ -10,10 +13,12 @@ use prometheus_client::{
 };
 use russet_api::admin::Status;
 
+use self::engine::EngineCounts;
+
 /// The text of one scrape.
-pub fn text(status: &Status) -> String {
+pub fn text(status: &Status, engines: Vec<EngineCounts>) -> String {
     let mut registry = Registry::with_prefix("russet");
-    registry.register_collector(Box::new(View(status.clone())));
+    registry.register_collector(Box::new(View { status: status.clone(), engines }));
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => text,
@@ -22,11 +27,14 @@ pub fn text(status: &Status) -> String {
 }
 
 #[derive(Debug)]
-struct View(Status);
+struct View {
+    status: Status,
+    engines: Vec<EngineCounts>,
+}
 
 impl Collector for View {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let status = &self.0;
+        let status = &self.status;
         for (name, help, value) in gauges(status) {
             let metric = ConstGauge::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
@@ -35,7 +43,7 @@ impl Collector for View {
             let metric = ConstCounter::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         }
-        Ok(())
+        engine::encode(&self.engines, &mut encoder)
     }
 }
 
@@ -101,18 +109,55 @@ fn counters(status: &Status) -> Vec<Row<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use russet_kernel::engine::wire::{PeerCount, Totals};
+
     use super::*;
 
     #[test]
     fn a_scrape_has_types_and_values() {
         let mut status = Status { ready: true, pods: 3, ..Status::default() };
         status.counters.cni_adds = 7;
-        let text = text(&status);
+        let text = text(&status, Vec::new());
         for wanted in [
             "# TYPE russet_ready gauge",
             "russet_ready 1",
             "russet_pods 3",
             "russet_cni_adds_total 7",
+        ] {
+            assert!(text.lines().any(|line| line == wanted), "{wanted} is missing in\n{text}");
+        }
+        assert!(!text.contains("engine"), "there is none");
+    }
+
+    #[test]
+    fn an_engine_is_told_by_reason_by_peer_and_by_what_one_call_moved() {
+        let totals = Totals {
+            losses: vec![("no-route".to_owned(), 5), ("hops".to_owned(), 0)],
+            sent: vec![1, 2, 3, 4, 5, 6, 7, 8],
+            answers: 9,
+            ..Totals::default()
+        };
+        let endpoint = "192.168.1.12:8285".parse().unwrap();
+        let peer =
+            PeerCount { endpoint, sent: [10, 1_000], received: [20, 2_000], handshake: Some(30) };
+        let link = |name: &str| name.parse().unwrap();
+        let engines = vec![
+            EngineCounts { link: link("flannel0"), counted: Some((totals, vec![peer])) },
+            EngineCounts { link: link("silent0"), counted: None },
+        ];
+        let text = text(&Status::default(), engines);
+        for wanted in [
+            "# TYPE russet_engine_dropped_packets counter",
+            r#"russet_engine_up{link="flannel0"} 1"#,
+            r#"russet_engine_up{link="silent0"} 0"#,
+            r#"russet_engine_dropped_packets_total{link="flannel0",reason="no-route"} 5"#,
+            r#"russet_engine_dropped_packets_total{link="flannel0",reason="hops"} 0"#,
+            r#"russet_engine_icmp_answers_total{link="flannel0"} 9"#,
+            r#"russet_engine_calls_total{link="flannel0",way="sent",packets="4"} 3"#,
+            r#"russet_engine_calls_total{link="flannel0",way="sent",packets="more"} 8"#,
+            r#"russet_engine_peer_packets_total{link="flannel0",peer="192.168.1.12:8285",way="received"} 20"#,
+            r#"russet_engine_peer_bytes_total{link="flannel0",peer="192.168.1.12:8285",way="sent"} 1000"#,
+            r#"russet_engine_peer_handshake_age_seconds{link="flannel0",peer="192.168.1.12:8285"} 30"#,
         ] {
             assert!(text.lines().any(|line| line == wanted), "{wanted} is missing in\n{text}");
         }

@@ -10,7 +10,11 @@ use russet_kernel::{
 use russet_net::{Family, Mtu, Prefix};
 use tokio::sync::mpsc;
 
-use crate::{StartError, config::Uplink, owner::Input};
+use crate::{
+    StartError,
+    config::{LinkChoice, Uplink},
+    owner::Input,
+};
 
 /// Tells the owner how the node is, and again whenever that has changed. It ends when dropped.
 #[derive(Debug)]
@@ -36,6 +40,16 @@ impl Observer {
     }
 }
 
+/// Looks once which link is the uplink, in the thread's network namespace.
+///
+/// # Errors
+///
+/// When there is none, or the kernel cannot be asked.
+pub fn look_for(wanted: &Uplink) -> Result<(), String> {
+    let view = observe::observe().map_err(|err| crate::one_line(&err))?;
+    fact(&view, wanted).map(drop)
+}
+
 /// Reads the node's fact out of what the kernel shows: which link is the uplink, and what is others'.
 pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
     let link = uplink(view, wanted)?;
@@ -52,10 +66,12 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
 }
 
 fn uplink<'a>(view: &'a NodeView, wanted: &Uplink) -> Result<&'a LinkView, String> {
-    if let Some(name) = wanted.interface {
-        return view
-            .link(name)
-            .ok_or_else(|| format!("the configured interface {name} does not exist"));
+    if !wanted.choices.is_empty() {
+        let found = wanted.choices.iter().find_map(|choice| chosen(view, choice));
+        return found.ok_or_else(|| {
+            let asked: Vec<_> = wanted.choices.iter().map(ToString::to_string).collect();
+            format!("there is no {}, as configured", asked.join(", nor "))
+        });
     }
     let addressed = [wanted.public_ip.map(IpAddr::V4), wanted.public_ipv6.map(IpAddr::V6)];
     let bearer = addressed.into_iter().flatten().find_map(|ip| bearer_of(view, ip));
@@ -63,6 +79,22 @@ fn uplink<'a>(view: &'a NodeView, wanted: &Uplink) -> Result<&'a LinkView, Strin
     match bearer.or_else(default) {
         Some(link) => Ok(link),
         None => only_candidate(view),
+    }
+}
+
+fn chosen<'a>(view: &'a NodeView, choice: &LinkChoice) -> Option<&'a LinkView> {
+    // Nothing of ours leads to another node but through the uplink.
+    let links = || view.links.iter().filter(|link| link.group != GROUP);
+    match choice {
+        LinkChoice::Name(name) => view.link(*name),
+        LinkChoice::Address(addr) => bearer_of(view, *addr),
+        LinkChoice::Pattern(pattern) => {
+            let has = |link: &&LinkView| {
+                link.addresses.iter().any(|address| pattern.is_like(&address.addr.to_string()))
+            };
+            links().find(has).or_else(|| links().find(|link| pattern.is_like(link.name.as_str())))
+        }
+        LinkChoice::Reaches(addr) => view.link_to(*addr),
     }
 }
 
@@ -138,13 +170,36 @@ mod tests {
 
     #[test]
     fn a_configured_interface_or_address_wins() {
-        let by_name = Uplink { interface: Some("eth1".parse().unwrap()), ..Uplink::default() };
         let by_address = Uplink { public_ip: Some([172, 17, 0, 1].into()), ..Uplink::default() };
-        for uplink in [by_name, by_address] {
-            assert_eq!(fact(&node(), &uplink).unwrap().underlay.link.as_str(), "eth1");
+        let choices = [
+            "eth1".parse().unwrap(),
+            "172.17.0.1".parse().unwrap(),
+            LinkChoice::Pattern(r"^172\.17\.".parse().unwrap()),
+            LinkChoice::Pattern("^e.*1$".parse().unwrap()),
+            LinkChoice::Reaches([172, 17, 9, 9].into()),
+        ];
+        let uplinks = choices.map(|choice| uplink_of(&[choice])).into_iter().chain([by_address]);
+        for uplink in uplinks {
+            let fact = fact(&node(), &uplink).unwrap();
+            assert_eq!(fact.underlay.link.as_str(), "eth1", "{uplink:?}");
         }
-        let missing = Uplink { interface: Some("eth9".parse().unwrap()), ..Uplink::default() };
-        assert!(fact(&node(), &missing).unwrap_err().contains("eth9"));
+        let far = uplink_of(&[LinkChoice::Reaches([9, 9, 9, 9].into())]);
+        assert_eq!(fact(&node(), &far).unwrap().underlay.link.as_str(), "eth0");
+    }
+
+    #[test]
+    fn the_first_choice_that_is_there_counts_and_without_any_the_node_says_what_it_looked_for() {
+        let name = |text: &str| text.parse::<LinkChoice>().unwrap();
+        let second = uplink_of(&[name("eth9"), name("eth1"), name("eth0")]);
+        assert_eq!(fact(&node(), &second).unwrap().underlay.link.as_str(), "eth1");
+        // A link of ours is none that a pattern can mean.
+        let ours = LinkChoice::Pattern("cni".parse().unwrap());
+        let told = fact(&node(), &uplink_of(&[name("eth9"), ours])).unwrap_err();
+        assert!(told.contains("interface eth9, nor an interface like \"cni\""), "{told}");
+    }
+
+    fn uplink_of(choices: &[LinkChoice]) -> Uplink {
+        Uplink { choices: choices.to_vec(), ..Uplink::default() }
     }
 
     #[test]

@@ -24,11 +24,13 @@ use russet_core::{
     model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork},
 };
 use russet_desired::Patches;
+use russet_net::{At, Dst, Reach};
 use russet_store::WatchEvent;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{kernel::KernelView, store::StoreView};
 use crate::{
+    bgp::Learned,
     config::Config,
     disk::checkpoint::{Checkpoint, OwnLease},
     keeper::Keeper,
@@ -51,6 +53,8 @@ pub enum Input {
     Recovered(Vec<(PodId, PodFact)>),
     Attached(PodId, PodFact),
     Detached(PodId),
+    /// What the BGP speaker was taught.
+    Learned(Learned),
     Ask(Ask, oneshot::Sender<Answer>),
 }
 
@@ -86,6 +90,8 @@ pub struct Outlets {
     pub keeper: Keeper,
     /// Asks somebody to give the cluster its id.
     pub name_cluster: mpsc::Sender<()>,
+    /// What is announced, where there is a BGP speaker.
+    pub here: Option<watch::Sender<Vec<Reach>>>,
 }
 
 #[derive(Debug)]
@@ -131,6 +137,10 @@ impl Owner {
             config,
         };
         owner.recall(kept, previous);
+        if owner.outlets.here.is_none() {
+            // Nobody teaches anything.
+            owner.change(Change::InSync(Source::Routes));
+        }
         owner
     }
 
@@ -209,6 +219,7 @@ impl Owner {
                 self.kernel.counters.cni_dels += 1;
                 self.change(Change::Remove { id: FactId::Pod(id) });
             }
+            Input::Learned(learned) => self.learn(learned),
             Input::Ask(ask, answer) => {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.answer(ask, now));
@@ -223,6 +234,22 @@ impl Owner {
             self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });
         }
         self.change(Change::InSync(Source::Pods));
+    }
+
+    fn learn(&mut self, learned: Learned) {
+        let changes = match learned {
+            Learned::Changed(changed) => changed,
+            Learned::All => return self.change(Change::InSync(Source::Routes)),
+        };
+        let change = |(dst, at): (Dst, Option<At>)| {
+            let Dst::Prefix(prefix) = dst;
+            let id = FactId::Learned(prefix);
+            match at {
+                Some(At::Node { ip, .. }) => Change::Upsert { id, fact: Fact::Learned(ip), rev: 0 },
+                Some(At::Here) | None => Change::Remove { id },
+            }
+        };
+        self.changes(changes.into_iter().map(change));
     }
 
     fn change(&mut self, change: Change) {

@@ -13,7 +13,10 @@
 //!  │ admin     │────────────────────▶│   machine   │                       ├────────────────┤
 //!  ├───────────┤                     │             │  what to keep (1)     │ keeper: files  │─▶ disk
 //!  │ http      │     Input::Ask (64) │             │──────────────────────▶│                │
-//!  └───────────┘────────────────────▶└─────────────┘                       └────────────────┘
+//!  ├───────────┤────────────────────▶│             │                       └────────────────┘
+//!  │ BGP       │  Input::Learned (64)│             │
+//!  │ speaker   │────────────────────▶│             │     where configured; `bgp` draws its tasks and thread
+//!  └───────────┘◀─── what is here ───└─────────────┘
 //! ```
 //!
 //! One of each. The owner is the only one that changes `World`, the calculation and the lease machine; everybody
@@ -23,7 +26,11 @@
 //!
 //! A handle ends its task when it is dropped. On shutdown nothing is removed from the kernel.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use russet_api::flannel::{Keys, SubnetEnv};
 use russet_core::model::{LeaseKey, PodNetwork};
@@ -38,7 +45,9 @@ use tokio::{
 };
 
 use crate::{
-    StartError, admin, cni,
+    StartError, admin,
+    bgp::{self, config::BgpConfig},
+    cni,
     config::Config,
     disk::{Files, checkpoint::Checkpoint},
     http,
@@ -96,6 +105,8 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (writes, to_write) = mpsc::channel(WRITES);
     let (name_cluster, names) = mpsc::channel(1);
     let (pod_network, given) = watch::channel(None);
+    let speaker = speaker(config)?;
+    let (here, announced) = speaker.as_ref().map(|_| watch::channel(Vec::new())).unzip();
     let handle = OwnerHandle::new(inputs.clone());
 
     let outlets = Outlets {
@@ -104,6 +115,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         pod_network,
         keeper: keeper(config)?,
         name_cluster,
+        here,
     };
     let owner = Owner::new(
         Arc::clone(config),
@@ -116,17 +128,42 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let cni = serve_pods(config, given, inputs.clone()).await?;
     let observer = Observer::start(config.uplink.clone(), &inputs)?;
 
+    let mut tasks = JoinSet::new();
+    if let (Some((config, file)), Some(here)) = (speaker, announced) {
+        let (learned, taught) = mpsc::channel(LEARNED);
+        let node = bgp::Node { here, learned };
+        tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
+        tasks.spawn(learn(taught, inputs.clone()));
+    }
     let client = EtcdClient::new(&config.store);
     let keys = Keys::new(&config.prefix);
-    let mut tasks = JoinSet::new();
     tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
     tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs));
     tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
     tasks.spawn(admin::serve(admin_socket, handle.clone()));
     if let Some(listener) = web {
-        tasks.spawn(http::serve(listener, handle));
+        tasks.spawn(http::serve(
+            listener,
+            http::AgentPages { owner: handle, engines: paths.engines() },
+        ));
     }
     Ok(Running { tasks, owner, cni, observer })
+}
+
+/// The configuration of the node's BGP speaker, and its file.
+fn speaker(config: &Config) -> Result<Option<(BgpConfig, PathBuf)>, StartError> {
+    let Some(file) = &config.bgp else { return Ok(None) };
+    let config = BgpConfig::load(file).map_err(StartError::BgpConfig)?;
+    Ok(Some((config, file.clone())))
+}
+
+/// Passes on to the owner what the speaker was taught. While the owner is busy the speaker keeps the newest.
+async fn learn(mut taught: mpsc::Receiver<bgp::Learned>, inputs: mpsc::Sender<Input>) {
+    while let Some(learned) = taught.recv().await {
+        if inputs.send(Input::Learned(learned)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Starts the attach lane. It tells the owner of the pods that it finds while it starts, so it does that on a
@@ -161,7 +198,11 @@ fn lane(config: &Config, inputs: &mpsc::Sender<Input>) -> Result<ReconcileLane, 
 fn engines(config: &Config) -> Result<EnginePlaces, StartError> {
     let program = std::env::current_exe()
         .map_err(|source| file("find this program at", Path::new("/proc/self/exe"), source))?;
-    Ok(EnginePlaces { folder: config.paths.engines(), program, key: config.paths.wireguard_key() })
+    Ok(EnginePlaces {
+        folder: config.paths.engines(),
+        program,
+        key: config.paths.wireguard_key.clone(),
+    })
 }
 
 fn keeper(config: &Config) -> Result<Keeper, StartError> {
@@ -206,5 +247,7 @@ fn file(op: &'static str, path: &Path, source: std::io::Error) -> StartError {
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How many inputs may wait for the owner.
 pub const INPUTS: usize = 64;
+/// How many messages of the BGP speaker may wait for the owner.
+const LEARNED: usize = 4;
 /// How many writes may wait for the store. The lease machine has one under way at a time.
 pub const WRITES: usize = 16;

@@ -103,6 +103,21 @@ pub struct PeerRow {
     pub treated_as_withdraw: u64,
     pub refreshes: u64,
     pub times_up: u64,
+    /// How the way to it is watched, while the session stands.
+    pub bfd: Option<BfdRow>,
+}
+
+/// A BFD session (RFC 5880).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdRow {
+    /// `AdminDown`, `Down`, `Init` or `Up`.
+    pub state: String,
+    /// Milliseconds of silence after which the peer is dead.
+    pub detection_ms: Option<u64>,
+    /// How often it was up and went down.
+    pub downs: u64,
+    /// Why it went down last, or cannot be.
+    pub last_error: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ mod rules;
 mod table;
 mod view;
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
 use self::{
     attrs::Pool,
@@ -45,6 +45,7 @@ pub use self::{
 };
 use crate::{
     bestpath::{MedRule, Multipath},
+    policy::Policy,
     reflector::Me,
     update::{Bounds, Piece, Scene, Treatment},
     wire::{
@@ -135,10 +136,27 @@ impl Rib {
         self.flush_family(family);
         let Some(neighbor) = self.neighbors.get(peer) else { return };
         let towards = neighbor.towards(family);
-        let export = std::sync::Arc::clone(&neighbor.export);
+        let export = Arc::clone(&neighbor.export);
         let treatment = Treatment::new(family, towards, export, neighbor.terms);
         let (routes, scene) = self.scene(family);
         routes.join(peer, treatment, &scene);
+    }
+
+    /// Judges by other policies from now on. What the peer is told follows at once; what it told is judged anew when
+    /// it tells it again.
+    pub fn set_policies(&mut self, peer: Source, import: Arc<Policy>, export: Arc<Policy>) {
+        // What changed before goes by the policies of before.
+        self.flush();
+        let Some(neighbor) = self.neighbors.get(peer) else { return };
+        let neighbor = Neighbor { import, export, ..neighbor.clone() };
+        for family in Family::ALL {
+            let towards = neighbor.towards(family);
+            let export = Arc::clone(&neighbor.export);
+            let treatment = Treatment::new(family, towards, export, neighbor.terms);
+            let (routes, scene) = self.scene(family);
+            routes.treat_anew(peer, treatment, &scene);
+        }
+        self.neighbors.replace(peer, neighbor);
     }
 
     /// Tells a peer a family once more (RFC 2918). [`Piece::Refreshed`] says when all has been.

@@ -13,6 +13,7 @@
 //! restarts (RFC 4724, RFC 8538), sweeps what was not told again (RFC 7313), and asks for a session to be closed
 //! that broke a limit or cannot be understood. `speaker/peer` has what is known of each peer.
 
+mod addr;
 mod deferral;
 mod peer;
 #[cfg(test)]
@@ -27,7 +28,10 @@ use std::{
 
 use russet_net::Asn;
 
-pub use self::peer::{Counters, PeerSettings, PeerUp, Retained};
+pub use self::{
+    addr::PeerAddr,
+    peer::{Counters, PeerSettings, PeerUp, Retained},
+};
 use self::{
     deferral::Deferral,
     peer::{Peer, Stage},
@@ -46,7 +50,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Speaker {
     rib: Rib,
-    peers: BTreeMap<IpAddr, Peer>,
+    peers: BTreeMap<PeerAddr, Peer>,
     deferral: Deferral,
     outputs: VecDeque<SpeakerOutput>,
 }
@@ -55,29 +59,29 @@ pub struct Speaker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpeakerOutput {
     Close {
-        peer: IpAddr,
+        peer: PeerAddr,
         notification: Notification,
         then: Then,
     },
     /// An UPDATE was not as it should be; `octets` are its first.
     Faulty {
-        peer: IpAddr,
+        peer: PeerAddr,
         fault: AttributeFault,
         octets: Vec<u8>,
     },
     ManyRoutes {
-        peer: IpAddr,
+        peer: PeerAddr,
         family: Family,
         routes: u32,
     },
     TooManyRoutes {
-        peer: IpAddr,
+        peer: PeerAddr,
         family: Family,
         action: LimitAction,
     },
     /// The peer's routes were kept for its restart, and now are gone or told again.
     RestartOver {
-        peer: IpAddr,
+        peer: PeerAddr,
         family: Family,
     },
 }
@@ -94,7 +98,7 @@ impl Speaker {
 
     /// Tells nobody anything until these peers have told all that they have, or until a time: we start anew, and
     /// our peers keep what we told before until we say that we are done (RFC 4724 §4.1).
-    pub fn defer(&mut self, awaited: BTreeSet<IpAddr>, until: Instant) {
+    pub fn defer(&mut self, awaited: BTreeSet<PeerAddr>, until: Instant) {
         self.deferral = Deferral::new(awaited, until);
     }
 
@@ -127,7 +131,7 @@ impl Speaker {
 // ---- sessions
 impl Speaker {
     /// A session is established: the peer is told everything from now on.
-    pub fn up(&mut self, addr: IpAddr, up: PeerUp, now: Instant) {
+    pub fn up(&mut self, addr: PeerAddr, up: PeerUp, now: Instant) {
         // The shell may be late with the end of the session before.
         if self.peers.get(&addr).is_some_and(Peer::is_up) {
             self.down(addr, &DownReason::ConnectionLost, now);
@@ -162,7 +166,31 @@ impl Speaker {
         }
     }
 
-    fn tell(&mut self, addr: IpAddr) {
+    /// Has other policies decide from now on, while the session stands. The peer is asked for what it told, to be judged
+    /// anew (RFC 2918); one that cannot answer that is closed and comes back.
+    pub fn set_settings(&mut self, addr: PeerAddr, settings: PeerSettings) {
+        let Some(peer) = self.peers.get_mut(&addr) else { return };
+        let source = peer.source;
+        // One that is away is told when it is back.
+        let Stage::Up(up) = &mut peer.stage else { return };
+        let (import, export) = (Arc::clone(&settings.import), Arc::clone(&settings.export));
+        let judged_anew = up.settings.import != import;
+        up.settings = settings;
+        self.rib.set_policies(source, import, export);
+        if !judged_anew {
+            return;
+        }
+        if up.negotiated.refresh.is_yes() {
+            for family in up.negotiated.terms.families.iter() {
+                peer.waiting.push_back(marker(family.wire(), RefreshKind::Request));
+            }
+        } else {
+            let notification = Notification::new(Reason::CONFIGURATION_CHANGE);
+            self.close(addr, notification, Then::Retry);
+        }
+    }
+
+    fn tell(&mut self, addr: PeerAddr) {
         let Some(peer) = self.peers.get(&addr) else { return };
         let Stage::Up(up) = &peer.stage else { return };
         for family in up.negotiated.terms.families.iter() {
@@ -180,7 +208,7 @@ impl Speaker {
     }
 
     /// The session has ended. Routes of a peer that restarts are kept as long as it asked for.
-    pub fn down(&mut self, addr: IpAddr, reason: &DownReason, now: Instant) {
+    pub fn down(&mut self, addr: PeerAddr, reason: &DownReason, now: Instant) {
         let Some(peer) = self.peers.get_mut(&addr) else { return };
         let Stage::Up(up) = &peer.stage else { return };
         let keep = up.negotiated.kept_after(reason);
@@ -198,7 +226,7 @@ impl Speaker {
     }
 
     /// The peer is not configured any more: nothing of it is kept.
-    pub fn forget(&mut self, addr: IpAddr) {
+    pub fn forget(&mut self, addr: PeerAddr) {
         if let Some(peer) = self.peers.remove(&addr) {
             self.rib.remove_peer(peer.source);
         }
@@ -218,7 +246,7 @@ impl Speaker {
         }
     }
 
-    fn end_restart(&mut self, addr: IpAddr) {
+    fn end_restart(&mut self, addr: PeerAddr) {
         let Some(peer) = self.peers.get_mut(&addr) else { return };
         let (source, families) = (peer.source, peer.retained.families());
         peer.retained = Retained::default();
@@ -238,7 +266,7 @@ impl Speaker {
 impl Speaker {
     /// Takes whole messages, UPDATE and ROUTE-REFRESH, in the order in which the peer sent them. What it
     /// cannot understand closes the session, and nothing behind it is looked at.
-    pub fn receive(&mut self, addr: IpAddr, mut octets: &[u8]) {
+    pub fn receive(&mut self, addr: PeerAddr, mut octets: &[u8]) {
         while !octets.is_empty() {
             let Some(peer) = self.peers.get_mut(&addr) else { return };
             let Stage::Up(up) = &peer.stage else { return };
@@ -259,7 +287,7 @@ impl Speaker {
         }
     }
 
-    fn message(&mut self, addr: IpAddr, frame: &Frame<'_>) -> Result<(), Reset> {
+    fn message(&mut self, addr: PeerAddr, frame: &Frame<'_>) -> Result<(), Reset> {
         match frame.kind {
             MessageKind::Update => self.update(addr, frame.body),
             MessageKind::RouteRefresh => {
@@ -271,7 +299,7 @@ impl Speaker {
         }
     }
 
-    fn update(&mut self, addr: IpAddr, body: &[u8]) -> Result<(), Reset> {
+    fn update(&mut self, addr: PeerAddr, body: &[u8]) -> Result<(), Reset> {
         let Some(peer) = self.peers.get_mut(&addr) else { return Ok(()) };
         let Stage::Up(up) = &peer.stage else { return Ok(()) };
         let update = Update::parse(body, up.negotiated.terms)?;
@@ -294,7 +322,7 @@ impl Speaker {
     }
 
     /// The peer has told a family in full: what it did not tell again since its restart is gone.
-    fn end_of_rib(&mut self, addr: IpAddr, family: Family) {
+    fn end_of_rib(&mut self, addr: PeerAddr, family: Family) {
         let Some(peer) = self.peers.get_mut(&addr) else { return };
         peer.told = peer.told.with(family);
         let has_told_all = peer.has_told_all();
@@ -308,7 +336,7 @@ impl Speaker {
         }
     }
 
-    fn refresh(&mut self, addr: IpAddr, refresh: Refresh) {
+    fn refresh(&mut self, addr: PeerAddr, refresh: Refresh) {
         let Some(peer) = self.peers.get_mut(&addr) else { return };
         let Stage::Up(up) = &peer.stage else { return };
         let family = refresh.afi_safi.family();
@@ -345,7 +373,7 @@ impl Speaker {
     }
 
     /// The next octets for a peer; `None` when it has been told all. Ask when its socket has room.
-    pub fn next(&mut self, addr: IpAddr) -> Option<Arc<[u8]>> {
+    pub fn next(&mut self, addr: PeerAddr) -> Option<Arc<[u8]>> {
         let peer = self.peers.get_mut(&addr)?;
         let Stage::Up(up) = &peer.stage else { return None };
         if let Some(octets) = peer.waiting.pop_front() {
@@ -363,41 +391,51 @@ impl Speaker {
         }
     }
 
+    /// Whether a peer has told all that it has. One that is named by its link is whoever is there.
+    pub fn has_told_all(&self, addr: PeerAddr) -> bool {
+        let anybody = PeerAddr { link: addr.link, ..PeerAddr::ANYBODY };
+        if addr.link.is_some() && addr == anybody {
+            let mut there = self.peers.iter().filter(|(other, _)| other.link == addr.link);
+            return there.any(|(_, peer)| peer.has_told_all());
+        }
+        self.peers.get(&addr).is_some_and(Peer::has_told_all)
+    }
+
     /// The peers with a session.
-    pub fn peers_up(&self) -> impl Iterator<Item = IpAddr> {
+    pub fn peers_up(&self) -> impl Iterator<Item = PeerAddr> {
         self.peers.iter().filter(|(_, peer)| peer.is_up()).map(|(addr, _)| *addr)
     }
 
-    pub fn source_of(&self, addr: IpAddr) -> Option<Source> {
+    pub fn source_of(&self, addr: PeerAddr) -> Option<Source> {
         self.peers.get(&addr).map(|peer| peer.source)
     }
 
-    pub fn addr_of(&self, source: Source) -> Option<IpAddr> {
+    pub fn addr_of(&self, source: Source) -> Option<PeerAddr> {
         self.peers.iter().find(|(_, peer)| peer.source == source).map(|(addr, _)| *addr)
     }
 
     /// The number, address, AS and identifier of each peer with a session.
     pub fn neighbors(&self) -> Vec<(Source, IpAddr, Asn, RouterId)> {
-        let facts = |(addr, peer): (&IpAddr, &Peer)| match &peer.stage {
+        let facts = |(addr, peer): (&PeerAddr, &Peer)| match &peer.stage {
             Stage::Up(up) => {
-                Some((peer.source, *addr, up.negotiated.peer_asn, up.negotiated.peer_id))
+                Some((peer.source, addr.ip, up.negotiated.peer_asn, up.negotiated.peer_id))
             }
             Stage::Away => None,
         };
         self.peers.iter().filter_map(facts).collect()
     }
 
-    pub fn counters(&self, addr: IpAddr) -> Option<Counters> {
+    pub fn counters(&self, addr: PeerAddr) -> Option<Counters> {
         self.peers.get(&addr).map(|peer| peer.counters)
     }
 
     /// The families that a peer has told in full.
-    pub fn told_by(&self, addr: IpAddr) -> FamilySet {
+    pub fn told_by(&self, addr: PeerAddr) -> FamilySet {
         self.peers.get(&addr).map_or(FamilySet::EMPTY, |peer| peer.told)
     }
 
     /// The families whose routes are kept for a peer's restart.
-    pub fn retained(&self, addr: IpAddr) -> FamilySet {
+    pub fn retained(&self, addr: PeerAddr) -> FamilySet {
         self.peers.get(&addr).map_or(FamilySet::EMPTY, |peer| peer.retained.families())
     }
 
@@ -423,12 +461,12 @@ impl Speaker {
         }
     }
 
-    fn close(&mut self, peer: IpAddr, notification: Notification, then: Then) {
+    fn close(&mut self, peer: PeerAddr, notification: Notification, then: Then) {
         self.outputs.push_back(SpeakerOutput::Close { peer, notification, then });
     }
 }
 
-/// Where the answer to a refresh begins or ends.
+/// A request for a refresh, or where the answer to one begins or ends.
 fn marker(afi_safi: AfiSafi, kind: RefreshKind) -> Arc<[u8]> {
     let mut out = Vec::new();
     Refresh { afi_safi, kind }.write(&mut out);

@@ -41,6 +41,9 @@ pub struct AgentArgs {
     /// Where /healthz, /readyz and /metrics answer, or "off"
     #[arg(long, value_name = "ADDRESS:PORT", env = "RUSSET_HTTP")]
     http: Option<String>,
+    /// The file of the node's BGP speaker (docs/bgp.md); no speaker unless told
+    #[arg(long, value_name = "FILE", env = "RUSSET_BGP")]
+    bgp_config: Option<PathBuf>,
     /// Checks the configuration and does nothing else
     #[arg(long)]
     check: bool,
@@ -60,14 +63,22 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
     let usual = PathBuf::from("/etc/russet/agent.toml");
     let file = args.config.clone().or_else(|| usual.exists().then_some(usual));
     let (check, log_format) = (args.check, args.log_format);
-    let mut config = Config::load(file.as_deref(), args.overrides())?;
+    let config = Config::load(file.as_deref(), args.overrides())?;
+    if let (true, Some(file)) = (check, &config.bgp) {
+        russet_agent::bgp::config::BgpConfig::load(file)?;
+    }
     if check {
         println!("the configuration is good");
         return Ok(ExitCode::SUCCESS);
     }
     russet_kernel::sys::share_one_heap();
     start_logs(log_format);
-    config.settings.key = wireguard_key(&config.paths.wireguard_key());
+    serve(config)
+}
+
+/// Runs the agent until it is asked to stop.
+pub fn serve(mut config: Config) -> Result<ExitCode> {
+    config.settings.key = wireguard_key(&config.paths.wireguard_key);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -98,13 +109,19 @@ impl AgentArgs {
             endpoints: self.endpoints,
             prefix: self.prefix,
             http_listen: self.http,
+            bgp_config: self.bgp_config,
         }
     }
 }
 
 /// Logs go to standard error; `RUST_LOG` chooses what is said.
 pub fn start_logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    start_logs_at(format, "info");
+}
+
+/// The same with another level where `RUST_LOG` says none.
+pub fn start_logs_at(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

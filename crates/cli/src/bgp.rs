@@ -63,7 +63,7 @@ enum BgpCommand {
     Status(AskArgs),
     /// Shows all of one peer
     Peer {
-        /// Its address
+        /// Its address, with %LINK behind it where it holds only there, or the link that it is on
         address: String,
         #[command(flatten)]
         ask: AskArgs,
@@ -290,6 +290,13 @@ fn human_peer(peer: &PeerRow) -> String {
     line("left out", faulty);
     line("refreshes", peer.refreshes.to_string());
     line("times up", peer.times_up.to_string());
+    if let Some(bfd) = &peer.bfd {
+        let mut words = vec![bfd.state.clone()];
+        words.extend(bfd.detection_ms.map(|ms| format!("dead after {ms} ms of silence")));
+        words.push(format!("down {} times", bfd.downs));
+        words.extend(bfd.last_error.clone());
+        line("BFD", words.join(", "));
+    }
     text
 }
 

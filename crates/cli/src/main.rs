@@ -7,6 +7,7 @@ mod client;
 mod cni;
 mod engine;
 mod exit;
+mod flanneld;
 mod get;
 mod migrate;
 mod output;
@@ -29,6 +30,13 @@ struct Args {
 enum Command {
     /// Runs the node agent
     Agent(agent::AgentArgs),
+    /// Runs the node agent with flanneld's flags and habits; so does this program under the name flanneld
+    #[command(disable_help_flag = true)]
+    Flanneld {
+        /// flanneld's own; -help shows them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAG")]
+        flags: Vec<String>,
+    },
     /// Runs the embedded datastore, or asks it things
     Store(store::StoreArgs),
     /// Runs a BGP speaker, or asks it things
@@ -55,7 +63,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match dispatch(Args::parse().command) {
+    let result = match flanneld::called_as_it() {
+        Some(flags) => flanneld::run(flags),
+        None => dispatch(Args::parse().command),
+    };
+    match result {
         Ok(code) => code,
         Err(err) => {
             eprintln!("russet: {err:#}");
@@ -67,6 +79,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => agent::run(args),
+        Command::Flanneld { flags } => flanneld::run(flags),
         Command::Store(args) => store::run(args),
         Command::Bgp(args) => bgp::run(args),
         Command::Migrate(args) => migrate::run(args),
@@ -91,6 +104,8 @@ Examples:
                                            its keys to another store, live
   russet agent --endpoint http://127.0.0.1:2379
                                            the agent of this node
+  russet flanneld -etcd-endpoints http://127.0.0.1:2379 -ip-masq
+                                           the same with flanneld's flags
   russet bgp --config bgp.toml             a BGP route reflector
   russet cni install                       the plugin and its configuration, for the container runtime
   russet status                            how this node is, and why

@@ -2,10 +2,22 @@
 //!
 //! Ours stands in the middle; peer number N is at 10.0.N.2 and `fd00:N::2`, and reaches us at the same with 1.
 
+#[path = "bgp/agent.rs"]
+mod agent;
+#[path = "bgp/bfd.rs"]
+mod bfd;
+#[path = "bgp/evpn.rs"]
+mod evpn;
 #[path = "bgp/net.rs"]
 mod net;
+#[path = "bgp/reload.rs"]
+mod reload;
+#[path = "bgp/restart.rs"]
+mod restart;
 #[path = "bgp/speakers.rs"]
 mod speakers;
+#[path = "bgp/unnumbered.rs"]
+mod unnumbered;
 
 use std::path::PathBuf;
 
@@ -274,33 +286,6 @@ fn we_restart_and_the_peer_keeps_what_we_told_it() {
     });
     one.shows("show route 10.9.1.0/24", &["10.9.1.0/24"]);
     assert_eq!(withdraws(), before, "no route was lost");
-}
-
-#[test]
-fn a_reload_leaves_sessions_alone_that_did_not_change() {
-    let lab = Lab::new(2);
-    let _birds = [1, 2].map(|n| {
-        lab.bird(n, &format!("local as 6500{n}; neighbor 10.0.{n}.1 as 65000; {IPV4}"), "")
-    });
-    let peers = "[[peer]]\naddress = '10.0.1.2'\nasn = 65001\n[[peer]]\naddress = '10.0.2.2'\nasn = 65002\n";
-    let russet = lab.russet(peers);
-    russet.up("10.0.1.2");
-    russet.up("10.0.2.2");
-    russet.write(65_000, "10.255.0.1", &format!("{peers}hold-time = 30\n"));
-    russet.signal("-HUP");
-    eventually("the second session anew", || {
-        russet.peer("10.0.2.2").filter(|p| p["hold_time_s"] == 30 && p["state"] == "Established")
-    });
-    assert_eq!(russet.peer("10.0.1.2").unwrap()["times_up"], 1);
-
-    // A configuration with a fault changes nothing, and says so.
-    russet.write(65_000, "10.255.0.1", &format!("{peers}hold-time = 1\n"));
-    russet.signal("-HUP");
-    let status = eventually("the fault", || {
-        russet.ask(&["status"]).filter(|status| !status["refused_configuration"].is_null())
-    });
-    assert!(status["refused_configuration"].as_str().unwrap().contains("hold-time"), "{status}");
-    assert_eq!(russet.peer("10.0.2.2").unwrap()["state"], "Established");
 }
 
 #[test]

@@ -67,6 +67,8 @@ topologies! {
         alone a_killed_engine_is_replaced_and_its_routes_stay "udp-engine-killed.yaml",
         alone an_engine_is_replaced_under_traffic_without_loss "udp-engine-upgraded.yaml",
         both udp_and_vxlan_go_side_by_side "udp-mixed.yaml",
+        both what_others_carry_is_left_to_them "alloc.yaml",
+        both a_node_under_flanneld_s_name_is_one_like_any_other "flanneld.yaml",
         both sealed_pods_meet_while_agents_are_killed "wireguard.yaml",
         alone both_families_are_sealed "wireguard-dual.yaml",
         alone an_engine_that_seals_is_replaced_under_traffic_without_loss "wireguard-engine-upgraded.yaml",

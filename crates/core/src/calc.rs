@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   a lease changes ─────────▶ peers: it and its rivals are judged anew   O(log n)
+//!   a router teaches ────────▶ learned: it is judged anew                 O(log n)
 //!   a pod comes or goes ─────▶ base: bridge, ports, policy                O(pods of this node)
 //!   configuration, node ─────▶ both, from scratch                         O(n)
 //! ```
@@ -13,15 +14,17 @@
 //! is the drivers' to sweep, and only when [`Calc::is_complete`].
 
 mod base;
+mod learned;
 mod oracle;
 mod peers;
 
 use std::collections::BTreeMap;
 
 use russet_desired::{Key, Patches, Tables};
+use russet_net::{Family, Prefix};
 
 pub use self::oracle::{Picture, oracle, picture};
-use self::{base::Base, peers::Peers};
+use self::{base::Base, learned::Learned, peers::Peers};
 use crate::{
     attachment::bridge,
     change::{Change, FactId, Source},
@@ -45,6 +48,9 @@ pub struct Calc {
     peers: Peers,
     /// What of the peers is wanted.
     remote: Tables,
+    learned: Learned,
+    /// What of the learned is wanted. It may share next hops with the peers.
+    routed: Tables,
     refusals: BTreeMap<FactId, Fault>,
 }
 
@@ -54,11 +60,14 @@ pub enum Standing<'a> {
     /// The lease is this node's own.
     Own,
     Tunnel,
+    Ipip,
     /// By an engine of our own, bare.
     Engine,
-    /// By an engine of our own, sealed.
+    /// Sealed, by the kernel or an engine of our own.
     Sealed,
     Direct,
+    /// By whatever somebody else has laid.
+    Foreign,
     Refused(&'a Fault),
     /// Nothing is in force on this node yet.
     Unknown,
@@ -81,6 +90,8 @@ impl Calc {
             base: Base::default(),
             peers: Peers::default(),
             remote: Tables::default(),
+            learned: Learned::default(),
+            routed: Tables::default(),
             refusals: BTreeMap::new(),
         }
     }
@@ -92,10 +103,17 @@ impl Calc {
         touched.sort_unstable();
         touched.dedup();
         let leases: Vec<_> = touched.iter().filter_map(lease_key).collect();
-        let local = leases.len() < touched.len();
+        let learned: Vec<_> = touched.iter().filter_map(learned_dst).collect();
+        let local = leases.len() + learned.len() < touched.len();
 
         let moved = self.ground_has_moved();
-        let mut patches = if moved { self.rebuild_peers() } else { self.update_peers(&leases) };
+        let mut patches = if moved {
+            self.rebuild_remote()
+        } else {
+            let peers = self.update_peers(&leases);
+            let routed = self.update_learned(&leases, learned);
+            self.remote.absorb_both(&mut self.routed, peers, routed)
+        };
         if local || moved {
             patches.merge(self.rebuild_base());
         }
@@ -132,7 +150,11 @@ impl Calc {
         if self.base.tables.contains(key) {
             return Some(self.base.causes.get(key).cloned().unwrap_or(FactId::Config));
         }
-        self.remote.contains(key).then(|| self.peers.holder_of(key)).flatten().map(FactId::Lease)
+        let peer = self.remote.contains(key).then(|| self.peers.holder_of(key)).flatten();
+        peer.map(FactId::Lease).or_else(|| {
+            let me = self.world.me().filter(|_| self.routed.contains(key))?;
+            self.learned.holder_of(&me, key).map(FactId::Learned)
+        })
     }
 
     /// What a pod that is added now is given; `None` while nothing is in force.
@@ -153,7 +175,9 @@ impl Calc {
     /// Everything that is wanted now.
     pub fn tables(&self) -> Tables {
         let mut all = self.base.tables.clone();
-        all.apply(Tables::default().patch_to(self.remote.clone()));
+        for more in [&self.routed, &self.remote] {
+            all.apply(Tables::default().patch_to(more.clone()));
+        }
         all
     }
 
@@ -192,20 +216,38 @@ impl Calc {
         !same
     }
 
-    fn rebuild_peers(&mut self) -> Patches {
-        let wanted = match self.world.me() {
-            Some(me) => self.peers.rebuild(&me, self.world.leases()),
-            None => self.peers.forget(),
-        };
-        let patches = self.remote.patch_to(wanted);
-        self.remote.absorb(patches)
+    fn rebuild_remote(&mut self) -> Patches {
+        self.learned.forget();
+        let (mut peers, mut routed) = (Tables::default(), Tables::default());
+        if let Some(me) = self.world.me() {
+            peers = self.peers.rebuild(&me, self.world.leases());
+            let all = self.world.all_learned().map(|(dst, router)| (dst, Some(router)));
+            routed.apply(self.learned.update(&me, self.peers.claims(), all));
+        } else {
+            self.peers.forget();
+        }
+        let (peers, routed) = (self.remote.patch_to(peers), self.routed.patch_to(routed));
+        self.remote.absorb_both(&mut self.routed, peers, routed)
     }
 
     fn update_peers(&mut self, leases: &[LeaseKey]) -> Patches {
         let Some(me) = self.world.me() else { return Patches::default() };
         let lease = |key: &LeaseKey| (*key, self.world.lease(*key));
-        let patches = self.peers.update(&me, leases.iter().map(lease));
-        self.remote.absorb(patches)
+        self.peers.update(&me, leases.iter().map(lease))
+    }
+
+    /// A lease that comes or goes may take, or leave, what was learned within its subnets.
+    fn update_learned(&mut self, leases: &[LeaseKey], mut learned: Vec<Prefix>) -> Patches {
+        let Some(me) = self.world.me() else { return Patches::default() };
+        let subnets = leases
+            .iter()
+            .flat_map(|key| Family::BOTH.into_iter().filter_map(|family| key.of(family)));
+        let within = subnets.flat_map(|subnet| self.world.learned_within(subnet));
+        learned.extend(within.map(|(dst, _)| dst));
+        learned.sort_unstable();
+        learned.dedup();
+        let learned = learned.into_iter().map(|dst| (dst, self.world.learned(dst)));
+        self.learned.update(&me, self.peers.claims(), learned)
     }
 
     fn rebuild_base(&mut self) -> Patches {
@@ -229,7 +271,13 @@ impl Calc {
                 None => self.refusals.remove(&id),
             };
         }
-        self.refusals.retain(|id, _| lease_key(id).is_some());
+        for dst in self.learned.take_judged() {
+            match self.learned.fault(dst) {
+                Some(fault) => self.refusals.insert(FactId::Learned(dst), fault.clone()),
+                None => self.refusals.remove(&FactId::Learned(dst)),
+            };
+        }
+        self.refusals.retain(|id, _| matches!(id, FactId::Lease(_) | FactId::Learned(_)));
         let others = self.world.other_faults();
         self.refusals.extend(others.map(|(id, fault)| (id.clone(), fault.clone())));
     }
@@ -237,6 +285,13 @@ impl Calc {
     fn fault_of(&self, id: &FactId, key: LeaseKey) -> Option<Fault> {
         let known = self.world.facts.get(id)?;
         known.fault.clone().or_else(|| self.peers.fault(key).cloned())
+    }
+}
+
+fn learned_dst(id: &FactId) -> Option<Prefix> {
+    match id {
+        FactId::Learned(dst) => Some(*dst),
+        _ => None,
     }
 }
 

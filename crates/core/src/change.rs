@@ -3,7 +3,9 @@
 //! Every input is a fact with a stable name; a removal or a parse error needs no value. What the node
 //! observes of itself comes in by the same door as what the store declares.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
+
+use russet_net::Prefix;
 
 use crate::{
     error::Fault,
@@ -19,10 +21,12 @@ pub enum Source {
     Kernel,
     /// The records of this node's own pods.
     Pods,
+    /// What routing protocols teach.
+    Routes,
 }
 
 impl Source {
-    pub const ALL: [Self; 3] = [Self::Store, Self::Kernel, Self::Pods];
+    pub const ALL: [Self; 4] = [Self::Store, Self::Kernel, Self::Pods, Self::Routes];
 }
 
 /// The stable name of a fact.
@@ -34,6 +38,8 @@ pub enum FactId {
     /// (`Acquired`) or the checkpoint, and not from the store's picture: a lease that somebody deletes
     /// from the store is still ours to forward for until it is lost.
     Own,
+    /// Where a routing protocol says that a prefix is.
+    Learned(Prefix),
     /// A lease in the store, our own included.
     Lease(LeaseKey),
     /// One of this node's own pods.
@@ -47,6 +53,7 @@ impl FactId {
             Self::Config | Self::Lease(_) => Some(Source::Store),
             Self::Node => Some(Source::Kernel),
             Self::Pod(_) => Some(Source::Pods),
+            Self::Learned(_) => Some(Source::Routes),
             Self::Own => None,
         }
     }
@@ -58,6 +65,7 @@ impl fmt::Display for FactId {
             Self::Config => f.write_str("configuration"),
             Self::Node => f.write_str("node"),
             Self::Own => f.write_str("own lease"),
+            Self::Learned(dst) => write!(f, "learned route {dst}"),
             Self::Lease(key) => write!(f, "lease {key}"),
             Self::Pod(id) => write!(f, "pod {id}"),
         }
@@ -70,6 +78,8 @@ pub enum Fact {
     Config(NetworkConfig),
     Node(NodeFact),
     Own(LeaseKey),
+    /// The router that it is behind.
+    Learned(IpAddr),
     Lease(Lease),
     Pod(PodFact),
 }

@@ -52,6 +52,13 @@ pub enum Fault {
     #[error("this node's subnet {subnet} is not within the network {network}")]
     OwnOutside { subnet: Prefix, network: Prefix },
 
+    // ---- what a router teaches
+    #[error("next hop {ip} {why}")]
+    NoRouter { ip: IpAddr, why: &'static str },
+
+    #[error("{dst} lies in the subnet of lease {other}, and a lease goes before what routers say")]
+    Leased { dst: Prefix, other: LeaseKey },
+
     // ---- a peer's lease
     #[error("subnet {subnet} is not within the network {network}")]
     OutsideNetwork { subnet: Prefix, network: Prefix },
@@ -95,7 +102,7 @@ pub enum Fault {
     #[error("VTEP MAC {mac} is this node's own")]
     OurMac { mac: Mac },
 
-    #[error("backend {0} is not spoken by this version; use vxlan, host-gw, udp or wireguard")]
+    #[error("its backend {0} is not spoken by this version; {instead}", instead = .0.instead())]
     Backend(Foreign),
 
     #[error("its packets are not sealed, and this network's are; only wireguard peers are reached")]
@@ -178,13 +185,13 @@ pub enum ConfigFault {
     #[error("{min_key} {min} is above {max_key} {max}")]
     MinAboveMax { min_key: &'static str, min: IpAddr, max_key: &'static str, max: IpAddr },
 
-    #[error("Backend.Type is missing or empty; use vxlan, host-gw, udp or wireguard")]
+    #[error("Backend.Type is missing or empty; use vxlan, host-gw, udp, ipip or wireguard")]
     NoBackendType,
 
-    #[error("Backend.Type {name:?} is unknown; use vxlan, host-gw, udp or wireguard")]
+    #[error("Backend.Type {name:?} is unknown; use vxlan, host-gw, udp, ipip or wireguard")]
     UnknownBackend { name: String },
 
-    #[error("backend {0} is not spoken by this version; use vxlan, host-gw, udp or wireguard")]
+    #[error("backend {0} is not spoken by this version; {instead}", instead = .0.instead())]
     Unspoken(Foreign),
 
     #[error("Backend.{key}: {fault}")]

@@ -15,7 +15,10 @@ pub use russet_desired::Flag;
 use russet_net::{Family, IfName, Mtu, Prefix, PublicKey};
 
 pub use self::{
-    config::{NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig, WireguardConfig},
+    config::{
+        IpipConfig, NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig, WireguardConfig,
+        WireguardMode,
+    },
     lease::{Backend, Foreign, Lease, LeaseKey, Vtep, WireguardEnd},
 };
 
@@ -49,6 +52,18 @@ pub struct Settings {
     pub hide_client_source: Flag,
     /// This node's WireGuard key, where it has one.
     pub key: Option<PublicKey>,
+    /// Who seals this node's packets.
+    pub sealer: Sealer,
+}
+
+/// Who seals packets on a node: its peers see no difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sealer {
+    /// The kernel's own WireGuard.
+    Kernel,
+    /// A process of ours, where the kernel has none.
+    #[default]
+    Engine,
 }
 
 impl Settings {
@@ -64,6 +79,7 @@ impl Settings {
             hairpin: Flag::On,
             hide_client_source: Flag::On,
             key: None,
+            sealer: Sealer::default(),
         }
     }
 

@@ -12,26 +12,36 @@
 //! | udp | udp | udp | udp |
 //! | udp | vxlan or host-gw | direct | refused |
 //! | vxlan or host-gw | udp | refused | refused |
+//! | ipip | ipip | tunnel; direct with `DirectRouting` | tunnel |
+//! | ipip | vxlan or host-gw | direct | refused |
+//! | vxlan, host-gw or udp | ipip | direct | refused |
+//! | ipip | udp | refused | refused |
 //! | wireguard | wireguard | wireguard | wireguard |
 //! | wireguard | anything else | refused | refused |
 //! | anything else | wireguard | refused | refused |
+//! | alloc | anything | whoever routes it | whoever routes it |
 //!
-//! A pool that turns from vxlan to another transport keeps its tunnel's end as *retiring*, to receive by, until no
-//! peer's lease says vxlan any more: the others send into the tunnel until they have seen our new lease.
+//! A pool that turns from vxlan or ipip to another transport keeps its tunnel's end as *retiring*, to receive by, until
+//! no peer's lease says so any more: the others send into the tunnel until they have seen our new lease.
 
 mod direct;
+mod ipip;
 mod udp;
+mod unmanaged;
 mod vxlan;
 mod wireguard;
 
 use std::{fmt, net::IpAddr};
 
 use russet_desired::{
-    AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, SysctlKey, SysctlSpec,
+    AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, NextHopKey, NextHopSpec, RouteKey,
+    RouteSpec, SysctlKey, SysctlSpec,
 };
-use russet_net::{At, Family, Form, IfName, Mac, Mtu, Reach};
+use russet_net::{At, Family, Form, IfName, Mac, Mtu, Prefix, Reach};
 
-pub use self::{direct::Direct, udp::Udp, vxlan::Vxlan, wireguard::Wireguard};
+pub use self::{
+    direct::Direct, ipip::Ipip, udp::Udp, unmanaged::Unmanaged, vxlan::Vxlan, wireguard::Wireguard,
+};
 use crate::{
     error::Fault,
     model::{Backend, Lease, LeaseKey, NetworkConfig, Settings, TransportConfig, UnderlayFact},
@@ -50,6 +60,16 @@ pub trait Transport: fmt::Debug {
 
     /// Reads what a peer's lease must say so that the peer can be reached, and in what form it takes packets.
     fn heed(&self, lease: &Lease, family: Family) -> Result<Form, Fault>;
+
+    /// The address of a peer that a family's packets are sent to.
+    fn address(&self, lease: &Lease, family: Family) -> Option<IpAddr> {
+        lease.public(family)
+    }
+
+    /// Whether the holder of a lease may still send by this, although our pool is another by now.
+    fn may_hear(&self, _lease: &Lease) -> bool {
+        false
+    }
 
     /// Emits what reaches a peer.
     fn remote(&self, me: &Me<'_>, reach: &Reach, out: &mut Emit);
@@ -72,7 +92,7 @@ pub struct Footing {
     pub pod_mtu: Mtu,
     pool: Carrier,
     /// What the pool was before, and peers may still send by.
-    retiring: Option<Vxlan>,
+    retiring: Option<Carrier>,
 }
 
 /// The transports that a pool can choose.
@@ -81,7 +101,27 @@ enum Carrier {
     Vxlan(Vxlan),
     Direct(Direct),
     Udp(Udp),
+    Ipip(Ipip),
     Wireguard(Wireguard),
+    Unmanaged(Unmanaged),
+}
+
+impl Carrier {
+    fn transport(&self) -> &dyn Transport {
+        match self {
+            Self::Vxlan(vxlan) => vxlan,
+            Self::Direct(direct) => direct,
+            Self::Udp(udp) => udp,
+            Self::Ipip(ipip) => ipip,
+            Self::Wireguard(wireguard) => wireguard,
+            Self::Unmanaged(unmanaged) => unmanaged,
+        }
+    }
+
+    /// Whether it is a device that can go on hearing beside another transport.
+    const fn can_retire(&self) -> bool {
+        matches!(self, Self::Vxlan(_) | Self::Ipip(_))
+    }
 }
 
 impl Footing {
@@ -94,8 +134,7 @@ impl Footing {
         underlay: &UnderlayFact,
     ) -> Result<Self, Fault> {
         for family in config.families() {
-            let missing = Fault::NoUnderlayAddress { link: underlay.link, family };
-            underlay.addr(family).ok_or(missing)?;
+            needs_address(config.transport().outer(family), family, underlay)?;
         }
         let pool = match config.transport() {
             TransportConfig::Vxlan(vxlan) => {
@@ -103,6 +142,8 @@ impl Footing {
             }
             TransportConfig::Direct => Carrier::Direct(Direct),
             TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, udp, &config, underlay)?),
+            TransportConfig::Ipip(ipip) => Carrier::Ipip(Ipip::new(settings, ipip, underlay)?),
+            TransportConfig::Unmanaged => Carrier::Unmanaged(Unmanaged),
             TransportConfig::Wireguard(wireguard) => {
                 Carrier::Wireguard(Wireguard::new(settings, wireguard, &config, underlay)?)
             }
@@ -121,17 +162,16 @@ impl Footing {
     /// Takes over from what was in force before.
     #[must_use]
     pub fn after(self, old: Option<&Self>) -> Self {
-        let retiring = match (&self.pool, old) {
-            (Carrier::Vxlan(_), _) | (_, None) => None,
-            (_, Some(Self { pool: Carrier::Vxlan(vxlan), .. })) => Some(vxlan.clone()),
-            (_, Some(old)) => old.retiring.clone(),
-        };
+        let ours = std::mem::discriminant(&self.pool);
+        let mut left = old.into_iter().flat_map(|old| [Some(&old.pool), old.retiring.as_ref()]);
+        let mut left = left.by_ref().flatten().filter(|carrier| carrier.can_retire());
+        let retiring = left.find(|carrier| std::mem::discriminant(*carrier) != ours).cloned();
         Self { retiring, ..self }
     }
 
     /// The tunnel's end that only receives.
-    pub fn retiring(&self) -> Option<&Vxlan> {
-        self.retiring.as_ref()
+    pub fn retiring(&self) -> Option<&dyn Transport> {
+        self.retiring.as_ref().map(Carrier::transport)
     }
 
     /// Lets it go.
@@ -141,7 +181,11 @@ impl Footing {
 
     /// What this node's own lease says.
     pub fn advertise(&self) -> Lease {
-        let has = |family| self.config.pool(family).is_some();
+        let outer = |family| self.config.transport().outer(family);
+        let has = |family| {
+            self.config.pool(family).is_some()
+                || self.config.families().any(|inner| outer(inner) == Some(family))
+        };
         Lease {
             public_ip: self.underlay.v4.filter(|_| has(Family::V4)),
             public_ipv6: self.underlay.v6.filter(|_| has(Family::V6)),
@@ -150,12 +194,7 @@ impl Footing {
     }
 
     pub fn transport(&self) -> &dyn Transport {
-        match &self.pool {
-            Carrier::Vxlan(vxlan) => vxlan,
-            Carrier::Direct(direct) => direct,
-            Carrier::Udp(udp) => udp,
-            Carrier::Wireguard(wireguard) => wireguard,
-        }
+        self.pool.transport()
     }
 
     /// The transport that reaches the holder of a lease: what it says, as far as we can send it.
@@ -166,6 +205,7 @@ impl Footing {
     pub fn carrier(&self, lease: &Lease, family: Family) -> Result<&dyn Transport, Fault> {
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
         match (lease.backend, &self.pool) {
+            (_, Carrier::Unmanaged(unmanaged)) => Ok(unmanaged),
             (Backend::Foreign(name), _) => Err(Fault::Backend(name)),
             (Backend::Wireguard { .. }, Carrier::Wireguard(wireguard)) => Ok(wireguard),
             // Where all is sealed nothing goes bare, not even over a shared link.
@@ -176,8 +216,11 @@ impl Footing {
             (Backend::Vxlan { .. }, Carrier::Vxlan(vxlan)) if !(shared && vxlan.is_direct()) => {
                 Ok(vxlan)
             }
-            (Backend::Vxlan { .. } | Backend::HostGw, _) if shared => Ok(&Direct),
-            (Backend::Vxlan { .. } | Backend::HostGw, _) => Err(self.not_on_link(lease, family)),
+            (Backend::Ipip, Carrier::Ipip(ipip)) if !(shared && ipip.is_direct()) => Ok(ipip),
+            (Backend::Vxlan { .. } | Backend::HostGw | Backend::Ipip, _) if shared => Ok(&Direct),
+            (Backend::Vxlan { .. } | Backend::HostGw | Backend::Ipip, _) => {
+                Err(self.not_on_link(lease, family))
+            }
         }
     }
 
@@ -186,6 +229,8 @@ impl Footing {
         match (&self.pool, reach.at) {
             (Carrier::Vxlan(vxlan), At::Node { form: Form::Vtep(_), .. }) => vxlan,
             (Carrier::Udp(udp), At::Node { form: Form::Udp, .. }) => udp,
+            (Carrier::Ipip(ipip), At::Node { form: Form::Ipip, .. }) => ipip,
+            (Carrier::Unmanaged(unmanaged), _) => unmanaged,
             (Carrier::Wireguard(wireguard), At::Node { form: Form::Wireguard(..), .. }) => {
                 wireguard
             }
@@ -197,7 +242,7 @@ impl Footing {
     pub fn own_mac(&self, family: Family) -> Option<Mac> {
         match &self.pool {
             Carrier::Vxlan(vxlan) => vxlan.mac(family),
-            Carrier::Direct(_) | Carrier::Udp(_) | Carrier::Wireguard(_) => None,
+            _ => None,
         }
     }
 
@@ -222,10 +267,24 @@ impl Footing {
         let outer = match self.config.transport() {
             TransportConfig::Vxlan(vxlan) => vxlan.mtu.unwrap_or(self.underlay.mtu),
             TransportConfig::Wireguard(wireguard) => wireguard.mtu.unwrap_or(self.underlay.mtu),
-            TransportConfig::Direct | TransportConfig::Udp(_) => self.underlay.mtu,
+            _ => self.underlay.mtu,
         };
         room(self.underlay.link, outer, self.transport().overhead(family), family)
     }
+}
+
+/// What crosses by a family needs an address of ours in it; where either will do, one of them.
+fn needs_address(
+    outer: Option<Family>,
+    family: Family,
+    underlay: &UnderlayFact,
+) -> Result<(), Fault> {
+    let there = match outer {
+        Some(outer) => underlay.addr(outer),
+        None => Family::BOTH.into_iter().find_map(|family| underlay.addr(family)),
+    };
+    let family = outer.unwrap_or(family);
+    there.map(drop).ok_or(Fault::NoUnderlayAddress { link: underlay.link, family })
 }
 
 /// What is left of the underlay's MTU for a packet of `family`.
@@ -242,6 +301,13 @@ fn room(link: IfName, outer: Mtu, overhead: u16, family: Family) -> Result<Mtu, 
 fn whole_address(link: IfName, addr: IpAddr) -> Item {
     let key = AddressKey { link, addr, len: Family::of(addr).bits() };
     Item::Address(key, AddressSpec { scope: AddressScope::Global })
+}
+
+/// The route to a peer's subnet, through a device that finds the peer by the packet's own address.
+fn into_device(link: IfName, subnet: Prefix, out: &mut Emit) {
+    let via = NextHopKey { via: subnet.addr(), link };
+    out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
+    out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
 }
 
 /// A tunnel is no place to learn a default route from.

@@ -10,7 +10,11 @@
 //!                                                                     └ no ──▶ held
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::RangeBounds,
+};
 
 use russet_net::Prefix;
 
@@ -77,8 +81,10 @@ impl World {
             Change::Resync(source) => self.resync(source),
             Change::InSync(source) => self.synced(source),
         };
-        let leases_only = touched.iter().all(|id| matches!(id, FactId::Lease(_)));
-        if !leases_only || (!touched.is_empty() && self.waits_for_leases()) {
+        // Neither says anything of this node.
+        let others_only =
+            touched.iter().all(|id| matches!(id, FactId::Lease(_) | FactId::Learned(_)));
+        if !others_only || (!touched.is_empty() && self.waits_for_leases()) {
             self.settle();
         }
         self.retire();
@@ -128,6 +134,35 @@ impl World {
     fn leases_from(&self, first: FactId) -> impl Iterator<Item = (LeaseKey, Lease, u64)> {
         self.facts.range(first..).filter_map(|(id, known)| match (id, &known.good) {
             (FactId::Lease(key), Some((Fact::Lease(lease), rev))) => Some((*key, *lease, *rev)),
+            _ => None,
+        })
+    }
+
+    /// The router that a prefix is behind.
+    pub fn learned(&self, dst: Prefix) -> Option<IpAddr> {
+        match self.good(&FactId::Learned(dst))? {
+            (Fact::Learned(router), _) => Some(*router),
+            _ => None,
+        }
+    }
+
+    /// Everything learned within a prefix.
+    pub fn learned_within(&self, around: Prefix) -> impl Iterator<Item = (Prefix, IpAddr)> {
+        let last = FactId::Learned(Prefix::host(around.last()));
+        self.learned_from(FactId::Learned(around)..=last)
+    }
+
+    /// Everything learned.
+    pub fn all_learned(&self) -> impl Iterator<Item = (Prefix, IpAddr)> {
+        self.learned_from(FactId::Own..FactId::Lease(LeaseKey::LOWEST))
+    }
+
+    fn learned_from(
+        &self,
+        range: impl RangeBounds<FactId>,
+    ) -> impl Iterator<Item = (Prefix, IpAddr)> {
+        self.facts.range(range).filter_map(|(id, known)| match (id, &known.good) {
+            (FactId::Learned(dst), Some((Fact::Learned(router), _))) => Some((*dst, *router)),
             _ => None,
         })
     }
@@ -242,6 +277,7 @@ fn fits(id: &FactId, fact: &Fact) -> bool {
         (FactId::Config, Fact::Config(_))
             | (FactId::Node, Fact::Node(_))
             | (FactId::Own, Fact::Own(_))
+            | (FactId::Learned(_), Fact::Learned(_))
             | (FactId::Lease(_), Fact::Lease(_))
             | (FactId::Pod(_), Fact::Pod(_))
     )
@@ -261,7 +297,7 @@ impl World {
     fn retire(&mut self) {
         let Some(tunnel) = self.in_force.as_ref().and_then(Footing::retiring) else { return };
         let own = self.own_in_force;
-        let sends = |(key, lease, _)| Some(key) != own && tunnel.is_spoken_by(&lease);
+        let sends = |(key, lease, _)| Some(key) != own && tunnel.may_hear(&lease);
         let known = self.in_sync.contains(&Source::Store);
         if known && !self.leases().any(sends) {
             self.in_force.iter_mut().for_each(Footing::retire);

@@ -155,7 +155,7 @@ fn a_udp_pool_reaches_others_on_a_shared_link_only_and_the_last_tunnel_retires()
 #[test]
 fn where_all_is_sealed_a_peer_has_a_key_of_its_own_and_nothing_goes_bare() {
     let mut calc = ready(config(7));
-    let end = |n| Some(WireguardEnd { key: public_key(n), port: 4_000.try_into().unwrap() });
+    let end = |n| Some(WireguardEnd { key: public_key(n), port: Some(4_000.try_into().unwrap()) });
     let sealed = |n, key| Lease {
         backend: Backend::Wireguard { v4: end(key), v6: None },
         ..vxlan_lease(77, n)
@@ -293,7 +293,7 @@ fn a_bad_peer_is_skipped_by_name_and_all_others_work() {
             backend(Backend::Wireguard { v4: None, v6: None }),
             "is wireguard, and this network",
         ),
-        ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Alloc)), "alloc is not spoken"),
+        ("10.50.9.0/24", backend(Backend::Foreign(Foreign::Ipsec)), "use wireguard"),
         ("10.50.9.0/24", backend(Backend::Udp), "udp (or alloc"),
         (
             "10.50.9.0/24",
@@ -377,7 +377,7 @@ fn the_last_good_configuration_stays_in_force() {
     assert!(
         calc.refusals()[&FactId::Config]
             .to_string()
-            .contains("use vxlan, host-gw, udp or wireguard")
+            .contains("use vxlan, host-gw, udp, ipip or wireguard")
     );
     assert!(calc.is_complete(), "what is in force is known in full");
 

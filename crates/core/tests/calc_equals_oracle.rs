@@ -2,24 +2,30 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use common::{config, foreign_route, lease_key, mac, mtu, node, pod, pod_id, public_key, settings};
 use proptest::{collection::vec, prelude::*};
 use russet_core::{
     Calc, Change, Fact, FactId, Fault, Source,
     calc::{oracle, picture},
-    model::{Backend, Foreign, Lease, LeaseKey, NodeFact, UnderlayFact, Vtep, WireguardEnd},
+    model::{
+        Backend, Foreign, Lease, LeaseKey, NodeFact, Sealer, Settings, UnderlayFact, Vtep,
+        WireguardEnd,
+    },
 };
 use russet_desired::{Key, Patches, Tables};
-use russet_net::{Port, Vni};
+use russet_net::{Port, Prefix, Vni};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn calc_equals_the_oracle_after_every_batch(batches in vec(vec(change(), 1..5), 1..24)) {
-        let mut calc = Calc::new(settings());
+    fn calc_equals_the_oracle_after_every_batch(
+        batches in vec(vec(change(), 1..5), 1..24),
+        sealer in prop_oneof![Just(Sealer::Kernel), Just(Sealer::Engine)],
+    ) {
+        let mut calc = Calc::new(Settings { sealer, ..settings() });
         let mut followed = Tables::default();
         for batch in prelude().into_iter().chain(batches) {
             let patches = calc.apply(batch);
@@ -74,6 +80,9 @@ fn takes_back_only_what_was_told(told: &Tables, patches: &Patches) -> Result<(),
     for (key, wanted) in &patches.engine_peers {
         prop_assert!(wanted.is_some() || told.engine_peers.contains_key(key), "{key}");
     }
+    for (key, wanted) in &patches.wireguard_peers {
+        prop_assert!(wanted.is_some() || told.wireguard_peers.contains_key(key), "{key}");
+    }
     for (key, wanted) in &patches.links {
         prop_assert!(wanted.is_some() || told.links.contains_key(key), "{key}");
     }
@@ -83,14 +92,21 @@ fn takes_back_only_what_was_told(told: &Tables, patches: &Patches) -> Result<(),
 fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCaseError> {
     for key in tables.routes.keys() {
         let cause = calc.cause_of(&Key::Route(*key));
-        prop_assert!(matches!(cause, Some(FactId::Lease(l)) if l.subnets().any(|s| s == key.dst)));
+        let is_it = match cause {
+            Some(FactId::Lease(lease)) => lease.subnets().any(|subnet| subnet == key.dst),
+            Some(FactId::Learned(dst)) => dst == key.dst,
+            _ => false,
+        };
+        prop_assert!(is_it, "{key}");
     }
     let fdb = tables.fdb.keys().map(|key| Key::Fdb(*key));
     let hops = tables.next_hops.keys().map(|key| Key::NextHop(*key));
     let engine_peers = tables.engine_peers.keys().map(|key| Key::EnginePeer(*key));
     let neighbours = tables.neighbours.keys().map(|key| Key::Neighbour(*key));
-    for key in fdb.chain(hops).chain(neighbours).chain(engine_peers) {
-        prop_assert!(matches!(calc.cause_of(&key), Some(FactId::Lease(_))), "{key}");
+    let sealed = tables.wireguard_peers.keys().map(|key| Key::WireguardPeer(*key));
+    for key in fdb.chain(hops).chain(neighbours).chain(engine_peers).chain(sealed) {
+        let cause = calc.cause_of(&key);
+        prop_assert!(matches!(cause, Some(FactId::Lease(_) | FactId::Learned(_))), "{key}");
     }
     for key in tables.links.keys() {
         prop_assert!(calc.cause_of(&Key::Link(*key)).is_some(), "{key}");
@@ -103,7 +119,9 @@ fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCase
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         10 => lease_change(),
-        1 => (0..8_usize, 1..9_u64).prop_map(|(i, rev)| {
+        4 => (dst(), router())
+            .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router))),
+        1 => (0..15_usize, 1..9_u64).prop_map(|(i, rev)| {
             Change::Upsert { id: FactId::Config, fact: Fact::Config(config(i)), rev }
         }),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact))),
@@ -159,12 +177,13 @@ fn backend() -> impl Strategy<Value = Backend> {
         2 => Just(Backend::HostGw),
         3 => Just(Backend::Udp),
         3 => (wireguard_end(), wireguard_end()).prop_map(|(v4, v6)| Backend::Wireguard { v4, v6 }),
-        1 => Just(Backend::Foreign(Foreign::Ipip)),
+        2 => Just(Backend::Ipip),
+        1 => Just(Backend::Foreign(Foreign::Ipsec)),
     ]
 }
 
 fn wireguard_end() -> impl Strategy<Value = Option<WireguardEnd>> {
-    let end = |n| WireguardEnd { key: public_key(n), port: Port::FLANNEL_WIREGUARD };
+    let end = |n| WireguardEnd { key: public_key(n), port: Some(Port::FLANNEL_WIREGUARD) };
     prop_oneof![8 => (0..5_u8).prop_map(move |n| Some(end(n))), 1 => Just(None)]
 }
 
@@ -209,11 +228,33 @@ fn id() -> impl Strategy<Value = FactId> {
         1 => Just(FactId::Node),
         1 => Just(FactId::Own),
         2 => (0..3_u8).prop_map(|i| FactId::Pod(pod_id(i))),
+        3 => dst().prop_map(FactId::Learned),
     ]
 }
 
+/// Equal to leases, within them, around them, elsewhere.
+fn dst() -> impl Strategy<Value = Prefix> {
+    let all = [
+        "10.50.1.0/24",
+        "10.50.2.128/25",
+        "10.50.2.64/26",
+        "10.50.0.0/16",
+        "10.50.7.9/32",
+        "10.99.0.0/16",
+        "0.0.0.0/0",
+        "fd00:50:0:3::/64",
+        "fd99::/32",
+    ];
+    (0..all.len()).prop_map(move |i| all[i].parse().unwrap())
+}
+
+fn router() -> impl Strategy<Value = IpAddr> {
+    let all = ["192.168.77.1", "192.168.77.3", "192.168.77.4", "10.50.9.9", "fd77::3", "fe80::1"];
+    (0..all.len()).prop_map(move |i| all[i].parse().unwrap())
+}
+
 fn source() -> impl Strategy<Value = Source> {
-    (0..3_usize).prop_map(|i| Source::ALL[i])
+    (0..Source::ALL.len()).prop_map(|i| Source::ALL[i])
 }
 
 /// Overlapping in many ways, outside the network, of one family and of two.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use russet_net::{Family, IfName, Mac, Mtu, Prefix, PresharedKey, PublicKey, Vni};
@@ -62,8 +62,12 @@ pub struct LinkSpec {
 pub enum LinkKind {
     Bridge,
     Vxlan(VxlanSpec),
+    /// IPv4 in IPv4; whoever a packet's next hop is gets it.
+    Ipip(IpipSpec),
     /// The kernel's end of a userspace transport, persistent, with as many queues as its reader opens.
     Tun,
+    /// The kernel's own WireGuard; its key, port and peers are kinds of their own.
+    Wireguard,
     /// The host's end of a pod's veth. It is made with its peer by the attach lane and only kept here:
     /// a driver cannot make it again without the pod's namespace, and says so.
     PodVeth,
@@ -78,6 +82,12 @@ pub struct VxlanSpec {
     pub port: russet_net::Port,
     pub learning: Flag,
     pub gbp: Flag,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpipSpec {
+    /// Our underlay address.
+    pub local: Ipv4Addr,
 }
 
 // ---- bridge ports
@@ -163,7 +173,7 @@ pub enum EngineWire {
     Wireguard(WireguardSpec),
 }
 
-/// What all of an engine's tunnels have in common; its own key is the engine's alone.
+/// What all tunnels of a node have in common but for its own key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireguardSpec {
     pub psk: Option<PresharedKey>,
@@ -207,6 +217,57 @@ pub struct EnginePeerSpec {
     pub endpoint: SocketAddr,
     /// The peer's key, where packets are sealed.
     pub key: Option<PublicKey>,
+}
+
+// ---- WireGuard in the kernel
+
+/// What a WireGuard link of ours is by itself. Its private key is no wish: the driver takes it from the node's file.
+#[derive(Debug)]
+pub enum WireguardDevice {}
+
+impl Kind for WireguardDevice {
+    type Key = IfName;
+    type Value = WireguardDeviceSpec;
+    const NAME: &'static str = "WireGuard device";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireguardDeviceSpec {
+    /// The public half of the node's key, by which the private one is told right.
+    pub key: PublicKey,
+    /// Where it listens, at every address of the node.
+    pub port: russet_net::Port,
+}
+
+/// Whom a WireGuard link of ours takes for the holder of a prefix: what is for it is sealed for the holder, and what
+/// comes from it is believed of nobody else (`AllowedIPs`).
+#[derive(Debug)]
+pub enum WireguardPeer {}
+
+impl Kind for WireguardPeer {
+    type Key = WireguardPeerKey;
+    type Value = WireguardPeerSpec;
+    const NAME: &'static str = "WireGuard peer";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WireguardPeerKey {
+    pub link: IfName,
+    pub prefix: Prefix,
+}
+
+impl fmt::Display for WireguardPeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} dev {}", self.prefix, self.link)
+    }
+}
+
+/// Prefixes of one key on one link are one peer, and say the same of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireguardPeerSpec {
+    pub key: PublicKey,
+    pub endpoint: SocketAddr,
+    pub shared: WireguardSpec,
 }
 
 // ---- next hops

@@ -1,10 +1,13 @@
 //! How wishes travel from the calculation to the drivers.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use crate::{
     Address, Chain, Element, Engine, EnginePeer, Fdb, ForeignAccept, Kind, Link, Neighbour,
-    NextHop, Port, Route, Set, Sysctl,
+    NextHop, Port, Route, Set, Sysctl, WireguardDevice, WireguardPeer,
 };
 
 /// All objects of one kind.
@@ -74,6 +77,21 @@ macro_rules! kinds {
                 let mut changed = patches;
                 $(absorb::<$kind>(&mut self.$field, &mut changed.$field);)+
                 changed
+            }
+
+            /// Applies a patch to each of two tables that may want the same objects, and returns what it changed of both
+            /// together. What both want is as this one wants it.
+            #[must_use]
+            pub fn absorb_both(&mut self, other: &mut Self, ours: Patches, theirs: Patches) -> Patches {
+                if other.is_empty() && theirs.is_empty() {
+                    return self.absorb(ours);
+                }
+                Patches {
+                    $($field: absorb_both::<$kind>(
+                        [&mut self.$field, &mut other.$field],
+                        [ours.$field, theirs.$field],
+                    )),+
+                }
             }
 
             /// The patch that makes `newer` of this: everything of `newer`, and `None` for what it lacks.
@@ -163,6 +181,8 @@ kinds! {
     Link links,
     Engine engines,
     EnginePeer engine_peers,
+    WireguardDevice wireguard_devices,
+    WireguardPeer wireguard_peers,
     Port ports,
     Address addresses,
     Neighbour neighbours,
@@ -194,6 +214,28 @@ fn absorb<K: Kind>(table: &mut Table<K>, patch: &mut Patch<K>) {
         }
         changes
     });
+}
+
+fn absorb_both<K: Kind>(tables: [&mut Table<K>; 2], patches: [Patch<K>; 2]) -> Patch<K> {
+    let [ours, theirs] = tables;
+    let keys: BTreeSet<_> = patches.iter().flat_map(BTreeMap::keys).cloned().collect();
+    let wanted = |ours: &Table<K>, theirs: &Table<K>, key: &K::Key| {
+        ours.get(key).or_else(|| theirs.get(key)).cloned()
+    };
+    let before: Vec<_> = keys.into_iter().map(|key| (wanted(ours, theirs, &key), key)).collect();
+    for (table, patch) in [&mut *ours, &mut *theirs].into_iter().zip(patches) {
+        for (key, value) in patch {
+            match value {
+                Some(value) => table.insert(key, value),
+                None => table.remove(&key),
+            };
+        }
+    }
+    let changed = before.into_iter().filter_map(|(old, key)| {
+        let now = wanted(ours, theirs, &key);
+        (now != old).then_some((key, now))
+    });
+    changed.collect()
 }
 
 fn patch_to<K: Kind>(older: &Table<K>, newer: Table<K>) -> Patch<K> {

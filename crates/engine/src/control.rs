@@ -191,6 +191,8 @@ impl Control {
         };
         let Ok((len, _)) = receive(connection.as_fd(), &mut buffer) else { return Then::Closes };
         let asked = Ask::decode(&buffer[..len]);
+        drop(buffer);
+        let builds = matches!(asked, Ok(Ask::Start(_) | Ask::Patch(_)));
         let answered = match asked {
             Ok(Ask::HandOver) => return self.hand_over(&connection),
             Ok(Ask::Succeed) => return self.be_succeeded(&connection),
@@ -203,6 +205,10 @@ impl Control {
             Ok(ask) => self.answer(&connection, ask),
             Err(err) => say(&connection, &Answer::Refused(err.to_string())),
         };
+        if builds {
+            // The old table, the rows, and what the start needed.
+            russet_kernel::sys::give_memory_back();
+        }
         if answered.is_ok() { Then::Stays } else { Then::Closes }
     }
 

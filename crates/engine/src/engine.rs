@@ -1,8 +1,8 @@
 //! A running engine: its threads, and the peers that they send to.
 //!
 //! ```text
-//!   device ══ queue i ══▶ outbound i ══▶ socket i ══▶ peers
-//!   device ◀══ queue i ══ inbound i ◀══ socket i ◀══ peers
+//!   device ══ queue i ══▶ outbound ══▶ socket i ══▶ peers     worker i: both directions in turns
+//!   device ◀══ queue i ══ inbound ◀══ socket i ◀══ peers
 //!                 tables: changed here, looked at there
 //! ```
 //!
@@ -29,13 +29,13 @@ use crate::{
     clock::{Clock, Waker},
     counters::Counters,
     inbound::Inbound,
-    outbound::Outbound,
     outbox::Length,
     passage::Passage,
-    shared::{Halt, Holdings, Pace, Shared},
+    shared::{Halt, Holdings, Pace, Shared, Ways},
     socket::{self, ReceiveOffload},
     table::{Table, Tables, family_of},
     tunnel::{SEAL, Tunnel, Vault},
+    worker::Worker,
 };
 
 /// What an engine is told when it starts, and never after.
@@ -114,8 +114,7 @@ impl Engine {
     /// When no thread is to be had.
     pub fn start(setup: Setup, holdings: Holdings, kept: Kept) -> Result<Self, OpenError> {
         let mut engine = Self::new(setup, holdings, kept)?;
-        engine.begin_receiving().map_err(OpenError::Threads)?;
-        engine.begin_sending().map_err(OpenError::Threads)?;
+        engine.begin(Ways::Both).map_err(OpenError::Threads)?;
         Ok(engine)
     }
 
@@ -147,36 +146,19 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Starts the threads of what comes from peers, and of the time that passes for sessions.
+    /// Starts the threads: those of the packets, and where something comes in that of the time that passes for sessions.
     ///
     /// # Errors
     ///
     /// When no thread is to be had.
-    pub fn begin_receiving(&mut self) -> io::Result<()> {
-        if let Some(vault) = self.shared.vault.clone() {
+    pub fn begin(&mut self, ways: Ways) -> io::Result<()> {
+        if let Some(vault) = self.shared.vault.clone().filter(|_| ways != Ways::Out) {
             let clock = Clock::new(Arc::clone(&self.shared), vault);
             self.spawn("clock".to_owned(), move || clock.run())?;
         }
         for thread in 0..self.shared.holdings.tuns.len() {
-            for family in Family::BOTH {
-                if self.shared.socket(family, thread).is_some() {
-                    let inbound = Inbound::new(Arc::clone(&self.shared), family, thread);
-                    self.spawn(format!("in {family} {thread}"), move || inbound.run())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts the threads of what goes to peers.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::begin_receiving`].
-    pub fn begin_sending(&mut self) -> io::Result<()> {
-        for thread in 0..self.shared.holdings.tuns.len() {
-            let outbound = Outbound::new(Arc::clone(&self.shared), thread);
-            self.spawn(format!("out {thread}"), move || outbound.run())?;
+            let worker = Worker::new(&self.shared, thread, ways);
+            self.spawn(format!("packets {thread}"), move || worker.run())?;
         }
         Ok(())
     }
@@ -185,7 +167,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As [`Self::begin_receiving`].
+    /// As [`Self::begin`].
     pub fn begin_opening(&mut self, passage: &Arc<Passage>) -> io::Result<()> {
         let inbound = Inbound::new(Arc::clone(&self.shared), Family::V4, 0);
         let passage = Arc::clone(passage);

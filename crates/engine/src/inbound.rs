@@ -1,6 +1,6 @@
 //! From the socket to the device: opens and admits what peers send, joins it, and writes it.
 //!
-//! One thread for each socket. A packet is admitted when its sender is a peer, its source is that peer's, and its
+//! A packet is admitted when its sender is a peer, its source is that peer's, and its
 //! destination is nobody else's: then it can only be for us. Without WireGuard nothing is ever answered; with it only
 //! greetings are, by less than they are long.
 
@@ -22,9 +22,10 @@ use crate::{
     shared::{Life, Shared},
     table::{Peer, Table, View},
     tunnel::{COOKIE, Opened, Sender, Vault, sealed_for},
+    worker::Turn,
 };
 
-/// The thread of one socket.
+/// The receiver of one socket.
 #[derive(Debug)]
 pub struct Inbound {
     shared: Arc<Shared>,
@@ -64,20 +65,21 @@ impl Inbound {
         }
     }
 
-    /// Works until it is told to end.
-    pub fn run(mut self) {
+    /// Takes what has come, a few messages at most.
+    pub fn turn(&mut self) -> Turn {
         let shared = Arc::clone(&self.shared);
-        let Some(socket) = shared.socket(self.family, self.thread) else { return };
-        while shared.halt.life() == Life::Goes {
+        let Some(socket) = shared.socket(self.family, self.thread) else { return Turn::Nothing };
+        for taken in 0..MOST_MESSAGES {
             match datagram::receive(socket, &mut self.buffer[HEAD..]) {
                 Ok(incoming) => self.take(&incoming),
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
-                    shared.halt.wait(socket, PollFlags::IN);
+                    return if taken == 0 { Turn::Nothing } else { Turn::Moved };
                 }
                 // The last datagram's misfortune, told late.
                 Err(err) => tracing::debug!(op = "receive", error = %err, "passed over"),
             }
         }
+        Turn::Moved
     }
 
     /// Works on what a successor passes on until it is told to end, or the successor has.
@@ -316,6 +318,8 @@ fn admit(packet: &[u8], table: &Table, place: usize) -> Result<Inner, Reason> {
 
 /// Room before the first packet, for its virtio header.
 const HEAD: usize = 16;
+/// Messages of one turn.
+const MOST_MESSAGES: usize = 16;
 /// The largest message.
 const BUFFER: usize = 65_536;
 /// Datagrams of one message at most (`UDP_MAX_SEGMENTS` of newer kernels, twice).

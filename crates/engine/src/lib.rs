@@ -24,6 +24,7 @@ pub mod icmp;
 mod inbound;
 pub mod join;
 pub mod key;
+mod lull;
 mod outbound;
 pub mod outbox;
 pub mod packet;
@@ -38,5 +39,6 @@ mod succession;
 pub mod table;
 pub mod tunnel;
 pub mod virtio;
+mod worker;
 
 pub use self::handover::TakeOverError;

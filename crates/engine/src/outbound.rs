@@ -1,12 +1,10 @@
 //! From the device to the socket: reads what pods send, cuts it, and sends it to the peers in trains.
 //!
-//! One thread for each queue of the device. It reads until there is nothing more or the outbox is full, sends,
-//! and sleeps. On the way of a packet there is no lock and no allocation.
+//! It reads until there is nothing more or enough, and sends when the outbox is full and at the end. On the way of a packet there is no lock and no allocation.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -20,15 +18,16 @@ use crate::{
     icmp::{self, Budget, Trouble},
     outbox::{Length, Outbox},
     packet::{Inner, V4_HEADER, V6_HEADER, take_hop},
-    shared::{Life, Pace, Shared},
+    shared::{Pace, Shared},
     socket::path_mtu,
     split::{Pieces, UDP_HEADER, finish_sum},
     table::{Peer, View, family_of},
     tunnel::{SEAL, Tunnel},
     virtio::{self, Header},
+    worker::Turn,
 };
 
-/// The thread of one queue.
+/// The reader of one queue.
 #[derive(Debug)]
 pub struct Outbound {
     shared: Arc<Shared>,
@@ -57,26 +56,26 @@ impl Outbound {
         }
     }
 
-    /// Works until it is told to end, or the device is gone.
-    pub fn run(mut self) {
+    /// Takes what the device has, a few packets at most, and sends it.
+    pub fn turn(&mut self) -> Turn {
         let shared = Arc::clone(&self.shared);
-        let Some(tun) = shared.holdings.tuns.get(self.thread) else { return };
-        while shared.halt.life() == Life::Goes {
+        let Some(tun) = shared.holdings.tuns.get(self.thread) else { return Turn::Nothing };
+        let mut turn = Turn::Nothing;
+        for _ in 0..most_packets(shared.pace) {
             match tun.read(&mut self.buffer) {
                 Ok(len) => {
+                    turn = Turn::Moved;
                     self.take(len);
-                    if shared.pace == Pace::OneByOne {
-                        self.flush();
-                    }
                 }
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
-                    self.flush();
-                    shared.halt.wait(tun.as_fd(), PollFlags::IN);
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+                Err(err) => {
+                    device_failed(&shared, &err);
+                    break;
                 }
-                Err(err) => device_failed(&shared, &err),
             }
         }
         self.flush();
+        turn
     }
 
     fn take(&mut self, len: usize) {
@@ -305,6 +304,14 @@ impl Outbound {
     }
 }
 
+/// Packets of one turn.
+const fn most_packets(pace: Pace) -> usize {
+    match pace {
+        Pace::Batches => MOST_PACKETS,
+        Pace::OneByOne => 1,
+    }
+}
+
 /// Octets of the outer headers.
 const fn overhead(outer: IpAddr) -> u32 {
     let network = match outer {
@@ -340,5 +347,7 @@ pub fn number(count: usize) -> u64 {
 
 /// The largest packet with its header, and some.
 const BUFFER: usize = 66_000;
+/// As many as there is room for when they are whole batches, and the rest goes with the next turn.
+const MOST_PACKETS: usize = 64;
 /// A device that is down says so until it is up.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -52,7 +52,7 @@ const fn offload(device: Offload, socket: Length) -> &'static str {
 }
 
 fn count(peer: &Peer) -> PeerCount {
-    let handshake = peer.tunnel.as_ref().and_then(Tunnel::since_handshake);
+    let handshake = peer.tunnel.as_deref().and_then(Tunnel::since_handshake);
     PeerCount {
         endpoint: peer.endpoint,
         sent: peer.sent.get(),

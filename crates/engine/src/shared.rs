@@ -43,6 +43,16 @@ pub enum Pace {
     OneByOne,
 }
 
+/// The directions that are served: while a process takes another's place, each serves one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ways {
+    Both,
+    /// From the peers to the device.
+    In,
+    /// From the device to the peers.
+    Out,
+}
+
 /// What every thread sees.
 #[derive(Debug)]
 pub struct Shared {
@@ -75,6 +85,27 @@ impl Shared {
             Family::V6 => &self.holdings.v6,
         };
         sockets.get(thread).map(OwnedFd::as_fd)
+    }
+
+    /// All sockets that a thread sends and receives by.
+    pub fn sockets(&self, thread: usize) -> impl Iterator<Item = (Family, BorrowedFd<'_>)> {
+        let of = move |family| Some((family, self.socket(family, thread)?));
+        Family::BOTH.into_iter().filter_map(of)
+    }
+
+    /// Sleeps until a thread has something to read, or it is time to end.
+    pub fn wait_for_packets(&self, thread: usize, ways: Ways) -> Life {
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let bell = || readable(self.halt.bell());
+        // What is not there is the bell once more.
+        let mut fds = [bell(), bell(), bell(), bell()];
+        let tun = self.holdings.tuns.get(thread).filter(|_| ways != Ways::In).map(Tun::as_fd);
+        let sockets = self.sockets(thread).filter(|_| ways != Ways::Out);
+        let there = tun.into_iter().chain(sockets.map(|(_, socket)| socket));
+        for (place, fd) in fds.iter_mut().zip(there) {
+            *place = readable(fd);
+        }
+        self.halt.sleep(&mut fds)
     }
 }
 
@@ -147,11 +178,14 @@ impl Halt {
 
     /// Sleeps until `fd` is ready or it is time to end. No clock is set, so an idle engine never wakes.
     pub fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> Life {
-        let mut fds = [
+        self.sleep(&mut [
             PollFd::from_borrowed_fd(fd, flags),
             PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
+        ])
+    }
+
+    fn sleep(&self, fds: &mut [PollFd<'_>]) -> Life {
+        match poll(fds, None) {
             Ok(_) | Err(Errno::INTR) => self.life(),
             Err(error) => {
                 tracing::error!(op = "wait for packets", %error, "the engine cannot go on");

@@ -27,8 +27,8 @@ use crate::{
 pub struct Peer {
     /// Where it was said to be.
     pub endpoint: SocketAddr,
-    /// Where packets are sealed.
-    pub tunnel: Option<Tunnel>,
+    /// Where packets are sealed. Its sessions need 10 kB, which a bare peer shall not.
+    pub tunnel: Option<Box<Tunnel>>,
     pub sent: Flow,
     pub received: Flow,
 }
@@ -107,7 +107,7 @@ impl Table {
         let kept = old.by_key.get(&identity).map(|place| &old.peers[*place]);
         let peer = match kept {
             Some(kept) if kept.endpoint == endpoint => Arc::clone(kept),
-            _ => Arc::new(Peer::new(endpoint, Some(vault.tunnel(key, endpoint)))),
+            _ => Arc::new(Peer::new(endpoint, Some(Box::new(vault.tunnel(key, endpoint))))),
         };
         let place = self.peers.len();
         self.by_key.insert(identity, place);
@@ -149,7 +149,7 @@ impl Table {
 }
 
 impl Peer {
-    fn new(endpoint: SocketAddr, tunnel: Option<Tunnel>) -> Self {
+    fn new(endpoint: SocketAddr, tunnel: Option<Box<Tunnel>>) -> Self {
         Self { endpoint, tunnel, sent: Flow::default(), received: Flow::default() }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     link::Links,
     netlink::{NetlinkError, Protocol, Sent, Socket},
     next_hop::NextHopIds,
+    wireguard::Generic,
 };
 
 /// The route socket of one network namespace, and the numbers that stand for our names in it.
@@ -15,6 +16,7 @@ pub struct Host {
     pub(crate) links: Links,
     pub(crate) next_hops: NextHopIds,
     pub(crate) engines: Engines,
+    pub(crate) wireguard: Generic,
 }
 
 impl Host {
@@ -36,7 +38,8 @@ impl Host {
         let socket = Socket::open(Protocol::Route)?;
         let engines = Engines::new(places).map_err(NetlinkError::from)?;
         let (links, next_hops) = (Links::default(), NextHopIds::default());
-        let mut host = Self { socket, links, next_hops, engines };
+        let wireguard = Generic::default();
+        let mut host = Self { socket, links, next_hops, engines, wireguard };
         host.links.refresh(&mut host.socket)?;
         Ok(host)
     }

@@ -28,6 +28,7 @@ pub mod sys;
 pub mod sysctl;
 pub mod trace;
 pub mod tun;
+pub mod wireguard;
 
 pub use self::{
     error::{KernelError, one_line},

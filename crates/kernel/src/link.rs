@@ -16,7 +16,8 @@ use russet_desired::{Link, LinkKind, LinkSpec, Table};
 use russet_net::IfName;
 
 pub use self::observed::{
-    ALIAS_PREFIX, GROUP, LinkChange, Links, ObservedKind, ObservedLink, ObservedVxlan, REAP_GROUP,
+    ALIAS_PREFIX, GROUP, LinkChange, Links, ObservedIpip, ObservedKind, ObservedLink,
+    ObservedVxlan, REAP_GROUP,
 };
 use self::plan::{Aspect, Step};
 use crate::{

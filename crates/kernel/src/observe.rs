@@ -7,7 +7,7 @@
 mod parse;
 mod watch;
 
-use std::net::IpAddr;
+use std::{cmp::Reverse, net::IpAddr};
 
 use russet_desired::Flag;
 use russet_net::{Family, IfName, Mac, Prefix};
@@ -84,6 +84,19 @@ impl NodeView {
         let best =
             defaults.filter(|route| route.link.is_some()).min_by_key(|route| route.metric)?;
         self.link(best.link?)
+    }
+
+    /// The link that leads to an address, by the longest prefix and the lowest metric.
+    pub fn link_to(&self, addr: IpAddr) -> Option<&LinkView> {
+        let connected = self
+            .links
+            .iter()
+            .filter(|link| link.up.is_on())
+            .flat_map(|link| link.connected().map(move |prefix| (prefix, 0, link.name)));
+        let routes = self.routes.iter().filter_map(|r| Some((r.dst, r.metric, r.link?)));
+        let leads = connected.chain(routes).filter(|(prefix, ..)| prefix.contains(addr));
+        let best = leads.min_by_key(|(prefix, metric, _)| (Reverse(prefix.len()), *metric))?;
+        self.link(best.2)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The system calls that no safe crate wraps. The only unsafe code of the workspace is here and in the folder
-//! beside it: `sys/tun` has the calls of a TUN device, `sys/datagram` those of UDP with segmentation offload.
+//! beside it: `sys/tun` has the calls of a TUN device, `sys/datagram` those of UDP with segmentation offload, `sys/arrival`
+//! what a datagram arrived with.
 #![allow(unsafe_code)]
 
+pub mod arrival;
 pub mod datagram;
 pub mod tun;
 
@@ -126,6 +128,16 @@ pub fn share_one_heap() {
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives memory that was freed back to the kernel. glibc keeps it for the next allocation, which a process that
+/// allocates only when it is told something may never make.
+pub fn give_memory_back() {
+    // SAFETY: it only looks for free pages in the allocator's heap, under the allocator's own lock.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

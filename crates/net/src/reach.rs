@@ -29,10 +29,14 @@ pub enum Form {
     Plain,
     /// By VXLAN, for the VTEP with this MAC.
     Vtep(Mac),
+    /// Bare, as the payload of IP (RFC 2003).
+    Ipip,
     /// Bare, as the payload of UDP.
     Udp,
     /// Sealed by WireGuard for this key, at this port.
     Wireguard(PublicKey, Port),
+    /// By whatever somebody else has laid; nothing of ours is in the way.
+    Foreign,
 }
 
 /// One thing that can be reached, and where.

@@ -210,7 +210,7 @@ fn needs(module: &Path) -> Result<Vec<String>> {
 }
 
 /// Beside busybox, which has poor ones or none of these.
-const PROGRAMS: &[&str] = &["ip", "nft", "conntrack", "unshare"];
+const PROGRAMS: &[&str] = &["ip", "nft", "conntrack", "unshare", "wg"];
 const MODULES: &[&str] = &[
     "veth",
     "bridge",

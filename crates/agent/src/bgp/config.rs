@@ -1,23 +1,28 @@
 //! What the speaker is told: a TOML file, read whole and checked whole.
 //!
-//! `raw` has the form that is read; here it becomes the checked [`BgpConfig`], or every fault of it at once.
+//! `raw` and `session` have the form that is read, `policy` that of policies; it becomes the checked [`BgpConfig`], or
+//! every fault of it at once, each with its line: `faults`.
 
+mod faults;
 mod policy;
 mod raw;
+mod session;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use russet_bgp::{
     fsm::{LocalSpeaker, SessionConfig},
-    speaker::PeerSettings,
+    speaker::{PeerAddr, PeerSettings},
     wire::{Attributes, ClusterId, NextHop, NlriKey},
 };
-use russet_net::{Port, Prefix};
+use russet_net::{IfName, Port, Prefix};
 
-use self::raw::RawBgp;
+pub use super::bfd::BfdConfig;
 use crate::config::ConfigFaults;
 
 /// The speaker's checked configuration.
@@ -27,7 +32,11 @@ pub struct BgpConfig {
     pub cluster: ClusterId,
     pub listen: Vec<SocketAddr>,
     pub admin_socket: PathBuf,
-    pub peers: Vec<(IpAddr, PeerConfig)>,
+    /// Where `/metrics` answers; `None` is off.
+    pub http: Option<SocketAddr>,
+    pub peers: Vec<(PeerAddr, PeerConfig)>,
+    /// Peers without a number: whoever is found on the link.
+    pub links: Vec<(IfName, PeerConfig)>,
     pub ranges: Vec<RangeConfig>,
     /// Routes of our own.
     pub routes: Vec<OwnRoute>,
@@ -43,8 +52,21 @@ pub struct PeerConfig {
     pub source: Option<IpAddr>,
     pub password: Option<Password>,
     pub hops: Hops,
+    /// How it is watched, so that a silent one is found soon.
+    pub bfd: Option<BfdConfig>,
     /// Our next hop towards the peer for IPv6 routes of an IPv4 session, and the other way round.
     pub next_hops: [Option<NextHop>; 2],
+}
+
+impl PeerConfig {
+    /// Whether the other is the same but for what becomes of routes: then the session can stand.
+    pub fn differs_by_policy(&self, other: &Self) -> bool {
+        let mut alike = self.clone();
+        alike.settings.import = Arc::clone(&other.settings.import);
+        alike.settings.export = Arc::clone(&other.settings.export);
+        alike.description.clone_from(&other.description);
+        alike == *other
+    }
 }
 
 /// Peers that nobody names one by one.
@@ -72,6 +94,16 @@ pub enum Hops {
     AtMost(u8),
     /// What arrives from further away is dropped by the kernel (RFC 5082).
     Counted(u8),
+}
+
+impl Hops {
+    /// How many hops a datagram of such a peer has left at least, when all were left at its start.
+    pub const fn least_left(self) -> u8 {
+        match self {
+            Self::Usual => 1,
+            Self::AtMost(hops) | Self::Counted(hops) => u8::MAX - hops.saturating_sub(1),
+        }
+    }
 }
 
 /// A shared secret that no log shows.
@@ -112,10 +144,7 @@ impl BgpConfig {
     ///
     /// With every fault.
     pub fn read(text: &str) -> Result<Self, ConfigFaults> {
-        // The parser's text names line and column, and shows the line.
-        let raw: RawBgp = toml::from_str(text)
-            .map_err(|err| ConfigFaults(vec![err.to_string().trim_end().to_owned()]))?;
-        raw.check()
+        raw::read(text)
     }
 
     /// The range that an address lies in, the longest prefix first.
@@ -124,13 +153,27 @@ impl BgpConfig {
         within.max_by_key(|range| range.prefix.len())
     }
 
-    pub fn peer(&self, addr: IpAddr) -> Option<&PeerConfig> {
-        self.peers.iter().find(|(other, _)| *other == addr).map(|(_, peer)| peer)
+    /// The peer that is configured by its address, or by the link that it is on.
+    pub fn peer(&self, addr: PeerAddr) -> Option<&PeerConfig> {
+        let by_addr = self.peers.iter().find(|(other, _)| *other == addr).map(|(_, peer)| peer);
+        by_addr.or_else(|| self.link(addr.link?))
+    }
+
+    /// The peer that is on a link, whatever its address.
+    pub fn link(&self, link: IfName) -> Option<&PeerConfig> {
+        self.links.iter().find(|(other, _)| *other == link).map(|(_, peer)| peer)
+    }
+
+    /// Who is to tell all that it has before a start is over: every peer but those that nobody names one by one.
+    pub fn awaited(&self) -> BTreeSet<PeerAddr> {
+        let on = |link| PeerAddr { link: Some(link), ..PeerAddr::ANYBODY };
+        let links = self.links.iter().map(|(link, _)| on(*link));
+        self.peers.iter().map(|(addr, _)| *addr).chain(links).collect()
     }
 
     /// Whose connections are to be signed, and with what.
     pub fn passwords(&self) -> Vec<(Prefix, Password)> {
-        let peers = self.peers.iter().map(|(addr, peer)| (Prefix::host(*addr), peer));
+        let peers = self.peers.iter().map(|(addr, peer)| (Prefix::host(addr.ip), peer));
         let ranges = self.ranges.iter().map(|range| (range.prefix, &range.peer));
         peers
             .chain(ranges)
@@ -161,7 +204,7 @@ mod tests {
     fn what_is_not_said_has_its_default() {
         let config = read("[[peer]]\naddress = '10.0.0.2'\nasn = 65001\n").unwrap();
         assert_eq!(config.listen.len(), 2);
-        let peer = config.peer([10, 0, 0, 2].into()).unwrap();
+        let peer = config.peer(IpAddr::from([10, 0, 0, 2]).into()).unwrap();
         assert_eq!(peer.session.remote, RemoteAs::Is(Asn::new(65_001)));
         assert_eq!(peer.session.opening, Opening::Active);
         assert!(peer.session.families.contains(Family::Ipv4Unicast));
@@ -215,18 +258,63 @@ mod tests {
             "policy[0].rule[0].prefixes",
         ] {
             assert!(
-                err.0.iter().any(|fault| fault.starts_with(place)),
+                err.0.iter().any(|fault| fault.contains(&format!(": {place}: "))),
                 "{place} is missing in {err}"
             );
         }
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_line() {
-        let err = read("[[peer]]\naddress = '10.0.0.2'\nasn = 1\nhold-tim = 3\n").unwrap_err();
-        assert!(err.to_string().contains("hold-tim"), "{err}");
-        let err = read("clusterid = '1.1.1.1'\n").unwrap_err();
-        assert!(err.to_string().contains("line 3"), "{err}");
+    fn faults_of_several_kinds_are_told_at_once_with_their_lines() {
+        let err = BgpConfig::read(
+            "asn = 65000\nrouter-id = '10.0.0.1'\nclusterid = '1.1.1.1'\n\
+             [[peer]]\naddress = '10.0.0.2'\nasn = 1\nhold-tim = 3\n\
+             [[peer]]\naddress = '10.0.0.3'\nasn = 1\nport = 'x'\n\
+             [[peer]]\naddress = '10.0.0.4'\nasn = 1\nttl = 0\n\
+             [[route]]\nprefix = '10.0.0.1/8'\n",
+        )
+        .unwrap_err();
+        let places = [
+            "line 3: unknown field `clusterid`",
+            "line 7: peer[0]: unknown field `hold-tim`",
+            "line 11: peer[1]: invalid type",
+            "line 15: peer[2].ttl: ",
+            "line 17: route[0].prefix: ",
+        ];
+        for place in places {
+            assert!(err.0.iter().any(|fault| fault.starts_with(place)), "{place} in\n{err}");
+        }
+        assert_eq!(err.0.len(), places.len(), "{err}");
+    }
+
+    #[test]
+    fn a_peer_on_a_link_has_both_families_and_needs_no_address() {
+        let config = read("[[peer]]\ninterface = 'eth1'\nasn = 'external'\nbfd = true\n").unwrap();
+        let found = "fe80::2%eth1".parse().unwrap();
+        let peer = config.peer(found).unwrap();
+        assert!(peer.session.families.contains(Family::Ipv4Unicast));
+        assert!(peer.session.extended_next_hop.contains(Family::Ipv4Unicast));
+        assert_eq!(peer.bfd.unwrap().hops, russet_bgp::bfd::Hops::Single);
+        assert!(config.peer("fe80::2%eth2".parse().unwrap()).is_none());
+        for bad in ["", "address = '10.0.0.2'\ninterface = 'eth1'", "address = 'fe80::1'"] {
+            assert!(read(&format!("[[peer]]\nasn = 1\n{bad}\n")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_peer_behind_routers_is_watched_over_several_hops() {
+        let peer = |more: &str| {
+            let text = format!("[[peer]]\naddress = '10.0.0.2'\nbfd = true\n{more}\n");
+            read(&text).unwrap().peers[0].1.bfd.unwrap()
+        };
+        let multi = |least| russet_bgp::bfd::Hops::Multi { least };
+        assert_eq!(peer("asn = 65001").hops, russet_bgp::bfd::Hops::Single);
+        assert_eq!(peer("asn = 65001\nttl = 3").hops, multi(253));
+        assert_eq!(peer("asn = 'internal'").hops, multi(1));
+        let near = peer("asn = 'internal'\nbfd-multihop = false\nbfd-interval = 50");
+        assert_eq!(near.hops, russet_bgp::bfd::Hops::Single);
+        assert_eq!(near.timing.required_min_rx.micros(), 50_000);
+        assert!(read("[[peer]]\naddress = '10.0.0.2'\nasn = 1\nbfd-interval = 50\n").is_err());
     }
 
     #[test]

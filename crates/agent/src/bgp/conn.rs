@@ -16,6 +16,7 @@ use std::{
 
 use russet_bgp::{
     fsm::{ConnId, Received},
+    speaker::PeerAddr,
     wire::{Frame, MessageKind, MessageLimit, Notification, Open, Reset},
 };
 use tokio::{
@@ -48,7 +49,7 @@ pub struct Connection {
 /// What a connection's tasks need beside the socket.
 #[derive(Clone)]
 pub struct Around {
-    pub peer: IpAddr,
+    pub peer: PeerAddr,
     pub conn: ConnId,
     pub mailbox: mpsc::Sender<PeerInput>,
     pub routes: Routes,

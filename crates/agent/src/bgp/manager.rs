@@ -1,48 +1,63 @@
-//! Who has the peers: it accepts, finds whose a connection is, reads the configuration again, and answers.
+//! Who has the peers: it accepts, finds whose a connection is, and answers. `reload` has how it becomes like another
+//! configuration.
 
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use russet_bgp::{
     bestpath::MedRule,
+    fsm::StateName,
     reflector::Me,
     rib::{RibConfig, Watch},
+    speaker::PeerAddr,
     update::Bounds,
     wire::{Notification, Reason},
 };
+use russet_net::{IfName, Prefix, Reach};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
 };
 
 use super::{
     BgpError, admin,
     admin::Question,
+    bfd::Bfd,
     config::{BgpConfig, PeerConfig},
     conn::Alive,
+    discovery::{Attended, Heard},
     dump,
-    peer::{PeerHandle, Stay},
+    join::{self, Follower, Node},
+    metrics::Site,
+    peer::{Commons, PeerHandle, Stay},
     routes::{RibInput, Routes},
     socket,
 };
-use crate::{config::ConfigFaults, one_line};
+use crate::{config::ConfigFaults, http, one_line};
 
-pub type ReadConfig = Box<dyn Fn() -> Result<BgpConfig, ConfigFaults> + Send>;
+pub type ReadConfig = Box<dyn Fn() -> Result<BgpConfig, ConfigFaults> + Send + Sync>;
 
 pub struct Manager {
     pub(super) config: BgpConfig,
-    read: ReadConfig,
+    pub(super) read: ReadConfig,
+    /// What the node that we are part of has.
+    here: Option<watch::Receiver<Vec<Reach>>>,
     listeners: Vec<Arc<TcpListener>>,
+    web: Option<TcpListener>,
     admin: UnixListener,
     hangup: Signal,
-    pub(super) peers: BTreeMap<IpAddr, Peer>,
+    pub(super) peers: BTreeMap<PeerAddr, Peer>,
+    /// The links on which peers are found.
+    links: BTreeMap<IfName, Attended>,
+    heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
     pub(super) routes: Routes,
+    bfd: Bfd,
     pub(super) strangers: u64,
     pub(super) refused: Option<String>,
     /// Until then our OPENs say that we have restarted.
@@ -54,31 +69,49 @@ pub struct Manager {
 
 pub(super) struct Peer {
     pub handle: PeerHandle,
-    config: PeerConfig,
-    stay: Stay,
+    pub config: PeerConfig,
+    pub stay: Stay,
 }
 
 impl Manager {
     /// Opens every socket, then starts every peer.
-    pub fn start(config: BgpConfig, read: ReadConfig) -> Result<Self, BgpError> {
-        let listeners: Vec<_> = (config.listen.iter())
-            .map(|addr| socket::listen(*addr).map(Arc::new).map_err(|e| BgpError::Listen(*addr, e)))
-            .collect::<Result<_, _>>()?;
+    pub async fn start(
+        config: BgpConfig,
+        read: ReadConfig,
+        node: Option<Node>,
+    ) -> Result<Self, BgpError> {
+        let listeners =
+            socket::listen_on(&config.listen).map_err(|(addr, err)| BgpError::Listen(addr, err))?;
+        let listeners = listeners.into_iter().map(Arc::new).collect();
+        let web = match config.http {
+            Some(addr) => Some(http::bind(addr).await.map_err(|err| BgpError::Http(addr, err))?),
+            None => None,
+        };
         let path = config.admin_socket.clone();
         let admin = bind_admin(&path).map_err(|err| BgpError::Admin(path, err))?;
         let hangup = signal(SignalKind::hangup()).map_err(BgpError::Signal)?;
-        let routes = Routes::start(rib_config(&config)).map_err(BgpError::Thread)?;
+        let (here, learned) = node.map(|node| (node.here, node.learned)).unzip();
+        let follower =
+            learned.map(|learned| Follower::new(learned, config.awaited(), Instant::now()));
+        let watch = if follower.is_some() { Watch::On } else { Watch::Off };
+        let routes = Routes::start(rib_config(&config, watch), follower);
+        let routes = routes.map_err(BgpError::Thread)?;
         let restart_s = config.peers.iter().filter_map(|(_, peer)| peer.session.restart.as_ref());
         let restart_s = restart_s.map(|restart| restart.time_s).max();
         let (alive, all_sent) = mpsc::channel(1);
         let mut manager = Self {
             config,
             read,
+            here,
             listeners,
+            web,
             admin,
             hangup,
             peers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            heard: mpsc::channel(HEARD),
             routes,
+            bfd: Bfd::start(),
             strangers: 0,
             refused: None,
             restarting_until: restart_s.map(|s| Instant::now() + Duration::from_secs(s.into())),
@@ -100,14 +133,24 @@ impl Manager {
             }
         }
         if let Some(until) = self.restarting_until {
-            let awaited = self.config.peers.iter().map(|(addr, _)| *addr).collect();
+            let awaited = self.config.awaited();
             self.routes.tell(RibInput::Do(Box::new(move |speaker| speaker.defer(awaited, until))));
         }
-        self.routes.tell(RibInput::Own(self.config.routes.clone()));
+        self.announce();
         for (addr, config) in self.config.peers.clone() {
             self.start_peer(addr, config, Stay::Configured);
         }
+        self.attend_links();
         Ok(())
+    }
+
+    /// Announces what is configured, and what is here.
+    pub(super) fn announce(&mut self) {
+        let mut own = self.config.routes.clone();
+        if let Some(here) = &mut self.here {
+            own.extend(join::own_routes(&here.borrow_and_update()));
+        }
+        self.routes.tell(RibInput::Own(own));
     }
 
     /// Runs until `shutdown` is ready, then tells the peers.
@@ -118,11 +161,14 @@ impl Manager {
             .collect();
         let (asked, mut questions) = mpsc::channel(QUESTIONS);
         let places = Arc::new(Semaphore::new(QUESTIONS));
+        let web = self.web.take().map(|web| tokio::spawn(http::serve(web, Site(asked.clone()))));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some((stream, from)) = connections.recv() => self.accepted(stream, from),
+                Some(heard) = self.heard.1.recv() => self.heard(heard).await,
+                () = changed(&mut self.here) => self.announce(),
                 Ok((stream, _)) = self.admin.accept() => {
                     // One too many is closed, and may come again.
                     if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
@@ -133,7 +179,7 @@ impl Manager {
                 Some(()) = self.hangup.recv() => self.reload().await,
             }
         }
-        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        accepting.iter().chain(&web).for_each(tokio::task::JoinHandle::abort);
         self.stop().await;
     }
 
@@ -182,18 +228,28 @@ impl Manager {
 // ---- connections
 impl Manager {
     fn accepted(&mut self, stream: TcpStream, from: SocketAddr) {
-        let addr = from.ip().to_canonical();
+        let Some(addr) = socket::peer_of(from) else { return };
         self.peers.retain(|_, peer| !peer.handle.is_over());
         if let Some(peer) = self.peers.get(&addr) {
             peer.handle.accepted(stream);
             return;
         }
-        let Some(range) = self.config.range_of(addr) else {
+        if self.is_awaited_on_link(addr)
+            && let Some(config) = self.config.peer(addr).cloned()
+        {
+            self.start_peer(addr, config, Stay::Found);
+            if let Some(peer) = self.peers.get(&addr) {
+                peer.handle.accepted(stream);
+            }
+            return;
+        }
+        let range = addr.link.is_none().then(|| self.config.range_of(addr.ip)).flatten();
+        let Some(range) = range else {
             self.strangers += 1;
             tracing::debug!(op = "accept", peer = %addr, "nobody configured it");
             return;
         };
-        let within = |other: &&IpAddr| range.prefix.contains(**other);
+        let within = |other: &&PeerAddr| range.prefix.contains(other.ip);
         let there = self.peers.keys().filter(within).count();
         if there >= range.limit {
             self.strangers += 1;
@@ -207,100 +263,92 @@ impl Manager {
         }
     }
 
-    fn start_peer(&mut self, addr: IpAddr, config: PeerConfig, stay: Stay) {
+    pub(super) fn start_peer(&mut self, addr: PeerAddr, config: PeerConfig, stay: Stay) {
         let restarting = self.restarting_until.filter(|until| *until > Instant::now());
         let handle = PeerHandle::start(
             addr,
             config.clone(),
             stay,
             restarting,
-            self.routes.clone(),
-            self.alive.clone(),
+            Commons {
+                routes: self.routes.clone(),
+                bfd: self.bfd.clone(),
+                alive: self.alive.clone(),
+            },
         );
         self.peers.insert(addr, Peer { handle, config, stay });
     }
 }
 
-// ---- configuration
+// ---- links without numbers
 impl Manager {
-    /// Reads the configuration again. What did not change is left alone; one that is refused changes nothing.
-    async fn reload(&mut self) {
-        match (self.read)().and_then(|config| self.check_unchanged(config)) {
-            Ok(config) => {
-                self.refused = None;
-                self.become_like(config).await;
-                tracing::info!(op = "reload", "the configuration is read again");
-            }
-            Err(faults) => {
-                tracing::error!(op = "reload", error = %faults);
-                self.refused = Some(faults.to_string());
-            }
+    /// Attends the links that are configured, and no others.
+    pub(super) fn attend_links(&mut self) {
+        let wanted: Vec<_> = self.config.links.iter().map(|(link, _)| *link).collect();
+        self.links.retain(|link, _| wanted.contains(link));
+        for link in wanted {
+            let heard = self.heard.0.clone();
+            self.links.entry(link).or_insert_with(|| Attended::start(link, heard));
         }
     }
 
-    fn check_unchanged(&self, config: BgpConfig) -> Result<BgpConfig, ConfigFaults> {
-        let ours = &self.config;
-        let same = [
-            ("asn or router-id", config.local == ours.local),
-            ("cluster-id", config.cluster == ours.cluster),
-            ("listen", config.listen == ours.listen),
-            ("admin-socket", config.admin_socket == ours.admin_socket),
-        ];
-        let changed: Vec<_> = (same.into_iter())
-            .filter(|(_, same)| !same)
-            .map(|(key, _)| format!("{key}: it cannot change while the speaker runs"))
-            .collect();
-        if changed.is_empty() { Ok(config) } else { Err(ConfigFaults(changed)) }
-    }
-
-    async fn become_like(&mut self, config: BgpConfig) {
-        self.sign_like(&config);
-        let wanted = |addr: IpAddr, peer: &Peer| match peer.stay {
-            Stay::Configured => config.peer(addr).cloned(),
-            Stay::WhileConnected => config
-                .range_of(addr)
-                .map(|range| range.peer.clone())
-                .filter(|_| config.peer(addr).is_none()),
+    /// A router was heard on a link: it is the peer, unless one is whose session stands.
+    async fn heard(&mut self, heard: Heard) {
+        let addr = PeerAddr { ip: heard.router.into(), link: Some(heard.link) };
+        if self.peers.contains_key(&addr) {
+            return;
+        }
+        let Some(config) = self.config.peer(addr).cloned() else { return };
+        let found = |(addr, peer): (&PeerAddr, &Peer)| {
+            (addr.link == Some(heard.link) && peer.stay == Stay::Found).then_some(*addr)
         };
-        let changed: Vec<_> = (self.peers.iter())
-            .filter(|(addr, peer)| wanted(**addr, peer).as_ref() != Some(&peer.config))
-            .map(|(addr, peer)| (*addr, wanted(*addr, peer).is_some()))
-            .collect();
-        for (addr, stays) in changed {
-            let Some(peer) = self.peers.remove(&addr) else { continue };
-            let reason = if stays { Reason::CONFIGURATION_CHANGE } else { Reason::DECONFIGURED };
-            peer.handle.close(Notification::new(reason)).await;
-            if !stays {
-                self.routes.tell(RibInput::Forget(addr));
+        if let Some(other) = self.peers.iter().find_map(found) {
+            let state = match self.peers.get(&other) {
+                Some(peer) => peer.handle.ask().await,
+                None => None,
+            };
+            if state.is_some_and(|state| state.state == StateName::Established) {
+                return;
             }
+            self.peers.remove(&other);
+            self.routes.tell(RibInput::Forget(other));
         }
-        for (addr, peer) in &config.peers {
-            if !self.peers.contains_key(addr) {
-                self.start_peer(*addr, peer.clone(), Stay::Configured);
-            }
+        tracing::info!(op = "find a peer", peer = %addr.ip, ifname = %heard.link, "a router was heard");
+        if let Some(password) = &config.password {
+            self.sign(Prefix::host(addr.ip), password.reveal());
         }
-        self.routes.tell(RibInput::Own(config.routes.clone()));
-        self.config = config;
+        self.start_peer(addr, config, Stay::Found);
     }
 
-    /// Gives the listeners the passwords of a new configuration. One that cannot be set keeps its peer out, and the
-    /// log tells why.
-    fn sign_like(&self, config: &BgpConfig) {
-        let (before, after) = (self.config.passwords(), config.passwords());
-        let gone =
-            before.iter().filter(|(prefix, _)| !after.iter().any(|(other, _)| other == prefix));
-        let gone = gone.map(|(prefix, _)| (*prefix, ""));
-        let new = after.iter().filter(|pair| !before.contains(pair));
-        for (prefix, password) in gone.chain(new.map(|(prefix, new)| (*prefix, new.reveal()))) {
-            let same_family = |listener: &&Arc<TcpListener>| {
-                listener.local_addr().is_ok_and(|local| local.is_ipv4() == prefix.addr().is_ipv4())
-            };
-            for listener in self.listeners.iter().filter(same_family) {
-                if let Err(err) = socket::sign(listener, prefix, password) {
-                    tracing::error!(op = "sign connections", %prefix, error = one_line(&err));
-                }
+    /// Whether the address may be the peer of a link, and nobody is yet.
+    fn is_awaited_on_link(&self, addr: PeerAddr) -> bool {
+        addr.link.is_some() && !self.peers.keys().any(|other| other.link == addr.link)
+    }
+
+    /// Has the listeners take only signed connections of these peers. A password that cannot be set keeps its peer
+    /// out, and the log tells why.
+    pub(super) fn sign(&self, prefix: Prefix, password: &str) {
+        let same_family = |listener: &&Arc<TcpListener>| {
+            listener.local_addr().is_ok_and(|local| local.is_ipv4() == prefix.addr().is_ipv4())
+        };
+        for listener in self.listeners.iter().filter(same_family) {
+            if let Err(err) = socket::sign(listener, prefix, password) {
+                tracing::error!(op = "sign connections", %prefix, error = one_line(&err));
             }
         }
+    }
+}
+
+/// Waits until something else is here; for ever where no node is told of.
+async fn changed(here: &mut Option<watch::Receiver<Vec<Reach>>>) {
+    match here {
+        Some(there) => {
+            if there.changed().await.is_err() {
+                // The node is stopping, and says nothing any more.
+                *here = None;
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -326,13 +374,13 @@ fn bind_admin(path: &std::path::Path) -> io::Result<UnixListener> {
     crate::admin::bind(path)
 }
 
-fn rib_config(config: &BgpConfig) -> RibConfig {
+fn rib_config(config: &BgpConfig, watch: Watch) -> RibConfig {
     use std::hash::{BuildHasher, RandomState};
     RibConfig {
         me: Me { asn: config.local.asn, id: config.local.id, cluster: config.cluster },
         med: MedRule::SameNeighbor,
         multipath: None,
-        watch: Watch::Off,
+        watch,
         seed: RandomState::new().hash_one(config.local.id.get()),
         bounds: Bounds::default(),
     }
@@ -341,3 +389,4 @@ fn rib_config(config: &BgpConfig) -> RibConfig {
 const LAST_WORDS: Duration = Duration::from_secs(5);
 const ACCEPTED: usize = 128;
 const QUESTIONS: usize = 16;
+const HEARD: usize = 64;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,21 +12,23 @@ use std::{
 };
 
 use russet_bgp::{
+    bfd::Down,
     fsm::{
         ConnId, Direction, DownReason, Input, Message, Negotiated, Output, Received, Session,
         SessionConfig, StateName, Then,
     },
-    speaker::PeerUp,
+    speaker::{PeerAddr, PeerUp},
     wire::{Family, NextHop, Notification, Reason},
 };
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{sleep_until, timeout},
 };
 
 use super::{
+    bfd::{self, Bfd, BfdState},
     config::PeerConfig,
     conn::{Alive, Around, Connection, Traffic, Verdict},
     routes::{RibInput, Routes},
@@ -51,6 +53,8 @@ pub enum PeerInput {
         notification: Notification,
         then: Then,
     },
+    /// Other policies.
+    Configure(Box<PeerConfig>),
     Ask(oneshot::Sender<PeerState>),
 }
 
@@ -65,6 +69,16 @@ pub struct PeerState {
     pub last: Option<String>,
     pub times_up: u64,
     pub traffic: Arc<Traffic>,
+    /// As long as the session stands and is to be watched.
+    pub bfd: Option<BfdState>,
+}
+
+/// What the tasks of all peers have in common.
+#[derive(Clone, Debug)]
+pub struct Commons {
+    pub routes: Routes,
+    pub bfd: Bfd,
+    pub alive: Alive,
 }
 
 /// A peer's task in the hands of the manager. It ends when this is dropped.
@@ -79,18 +93,19 @@ pub struct PeerHandle {
 pub enum Stay {
     /// It is configured by its address.
     Configured,
+    /// It was found on a link that is configured.
+    Found,
     /// It is there as long as its session is wanted by it.
     WhileConnected,
 }
 
 impl PeerHandle {
     pub fn start(
-        addr: IpAddr,
+        addr: PeerAddr,
         config: PeerConfig,
         stay: Stay,
         restarting_until: Option<Instant>,
-        routes: Routes,
-        alive: Alive,
+        commons: Commons,
     ) -> Self {
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let seed = seed_of(addr);
@@ -100,12 +115,12 @@ impl PeerHandle {
             config,
             stay,
             restarting_until,
-            routes,
-            alive,
+            commons,
             mailbox: mailbox.clone(),
             connections: BTreeMap::new(),
             dialing: BTreeMap::new(),
             established: None,
+            watched: None,
             epoch: seed,
             next_incoming: 0,
             times_up: 0,
@@ -129,6 +144,12 @@ impl PeerHandle {
         self.task.is_finished()
     }
 
+    /// Gives it a configuration that differs by its policies only.
+    pub async fn reconfigure(&self, config: PeerConfig) {
+        // A task that is gone is found out soon.
+        let _ = self.mailbox.send(PeerInput::Configure(Box::new(config))).await;
+    }
+
     /// Ends the session with a word, and the task.
     pub async fn close(mut self, notification: Notification) {
         let input = PeerInput::Close { notification, then: Then::Stop };
@@ -148,17 +169,18 @@ impl Drop for PeerHandle {
 }
 
 struct PeerTask {
-    addr: IpAddr,
+    addr: PeerAddr,
     config: PeerConfig,
     session: Session,
     stay: Stay,
     restarting_until: Option<Instant>,
-    routes: Routes,
-    alive: Alive,
+    commons: Commons,
     mailbox: mpsc::Sender<PeerInput>,
     connections: BTreeMap<ConnId, (Connection, Arc<AtomicU64>)>,
     dialing: BTreeMap<ConnId, JoinHandle<()>>,
     established: Option<ConnId>,
+    /// What BFD says of the way to the peer while the session stands, and how often it had failed.
+    watched: Option<(watch::Receiver<BfdState>, u64)>,
     epoch: u64,
     next_incoming: u32,
     times_up: u64,
@@ -180,6 +202,7 @@ impl PeerTask {
                 biased;
                 () = due => self.feed(Input::Timeout),
                 Some(input) = inbox.recv() => self.take(input),
+                () = news(&mut self.watched) => self.look_at_bfd(),
             }
             if self.stay == Stay::WhileConnected && self.connections.is_empty() {
                 return;
@@ -209,7 +232,17 @@ impl PeerTask {
             PeerInput::Close { notification, then } => {
                 self.feed(Input::Close { notification, then });
             }
+            PeerInput::Configure(config) => self.reconfigure(*config),
             PeerInput::Ask(answer) => _ = answer.send(self.state()),
+        }
+    }
+
+    fn reconfigure(&mut self, config: PeerConfig) {
+        self.config = config;
+        if self.established.is_some() {
+            let settings = Box::new(self.config.settings.clone());
+            let (peer, epoch) = (self.addr, self.epoch);
+            self.commons.routes.tell(RibInput::Settings { peer, epoch, settings });
         }
     }
 
@@ -246,10 +279,10 @@ impl PeerTask {
             peer: self.addr,
             conn,
             mailbox: self.mailbox.clone(),
-            routes: self.routes.clone(),
+            routes: self.commons.routes.clone(),
             traffic: Arc::clone(&self.traffic),
             epoch: Arc::clone(&epoch),
-            alive: self.alive.clone(),
+            alive: self.commons.alive.clone(),
         };
         match Connection::start(stream, around) {
             Ok(connection) => {
@@ -289,7 +322,7 @@ impl PeerTask {
     }
 
     fn dial(&mut self, conn: ConnId) {
-        let peer = SocketAddr::new(self.addr, self.config.port.get());
+        let peer = self.addr;
         let (config, mailbox) = (self.config.clone(), self.mailbox.clone());
         let task = tokio::spawn(async move {
             let stream = socket::dial(peer, &config).await;
@@ -325,8 +358,10 @@ impl PeerTask {
             families = %negotiated.terms.families, "established"
         );
         let our_next_hop = self.our_next_hop(connection.local, &negotiated);
+        self.watch(connection.local);
+        let Some((connection, _)) = self.connections.get(&conn) else { return };
         let up = PeerUp { negotiated, settings: self.config.settings.clone(), our_next_hop };
-        self.routes.tell(RibInput::Up {
+        self.commons.routes.tell(RibInput::Up {
             peer: self.addr,
             epoch: self.epoch,
             up: Box::new(up),
@@ -337,8 +372,9 @@ impl PeerTask {
 
     fn down(&mut self, reason: DownReason) {
         self.established = None;
+        self.watched = None;
         tracing::info!(op = "session down", peer = %self.addr, reason = %reason);
-        self.routes.tell(RibInput::Down { peer: self.addr, epoch: self.epoch, reason });
+        self.commons.routes.tell(RibInput::Down { peer: self.addr, epoch: self.epoch, reason });
     }
 
     fn verdict(&self, conn: ConnId) -> Verdict {
@@ -374,8 +410,52 @@ impl PeerTask {
             last: self.session.last().map(ToString::to_string),
             times_up: self.times_up,
             traffic: Arc::clone(&self.traffic),
+            bfd: self.watched.as_ref().map(|(state, _)| state.borrow().clone()),
         }
     }
+}
+
+// ---- BFD
+impl PeerTask {
+    /// Has the way to the peer watched from now on (RFC 5882 §4).
+    fn watch(&mut self, local: IpAddr) {
+        self.watched = self.config.bfd.map(|config| {
+            let mut state = self.commons.bfd.watch(self.addr, local, config);
+            let downs = state.borrow_and_update().downs;
+            (state, downs)
+        });
+    }
+
+    /// Ends the session when the way to the peer has failed. A peer whose operator took BFD out of use is there.
+    fn look_at_bfd(&mut self) {
+        let Some((state, downs)) = &mut self.watched else { return };
+        let state = state.borrow_and_update().clone();
+        if state.downs == std::mem::replace(downs, state.downs) {
+            return;
+        }
+        let Some(down) = state.last else { return };
+        tracing::info!(op = "watch by BFD", peer = %self.addr, reason = bfd::describe(&down), "down");
+        let notification = Notification::new(Reason::BFD_DOWN);
+        let notification = match down {
+            Down::PeerDisabled | Down::Disabled => return,
+            // Its forwarding has failed, and not only its control plane: its routes lead nowhere (RFC 5882 §4.3).
+            Down::Silent { independent: true } | Down::Signaled { independent: true, .. } => {
+                notification.hard()
+            }
+            Down::Silent { .. } | Down::Signaled { .. } => notification,
+        };
+        self.feed(Input::Close { notification, then: Then::Retry });
+    }
+}
+
+/// Waits until BFD has something new.
+async fn news(watched: &mut Option<(watch::Receiver<BfdState>, u64)>) {
+    if let Some((state, _)) = watched
+        && state.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 impl Drop for PeerTask {
@@ -385,7 +465,7 @@ impl Drop for PeerTask {
         }
         if self.established.take().is_some() {
             let reason = DownReason::Sent(Notification::new(Reason::DECONFIGURED));
-            self.routes.tell(RibInput::Down { peer: self.addr, epoch: self.epoch, reason });
+            self.commons.routes.tell(RibInput::Down { peer: self.addr, epoch: self.epoch, reason });
         }
     }
 }
@@ -400,7 +480,7 @@ fn of_now(config: &SessionConfig, restarting_until: Option<Instant>) -> SessionC
 }
 
 /// Differs from peer to peer and from start to start.
-fn seed_of(addr: IpAddr) -> u64 {
+fn seed_of(addr: PeerAddr) -> u64 {
     use std::hash::BuildHasher;
     std::hash::RandomState::new().hash_one(addr)
 }

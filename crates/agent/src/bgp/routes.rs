@@ -8,7 +8,6 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -17,7 +16,7 @@ use std::{
 use russet_bgp::{
     fsm::{DownReason, Then},
     rib::RibConfig,
-    speaker::{PeerUp, Speaker, SpeakerOutput},
+    speaker::{PeerAddr, PeerSettings, PeerUp, Speaker, SpeakerOutput},
     wire::{Nlri, Notification},
 };
 use tokio::{
@@ -25,7 +24,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{config::OwnRoute, peer::PeerInput};
+use super::{config::OwnRoute, join::Follower, peer::PeerInput};
 
 /// Where the routes are told and asked things.
 #[derive(Clone, Debug)]
@@ -36,30 +35,36 @@ pub struct Routes {
 
 pub enum RibInput {
     Up {
-        peer: IpAddr,
+        peer: PeerAddr,
         epoch: u64,
         up: Box<PeerUp>,
         writer: mpsc::Sender<Arc<[u8]>>,
         mailbox: mpsc::Sender<PeerInput>,
     },
     Down {
-        peer: IpAddr,
+        peer: PeerAddr,
         epoch: u64,
         reason: DownReason,
     },
     /// Whole messages of a peer.
     Octets {
-        peer: IpAddr,
+        peer: PeerAddr,
         epoch: u64,
         octets: Vec<u8>,
         room: OwnedSemaphorePermit,
     },
+    /// Other policies for a session that stands.
+    Settings {
+        peer: PeerAddr,
+        epoch: u64,
+        settings: Box<PeerSettings>,
+    },
     /// A writer has got rid of what it had.
     Room {
-        peer: IpAddr,
+        peer: PeerAddr,
         epoch: u64,
     },
-    Forget(IpAddr),
+    Forget(PeerAddr),
     /// Routes of our own: all of them.
     Own(Vec<OwnRoute>),
     /// A question, or a rare command.
@@ -72,7 +77,7 @@ pub struct Gone;
 
 impl Routes {
     /// Starts the thread. It ends when the last handle is dropped.
-    pub fn start(config: RibConfig) -> io::Result<Self> {
+    pub fn start(config: RibConfig, follower: Option<Follower>) -> io::Result<Self> {
         let (inputs, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut worker = Worker {
@@ -81,6 +86,7 @@ impl Routes {
             lines: BTreeMap::new(),
             own: Vec::new(),
             unsaid: Vec::new(),
+            follower,
         };
         thread::Builder::new()
             .name("bgp-routes".to_owned())
@@ -116,10 +122,12 @@ impl Routes {
 struct Worker {
     speaker: Speaker,
     inbox: mpsc::UnboundedReceiver<RibInput>,
-    lines: BTreeMap<IpAddr, Line>,
+    lines: BTreeMap<PeerAddr, Line>,
     own: Vec<OwnRoute>,
     /// What a peer's task had no room for.
     unsaid: Vec<(mpsc::Sender<PeerInput>, PeerInput)>,
+    /// The node that the speaker is part of, if it is.
+    follower: Option<Follower>,
 }
 
 /// The way to a peer whose session stands.
@@ -141,6 +149,9 @@ impl Worker {
             }
             self.speaker.timeout(Instant::now());
             self.speaker.flush();
+            if let Some(follower) = &mut self.follower {
+                follower.follow(&mut self.speaker, Instant::now());
+            }
             self.obey();
             // Who has been told all costs next to nothing here.
             self.fill_all();
@@ -153,7 +164,8 @@ impl Worker {
     #[allow(clippy::option_option)]
     async fn wait(&mut self) -> Option<Option<RibInput>> {
         let again = (!self.unsaid.is_empty()).then(|| Instant::now() + SAY_AGAIN);
-        let due = self.speaker.poll_timeout().into_iter().chain(again).min();
+        let follow = self.follower.as_ref().and_then(|follower| follower.due(Instant::now()));
+        let due = self.speaker.poll_timeout().into_iter().chain(again).chain(follow).min();
         let Some(due) = due else { return self.inbox.recv().await.map(Some) };
         match timeout_at(due.into(), self.inbox.recv()).await {
             Ok(input) => input.map(Some),
@@ -179,6 +191,11 @@ impl Worker {
                 }
                 drop(room);
             }
+            RibInput::Settings { peer, epoch, settings } => {
+                if self.is_current(peer, epoch) {
+                    self.speaker.set_settings(peer, *settings);
+                }
+            }
             RibInput::Room { peer, epoch } => {
                 if self.is_current(peer, epoch) {
                     self.fill(peer);
@@ -193,7 +210,7 @@ impl Worker {
         }
     }
 
-    fn is_current(&self, peer: IpAddr, epoch: u64) -> bool {
+    fn is_current(&self, peer: PeerAddr, epoch: u64) -> bool {
         self.lines.get(&peer).is_some_and(|line| line.epoch == epoch)
     }
 
@@ -216,7 +233,7 @@ impl Worker {
     }
 
     /// Hands a writer as much as it has room for.
-    fn fill(&mut self, peer: IpAddr) {
+    fn fill(&mut self, peer: PeerAddr) {
         let Some(line) = self.lines.get(&peer) else { return };
         while line.writer.capacity() > 0 {
             let Some(octets) = self.speaker.next(peer) else { return };
@@ -253,7 +270,7 @@ impl Worker {
         }
     }
 
-    fn close(&mut self, peer: IpAddr, notification: Notification, then: Then) {
+    fn close(&mut self, peer: PeerAddr, notification: Notification, then: Then) {
         if let Some(line) = self.lines.get(&peer) {
             let mailbox = line.mailbox.clone();
             self.say(mailbox, PeerInput::Close { notification, then });

@@ -1,20 +1,28 @@
 //! What the operator is shown: the speaker's and the peers' state and the routes, as the admin socket has them.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use russet_api::{
     admin::Page,
-    bgp::{Answer, Ask, FamilyCount, PathRow, PeerFamily, PeerRow, RouteRow, Routes, Status},
+    bgp::{
+        Answer, Ask, BfdRow, FamilyCount, PathRow, PeerFamily, PeerRow, RouteRow, Routes, Status,
+    },
 };
 use russet_bgp::{
+    bfd,
     fsm::{Direction, Negotiated, RemoteAs},
     rib::{Age, PathView, RouteView, Source, Standing},
-    speaker::{Counters, Speaker},
+    speaker::{Counters, PeerAddr, Speaker},
     wire::{AsWidth, Family, MessageLimit, NlriKey, PathId, Tail},
 };
-use russet_net::Prefix;
+use russet_net::{IfName, Prefix};
 
-use super::{manager::Manager, peer::PeerState, routes::Gone};
+use super::{
+    bfd::{BfdState, describe},
+    manager::Manager,
+    peer::PeerState,
+    routes::Gone,
+};
 
 impl Manager {
     /// Answers a question that changes nothing.
@@ -30,12 +38,16 @@ impl Manager {
     }
 
     async fn status(&self, from: usize) -> Result<Answer, Gone> {
-        let total = self.peers.len();
+        let unheard = self.unheard();
+        let total = self.peers.len() + unheard.len();
         let mut rows = Vec::new();
         for (addr, peer) in self.peers.iter().skip(from).take(PEERS) {
             let Some(state) = peer.handle.ask().await else { continue };
             rows.push(self.row(*addr, &state).await?);
         }
+        let before = self.peers.len();
+        let unheard = unheard.into_iter().skip(from.saturating_sub(before));
+        rows.extend(unheard.take(PEERS.saturating_sub(rows.len())).map(unheard_row));
         let (families, attribute_sets) = self.routes.ask(|speaker| counts(speaker)).await?;
         Ok(Answer::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -52,17 +64,29 @@ impl Manager {
     }
 
     async fn peer(&self, address: &str) -> Result<Answer, Gone> {
-        let Ok(addr) = address.parse::<IpAddr>() else {
-            return Ok(Answer::Error(format!("{address:?} is no address")));
-        };
-        let state = match self.peers.get(&addr) {
-            Some(peer) => peer.handle.ask().await,
-            None => None,
-        };
-        let Some(state) = state else {
-            return Ok(Answer::Error(format!("there is no peer {addr}")));
-        };
-        Ok(Answer::Peer(Box::new(self.row(addr, &state).await?)))
+        if let Some(addr) = self.named(address)
+            && let Some(peer) = self.peers.get(&addr)
+            && let Some(state) = peer.handle.ask().await
+        {
+            return Ok(Answer::Peer(Box::new(self.row(addr, &state).await?)));
+        }
+        let unheard = self.unheard().into_iter().find(|link| link.as_str() == address);
+        Ok(match unheard {
+            Some(link) => Answer::Peer(Box::new(unheard_row(link))),
+            None => Answer::Error(format!("there is no peer {address:?}")),
+        })
+    }
+
+    /// The peer of that address, or on that link.
+    fn named(&self, text: &str) -> Option<PeerAddr> {
+        let on = |link: IfName| self.peers.keys().copied().find(|addr| addr.link == Some(link));
+        text.parse().ok().or_else(|| on(text.parse().ok()?))
+    }
+
+    /// The links on which a peer is wanted and nobody was heard.
+    fn unheard(&self) -> Vec<IfName> {
+        let links = self.config.links.iter().map(|(link, _)| *link);
+        links.filter(|link| !self.peers.keys().any(|addr| addr.link == Some(*link))).collect()
     }
 
     async fn routes_from(&self, family: &str, from: u32) -> Result<Answer, Gone> {
@@ -90,7 +114,7 @@ impl Manager {
         Ok(Answer::Routes(Routes { rows, next: None }))
     }
 
-    async fn row(&self, addr: IpAddr, state: &PeerState) -> Result<PeerRow, Gone> {
+    async fn row(&self, addr: PeerAddr, state: &PeerState) -> Result<PeerRow, Gone> {
         let families = state.config.session.families;
         let (counters, families) = (self.routes)
             .ask(move |speaker| {
@@ -112,7 +136,7 @@ fn counts(speaker: &Speaker) -> (Vec<FamilyCount>, usize) {
     (Family::ALL.map(count).to_vec(), rib.attribute_sets())
 }
 
-fn family_row(speaker: &Speaker, addr: IpAddr, family: Family) -> PeerFamily {
+fn family_row(speaker: &Speaker, addr: PeerAddr, family: Family) -> PeerFamily {
     let source = speaker.source_of(addr);
     PeerFamily {
         family: family.to_string(),
@@ -122,8 +146,18 @@ fn family_row(speaker: &Speaker, addr: IpAddr, family: Family) -> PeerFamily {
     }
 }
 
+/// A link on which nobody was heard.
+fn unheard_row(link: IfName) -> PeerRow {
+    PeerRow {
+        address: link.to_string(),
+        state: "Idle".to_owned(),
+        last_error: Some("no router was heard on the link".to_owned()),
+        ..PeerRow::default()
+    }
+}
+
 fn peer_row(
-    addr: IpAddr,
+    addr: PeerAddr,
     state: &PeerState,
     counters: Counters,
     families: Vec<PeerFamily>,
@@ -160,6 +194,22 @@ fn peer_row(
         treated_as_withdraw: counters.treated_as_withdraw,
         refreshes: counters.refreshes,
         times_up: state.times_up,
+        bfd: state.bfd.as_ref().map(bfd_row),
+    }
+}
+
+fn bfd_row(bfd: &BfdState) -> BfdRow {
+    BfdRow {
+        state: match bfd.state {
+            bfd::State::AdminDown => "AdminDown",
+            bfd::State::Down => "Down",
+            bfd::State::Init => "Init",
+            bfd::State::Up => "Up",
+        }
+        .to_owned(),
+        detection_ms: bfd.detection.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        downs: bfd.downs,
+        last_error: bfd.fault.clone().or_else(|| bfd.last.as_ref().map(describe)),
     }
 }
 

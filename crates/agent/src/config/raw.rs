@@ -5,68 +5,85 @@ use std::{
     time::Duration,
 };
 
-use russet_core::model::Settings;
+use russet_core::model::{Sealer, Settings};
 use russet_desired::Flag;
 use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
 use serde::Deserialize;
 
-use super::{Config, ConfigFaults, Paths, Uplink, preset};
+use super::{Config, ConfigFaults, LinkChoice, Paths, Uplink, preset};
 
 /// The file, key by key; every key may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RawConfig {
-    node: Option<String>,
-    preset: Option<String>,
-    interface: Option<String>,
-    public_ip: Option<String>,
-    public_ipv6: Option<String>,
-    lease_renew_margin_minutes: Option<u64>,
-    store: RawStore,
-    pods: RawPods,
-    paths: RawPaths,
-    http: RawHttp,
+    pub(super) node: Option<String>,
+    pub(super) preset: Option<String>,
+    pub(super) interface: Option<String>,
+    pub(super) public_ip: Option<String>,
+    pub(super) public_ipv6: Option<String>,
+    pub(super) lease_renew_margin_minutes: Option<u64>,
+    pub(super) wireguard: Option<String>,
+    pub(super) store: RawStore,
+    pub(super) pods: RawPods,
+    pub(super) paths: RawPaths,
+    pub(super) http: RawHttp,
+    pub(super) bgp: RawBgp,
+    /// More ways to name the link, which only flanneld's flags have.
+    #[serde(skip)]
+    pub(super) links: Vec<String>,
+    #[serde(skip)]
+    pub(super) link_patterns: Vec<String>,
+    #[serde(skip)]
+    pub(super) link_reaches: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawStore {
-    endpoints: Option<Vec<String>>,
-    prefix: Option<String>,
-    ca_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    username: Option<String>,
-    password: Option<String>,
+pub(super) struct RawStore {
+    pub(super) endpoints: Option<Vec<String>>,
+    pub(super) prefix: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) cert_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
     /// A file whose first line is the password, so that it need not stand in this one.
-    password_file: Option<PathBuf>,
+    pub(super) password_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawPods {
-    bridge: Option<String>,
-    hairpin: Option<bool>,
-    masquerade: Option<bool>,
-    masquerade_fully_random: Option<bool>,
-    hide_client_source: Option<bool>,
-    forward_accept: Option<bool>,
+pub(super) struct RawPods {
+    pub(super) bridge: Option<String>,
+    pub(super) hairpin: Option<bool>,
+    pub(super) masquerade: Option<bool>,
+    pub(super) masquerade_fully_random: Option<bool>,
+    pub(super) hide_client_source: Option<bool>,
+    pub(super) forward_accept: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawPaths {
-    run: Option<PathBuf>,
-    state: Option<PathBuf>,
-    subnet_file: Option<PathBuf>,
-    pods: Option<PathBuf>,
+pub(super) struct RawPaths {
+    pub(super) run: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
+    pub(super) subnet_file: Option<PathBuf>,
+    pub(super) pods: Option<PathBuf>,
+    pub(super) wireguard_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RawHttp {
-    listen: Option<String>,
+pub(super) struct RawHttp {
+    pub(super) listen: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawBgp {
+    /// The speaker's own file.
+    pub(super) config: Option<PathBuf>,
 }
 
 /// What flags and environment say; each wins over the file.
@@ -80,6 +97,7 @@ pub struct Overrides {
     pub endpoints: Vec<String>,
     pub prefix: Option<String>,
     pub http_listen: Option<String>,
+    pub bgp_config: Option<PathBuf>,
 }
 
 impl RawConfig {
@@ -97,6 +115,9 @@ impl RawConfig {
         win(&mut self.public_ipv6, over.public_ipv6);
         win(&mut self.store.prefix, over.prefix);
         win(&mut self.http.listen, over.http_listen);
+        if over.bgp_config.is_some() {
+            self.bgp.config = over.bgp_config;
+        }
         if !over.endpoints.is_empty() {
             self.store.endpoints = Some(over.endpoints);
         }
@@ -113,14 +134,24 @@ impl RawConfig {
         let uplink = self.uplink(&mut faults);
         let renew_margin = self.renew_margin(&mut faults);
         let prefix = self.store.prefix(&mut faults);
+        let sealing = self.sealing(&mut faults);
         let http = self.http.address(&mut faults);
         let endpoints = self.store.endpoints();
         let store = self.store.client(&mut faults);
         let paths = self.paths.check(&mut faults);
         match (settings, store, faults.0.is_empty()) {
-            (Some(settings), Some(store), true) => {
-                Ok(Config { settings, store, endpoints, prefix, uplink, renew_margin, paths, http })
-            }
+            (Some(settings), Some(store), true) => Ok(Config {
+                settings,
+                sealing,
+                store,
+                endpoints,
+                prefix,
+                uplink,
+                renew_margin,
+                paths,
+                http,
+                bgp: self.bgp.config,
+            }),
             _ => Err(ConfigFaults(faults.0)),
         }
     }
@@ -160,15 +191,44 @@ impl RawConfig {
             ),
             hairpin: on(self.pods.hairpin, true),
             key: None,
+            sealer: Sealer::default(),
         })
     }
 
     fn uplink(&self, faults: &mut Faults) -> Uplink {
         Uplink {
-            interface: faults.parse("interface", self.interface.as_deref()),
+            choices: self.choices(faults),
             public_ip: faults.parse("public-ip", self.public_ip.as_deref()),
             public_ipv6: faults.parse("public-ipv6", self.public_ipv6.as_deref()),
         }
+    }
+
+    fn sealing(&self, faults: &mut Faults) -> Option<Sealer> {
+        match self.wireguard.as_deref().unwrap_or("auto") {
+            "auto" => None,
+            "kernel" => Some(Sealer::Kernel),
+            "engine" => Some(Sealer::Engine),
+            word => {
+                let fault = format!("{word:?} is none of \"auto\", \"kernel\" and \"engine\"");
+                faults.add("wireguard", &fault);
+                None
+            }
+        }
+    }
+
+    fn choices(&self, faults: &mut Faults) -> Vec<LinkChoice> {
+        let named = self.interface.as_deref().into_iter().map(|text| ("interface", text));
+        let listed = self.links.iter().map(|text| ("iface", text.as_str()));
+        let mut choices: Vec<_> = named
+            .chain(listed)
+            .filter_map(|(place, text)| faults.parse(place, Some(text)))
+            .collect();
+        let patterns = self.link_patterns.iter();
+        let patterns = patterns.filter_map(|text| faults.parse("iface-regex", Some(text)));
+        choices.extend(patterns.map(LinkChoice::Pattern));
+        let reach = faults.parse("iface-can-reach", self.link_reaches.as_deref());
+        choices.extend(reach.map(LinkChoice::Reaches));
+        choices
     }
 
     fn renew_margin(&self, faults: &mut Faults) -> Duration {
@@ -241,9 +301,15 @@ impl RawPaths {
             }
             path
         };
+        let state = absolute("paths.state", self.state, usual.state);
         Paths {
             run: absolute("paths.run", self.run, usual.run),
-            state: absolute("paths.state", self.state, usual.state),
+            wireguard_key: absolute(
+                "paths.wireguard-key",
+                self.wireguard_key,
+                state.join("wireguard.key"),
+            ),
+            state,
             subnet_file: absolute("paths.subnet-file", self.subnet_file, usual.subnet_file),
             pods: absolute("paths.pods", self.pods, usual.pods),
         }

@@ -7,7 +7,7 @@ use std::{
 
 use russet_api::admin::{Answer, Ask, Page, SHOWN, Status, StoreStatus};
 use russet_api::flannel::SubnetEnv;
-use russet_core::{Change, Fact, FactId, Source, lease::LeaseOutput};
+use russet_core::{Change, Fact, FactId, Source, distribution::bgp, lease::LeaseOutput};
 
 use super::{Owner, view};
 use crate::{
@@ -54,6 +54,7 @@ impl Owner {
             self.outlets.lane.complete();
         }
         self.pass_pod_network();
+        self.announce();
         self.keep();
         self.tell_ready();
     }
@@ -65,6 +66,20 @@ impl Owner {
             let same = known.as_deref() == network.as_ref();
             if !same {
                 *known = network.map(Arc::new);
+            }
+            !same
+        });
+    }
+
+    /// Announces what is ours and no more than that.
+    fn announce(&self) {
+        let Some(announced) = &self.outlets.here else { return };
+        let own = self.calc.world().me().map(|me| me.own).filter(|_| self.holds_subnet());
+        let here: Vec<_> = own.into_iter().flat_map(bgp::announced).collect();
+        announced.send_if_modified(|known| {
+            let same = *known == here;
+            if !same {
+                *known = here;
             }
             !same
         });

@@ -4,7 +4,7 @@ use russet_api::admin::{LeaseRow, NetworkStatus, PodRow, Refused, RouteRow, SHOW
 use russet_core::{
     Calc,
     calc::{PeerView, Standing},
-    model::{Backend, LeaseKey, TransportConfig},
+    model::{Backend, LeaseKey, Sealer, TransportConfig},
     transport::Footing,
     world::World,
 };
@@ -38,6 +38,8 @@ fn transport(standing: Standing<'_>) -> &'static str {
         Standing::Own => "here",
         Standing::Tunnel => "vxlan",
         Standing::Engine => "udp",
+        Standing::Ipip => "ipip",
+        Standing::Foreign => "others",
         Standing::Sealed => "wireguard",
         Standing::Direct => "direct",
         Standing::Refused(_) | Standing::Unknown => "none",
@@ -49,6 +51,7 @@ fn backend(backend: Backend) -> String {
         Backend::Vxlan { .. } => "vxlan".into(),
         Backend::HostGw => "host-gw".into(),
         Backend::Udp => "udp".into(),
+        Backend::Ipip => "ipip".into(),
         Backend::Wireguard { .. } => "wireguard".into(),
         Backend::Foreign(name) => name.to_string(),
     }
@@ -91,7 +94,7 @@ pub fn network(calc: &Calc, lease_expires_in_s: Option<u64>) -> Option<NetworkSt
     let networks = footing.config.families().filter_map(|family| footing.config.pool(family));
     let own = calc.world().own();
     Some(NetworkStatus {
-        transport: transport_name(footing),
+        transport: transport_name(footing, calc.world().settings.sealer),
         networks: networks.map(|pool| pool.network().to_string()).collect(),
         subnets: own
             .into_iter()
@@ -104,7 +107,7 @@ pub fn network(calc: &Calc, lease_expires_in_s: Option<u64>) -> Option<NetworkSt
     })
 }
 
-fn transport_name(footing: &Footing) -> String {
+fn transport_name(footing: &Footing, sealer: Sealer) -> String {
     match footing.config.transport() {
         TransportConfig::Vxlan(vxlan) if vxlan.direct_routing.is_on() => {
             "vxlan with direct routing".into()
@@ -112,7 +115,15 @@ fn transport_name(footing: &Footing) -> String {
         TransportConfig::Vxlan(_) => "vxlan".into(),
         TransportConfig::Direct => "direct".into(),
         TransportConfig::Udp(_) => "udp".into(),
-        TransportConfig::Wireguard(_) => "wireguard".into(),
+        TransportConfig::Ipip(ipip) if ipip.direct_routing.is_on() => {
+            "ipip with direct routing".into()
+        }
+        TransportConfig::Ipip(_) => "ipip".into(),
+        TransportConfig::Unmanaged => "others (alloc)".into(),
+        TransportConfig::Wireguard(_) => match sealer {
+            Sealer::Kernel => "wireguard (kernel)".into(),
+            Sealer::Engine => "wireguard (engine)".into(),
+        },
     }
 }
 

@@ -46,7 +46,8 @@ enum DataForm {
 #[serde(rename_all = "PascalCase")]
 struct WireguardForm {
     public_key: String,
-    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -59,7 +60,7 @@ struct VtepForm {
 
 impl From<WireguardEnd> for WireguardForm {
     fn from(end: WireguardEnd) -> Self {
-        Self { public_key: end.key.to_string(), port: end.port.get() }
+        Self { public_key: end.key.to_string(), port: end.port.map(Port::get) }
     }
 }
 
@@ -92,7 +93,7 @@ fn type_of(backend: Backend) -> &'static str {
         Backend::HostGw => "host-gw",
         Backend::Wireguard { .. } => "wireguard",
         Backend::Udp | Backend::Foreign(Foreign::Unknown | Foreign::Cloud) => "",
-        Backend::Foreign(Foreign::Ipip) => "ipip",
+        Backend::Ipip => "ipip",
         Backend::Foreign(Foreign::Alloc) => "alloc",
         Backend::Foreign(Foreign::Extension) => "extension",
         Backend::Foreign(Foreign::Ipsec) => "ipsec",
@@ -127,6 +128,7 @@ fn backend(form: &mut Folded) -> Result<Backend, FormError> {
             Backend::Vxlan { v4: vtep(form, "BackendData")?, v6: vtep(form, "BackendV6Data")? }
         }
         "host-gw" => Backend::HostGw,
+        "ipip" => Backend::Ipip,
         "wireguard" => Backend::Wireguard {
             v4: wireguard(form, "BackendData")?,
             v6: wireguard(form, "BackendV6Data")?,
@@ -164,11 +166,13 @@ fn wireguard(form: &mut Folded, key: &str) -> Result<Option<WireguardEnd>, FormE
     let public = public
         .ok_or_else(|| bad(format!("{key}.PublicKey: {} is not a WireGuard key", said(text))))?;
     let port = match data.get("Port") {
-        None => Port::FLANNEL_WIREGUARD,
-        Some(value) => value
-            .as_u64()
-            .and_then(|port| Port::try_from(u32::try_from(port).ok()?).ok())
-            .ok_or_else(|| bad(format!("{key}.Port: {} is not a port", said(value))))?,
+        // Zero is Go's way to say nothing.
+        Some(value) if value.as_u64() != Some(0) => {
+            let port = value.as_u64().and_then(|port| u32::try_from(port).ok());
+            let port = port.and_then(|port| Port::try_from(port).ok());
+            Some(port.ok_or_else(|| bad(format!("{key}.Port: {} is not a port", said(value))))?)
+        }
+        _ => None,
     };
     Ok(Some(WireguardEnd { key: public, port }))
 }
@@ -215,20 +219,22 @@ mod tests {
     #[test]
     fn a_backend_that_is_not_spoken_is_no_corruption() {
         let lease = read_lease(
-            br#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"ipip","BackendData":{"x":"y"}}"#,
+            br#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"ipsec","BackendData":{"x":"y"}}"#,
         )
         .unwrap();
-        assert_eq!(lease.backend, Backend::Foreign(Foreign::Ipip));
+        assert_eq!(lease.backend, Backend::Foreign(Foreign::Ipsec));
     }
 
     #[test]
     fn a_wireguard_lease_is_written_as_it_is_read_and_a_bad_key_is_told_with_its_place() {
         let text = r#"{"PublicIP":"192.0.2.1","PublicIPv6":"fd77::1","BackendType":"wireguard","BackendData":{"PublicKey":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","Port":51820},"BackendV6Data":{"PublicKey":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","Port":51821}}"#;
         let lease = read_lease(text.as_bytes()).unwrap();
-        assert_eq!(lease.wireguard(Family::V6).unwrap().port, Port::FLANNEL_WIREGUARD_V6);
+        assert_eq!(lease.wireguard(Family::V6).unwrap().port, Some(Port::FLANNEL_WIREGUARD_V6));
         assert_eq!(write_lease(&lease), text);
+        let old = read_lease(text.replacen(",\"Port\":51820", "", 1).as_bytes()).unwrap();
+        assert_eq!(old.wireguard(Family::V4).unwrap().port, None);
         for (from, to, place) in
-            [("hSDw", "", "PublicKey"), ("51820", "0", "Port"), ("51820", "true", "Port")]
+            [("hSDw", "", "PublicKey"), ("51820", "-1", "Port"), ("51820", "true", "Port")]
         {
             let told = read_lease(text.replacen(from, to, 1).as_bytes()).unwrap_err().to_string();
             assert!(told.contains(&format!("BackendData.{place}")), "{told}");

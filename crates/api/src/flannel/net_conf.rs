@@ -9,8 +9,8 @@ use russet_core::{
     ConfigFault, Fault,
     choices::{Choices, Transport, When},
     model::{
-        Flag, Foreign, NetworkConfig, Pool, Preset, TransportConfig, UdpConfig, VxlanConfig,
-        WireguardConfig,
+        Flag, Foreign, IpipConfig, NetworkConfig, Pool, Preset, TransportConfig, UdpConfig,
+        VxlanConfig, WireguardConfig, WireguardMode,
     },
 };
 use russet_net::{Family, Mtu, OutOfRange, Port, Prefix, PresharedKey, Vni};
@@ -85,7 +85,9 @@ fn backend(conf: &mut Reader) -> Option<TransportConfig> {
         "vxlan" => Some(TransportConfig::Vxlan(vxlan(&mut backend))),
         "host-gw" => Some(TransportConfig::Direct),
         "udp" => Some(TransportConfig::Udp(udp(&mut backend))),
+        "ipip" => Some(TransportConfig::Ipip(ipip(&mut backend))),
         "wireguard" => Some(TransportConfig::Wireguard(wireguard(&mut backend))),
+        "alloc" => Some(TransportConfig::Unmanaged),
         // A type that is no text has been told already.
         "" if backend.faults.is_empty() => backend.refuse(ConfigFault::NoBackendType),
         "" => None,
@@ -107,7 +109,6 @@ fn unspoken(name: &str) -> ConfigFault {
 /// flannel's names of what this version does not speak.
 pub(super) fn foreign(name: &str) -> Foreign {
     match name {
-        "ipip" => Foreign::Ipip,
         "alloc" => Foreign::Alloc,
         "extension" => Foreign::Extension,
         "ipsec" => Foreign::Ipsec,
@@ -119,15 +120,8 @@ pub(super) fn foreign(name: &str) -> Foreign {
 /// A name from outside is shown up to here.
 const MOST_NAME: usize = 40;
 
-/// One engine serves both families, each over its own: flannel's `separate`. Its other modes send the packets of one
-/// family over the other.
 fn wireguard(backend: &mut Reader) -> WireguardConfig {
     let usual = WireguardConfig::default();
-    let mode = backend.text("Mode").unwrap_or_default();
-    if !matches!(mode.to_lowercase().as_str(), "" | "separate") {
-        let reason = format!("{mode:?} is not spoken; \"separate\" is");
-        backend.faults.push(ConfigFault::Value { key: "Backend.Mode", reason });
-    }
     let psk = backend.text("PSK").filter(|text| !text.is_empty());
     let psk = psk.and_then(|text| backend.secret("Backend.PSK", &text));
     let keepalive = backend.number("PersistentKeepaliveInterval").unwrap_or(0);
@@ -138,18 +132,40 @@ fn wireguard(backend: &mut Reader) -> WireguardConfig {
         0
     });
     let mut port = |key| backend.above_zero(key, u16::MAX.into(), Port::try_from);
+    let (port, port_v6) = (port("ListenPort"), port("ListenPortV6"));
     WireguardConfig {
-        port: port("ListenPort").unwrap_or(usual.port),
-        port_v6: port("ListenPortV6").unwrap_or(usual.port_v6),
+        mode: wireguard_mode(backend),
+        port: port.unwrap_or(usual.port),
+        port_v6: port_v6.unwrap_or(usual.port_v6),
         psk,
         keepalive,
         mtu: backend.above_zero("MTU", Mtu::MAX.get(), Mtu::try_from),
     }
 }
 
+fn wireguard_mode(backend: &mut Reader) -> WireguardMode {
+    let mode = backend.text("Mode").unwrap_or_default();
+    match mode.to_lowercase().as_str() {
+        "" | "separate" => WireguardMode::Separate,
+        "auto" => WireguardMode::Auto,
+        "ipv4" => WireguardMode::Over(Family::V4),
+        "ipv6" => WireguardMode::Over(Family::V6),
+        _ => {
+            let mode: String = mode.chars().take(MOST_NAME).collect();
+            let reason = format!("{mode:?} is none of separate, auto, ipv4 and ipv6");
+            backend.faults.push(ConfigFault::Value { key: "Backend.Mode", reason });
+            WireguardMode::Separate
+        }
+    }
+}
+
 fn udp(backend: &mut Reader) -> UdpConfig {
     let port = backend.above_zero("Port", u16::MAX.into(), Port::try_from);
     UdpConfig { port: port.unwrap_or(UdpConfig::default().port) }
+}
+
+fn ipip(backend: &mut Reader) -> IpipConfig {
+    IpipConfig { direct_routing: Flag::from(backend.flag("DirectRouting").unwrap_or(false)) }
 }
 
 fn vxlan(backend: &mut Reader) -> VxlanConfig {
@@ -175,8 +191,15 @@ fn check_choices(
             Choices::flannel(Transport::Vxlan, When::CrossSubnet)
         }
         TransportConfig::Vxlan(_) => Choices::flannel(Transport::Vxlan, When::Always),
-        TransportConfig::Direct => Choices::flannel(Transport::Direct, When::Always),
+        // Whatever somebody else lays, it is a route to us.
+        TransportConfig::Direct | TransportConfig::Unmanaged => {
+            Choices::flannel(Transport::Direct, When::Always)
+        }
         TransportConfig::Udp(_) => Choices::flannel(Transport::Udp, When::Always),
+        TransportConfig::Ipip(ipip) if ipip.direct_routing.is_on() => {
+            Choices::flannel(Transport::Ipip, When::CrossSubnet)
+        }
+        TransportConfig::Ipip(_) => Choices::flannel(Transport::Ipip, When::Always),
         TransportConfig::Wireguard(_) => Choices::flannel(Transport::Wireguard, When::Always),
     };
     let faults = |broken: Vec<_>| broken.into_iter().map(ConfigFault::Choice).collect::<Vec<_>>();
@@ -359,8 +382,9 @@ mod tests {
     #[test]
     fn a_backend_that_is_not_spoken_is_refused_by_name() {
         for (backend, part) in [
-            (r#""Backend":{"Type":"ipip"}"#, "backend ipip is not spoken"),
-            (r#""Backend":{"Type":"WireGuard","Mode":"auto"}"#, "\"auto\" is not spoken"),
+            (r#""Backend":{"Type":"ipsec"}"#, "use wireguard"),
+            (r#""Backend":{"Type":"ipip","DirectRouting":1}"#, "1 is not true or false"),
+            (r#""Backend":{"Type":"WireGuard","Mode":"both"}"#, "\"both\" is none of separate"),
             (r#""Backend":{"Type":"wireguard","PSK":"hunter2"}"#, "44 characters"),
             (r#""Backend":{"Type":"wireguard","PersistentKeepaliveInterval":70000}"#, "70000"),
             (r#""Backend":{"Type":"aws-vpc"}"#, "backend of a cloud"),
@@ -387,10 +411,24 @@ mod tests {
         };
         assert_eq!((wireguard.port.get(), wireguard.port_v6), (4_000, Port::FLANNEL_WIREGUARD_V6));
         assert_eq!((wireguard.keepalive, wireguard.psk.is_some()), (25, true));
+        assert_eq!(wireguard.mode, WireguardMode::Separate);
         assert!(!format!("{config:?}").contains(psk));
         let told =
             read(r#"{"Network":"10.50.0.0/16","Backend":{"Type":"wireguard","PSK":"hunter2"}}"#);
         assert!(!told.unwrap_err().to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn ipip_is_read_and_ipv6_beside_it_is_refused_by_name() {
+        let ipip = r#""Backend":{"Type":"ipip","directrouting":true}"#;
+        let config = read(&format!(r#"{{"Network":"10.50.0.0/16",{ipip}}}"#)).unwrap();
+        let wanted = IpipConfig { direct_routing: Flag::On };
+        assert_eq!(config.transport(), TransportConfig::Ipip(wanted));
+        let both = format!(
+            r#"{{"Network":"10.50.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:50::/48",{ipip}}}"#
+        );
+        let told = read(&both).unwrap_err().to_string();
+        assert!(told.contains("ipip carries IPv4 only"), "{told}");
     }
 
     #[test]

@@ -45,21 +45,46 @@ impl Crowd {
         for peer in first..first + peers {
             self.connect(peer)?;
         }
-        self.until(PATIENCE, |crowd| {
-            crowd.clients.iter().all(|client| client.stage == Stage::Established)
-        })?;
+        let all =
+            |crowd: &Self| crowd.clients.iter().all(|client| client.stage == Stage::Established);
+        // A speaker with a short queue loses those that dial when it is full, and they dial again.
+        while self.until_or(REDIAL, all)? == Outcome::Late {
+            if begin.elapsed() > PATIENCE {
+                bail!("not done after {PATIENCE:?}: {}", self.state());
+            }
+            self.redial()?;
+        }
         Ok(begin.elapsed())
     }
 
+    /// Connects anew whoever has had no answer.
+    fn redial(&mut self) -> Result<()> {
+        for peer in 0..self.clients.len() {
+            if self.clients[peer].stage == Stage::Connecting {
+                let client = self.client(peer)?;
+                self.watch(peer, &client)?;
+                self.clients[peer] = client;
+            }
+        }
+        Ok(())
+    }
+
     fn connect(&mut self, peer: usize) -> Result<()> {
-        let held = Held::new(&self.shape, peer);
-        let family = self.shape.kind.family();
-        let client = Client::connect(address(peer), self.speaker, family, held)?;
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        let data = epoll::EventData::new_u64(peer as u64);
-        epoll::add(&self.epoll, client.stream(), data, flags).context("watch a socket")?;
+        let client = self.client(peer)?;
+        self.watch(peer, &client)?;
         self.clients.push(client);
         Ok(())
+    }
+
+    fn client(&self, peer: usize) -> Result<Client> {
+        let held = Held::new(&self.shape, peer);
+        Client::connect(address(peer), self.speaker, self.shape.kind.family(), held)
+    }
+
+    fn watch(&self, peer: usize, client: &Client) -> Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        let data = epoll::EventData::new_u64(peer as u64);
+        epoll::add(&self.epoll, client.stream(), data, flags).context("watch a socket")
     }
 
     /// Lets every peer tell all its routes, and waits until each holds those of all others.
@@ -119,11 +144,19 @@ impl Crowd {
 
     /// Reads and writes until something is so.
     fn until(&mut self, patience: Duration, done: impl Fn(&Self) -> bool) -> Result<()> {
+        if self.until_or(patience, done)? == Outcome::Late {
+            bail!("not done after {patience:?}: {}", self.state());
+        }
+        Ok(())
+    }
+
+    /// Reads and writes until something is so, or the time is over.
+    fn until_or(&mut self, patience: Duration, done: impl Fn(&Self) -> bool) -> Result<Outcome> {
         let end = Instant::now() + patience;
         let mut events = Vec::with_capacity(MOST_EVENTS);
         while !done(self) {
             if Instant::now() > end {
-                bail!("not done after {patience:?}: {}", self.state());
+                return Ok(Outcome::Late);
             }
             self.keep_alive()?;
             events.clear();
@@ -134,7 +167,7 @@ impl Crowd {
                 self.serve(usize::try_from(event.data.u64())?)?;
             }
         }
-        Ok(())
+        Ok(Outcome::Done)
     }
 
     fn serve(&mut self, peer: usize) -> Result<()> {
@@ -173,6 +206,14 @@ impl Crowd {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Late,
+}
+
+/// How long a peer waits for an answer before it dials once more.
+const REDIAL: Duration = Duration::from_secs(1);
 /// No speaker has been seen to take as long.
 const PATIENCE: Duration = Duration::from_mins(3);
 const KEEPALIVE: Duration = Duration::from_secs(20);

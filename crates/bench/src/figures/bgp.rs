@@ -4,7 +4,7 @@
 //! processor is the speaker's in that span, memory its peak. What FRR takes longer than it works is mostly a
 //! timer of its own.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -63,15 +63,32 @@ impl Scenario {
             Kind::Evpn => &[Program::Russet, Program::Frr],
         };
         let stage = Stage::new(self.shape.peers + 1)?;
-        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); programs.len()];
+        let mut samples = vec![Vec::new(); programs.len()];
+        let mut failed = BTreeMap::new();
         for round in 0..setup.effort.choose(1, 3) {
             for at in rotation(round, programs.len()) {
                 let program = programs[at];
+                if failed.contains_key(program.name()) {
+                    continue;
+                }
                 eprintln!("  {}: {}", self.name, program.name());
-                samples[at].push(self.once(setup, &stage, program).context(program.name())?);
+                match self.once(setup, &stage, program) {
+                    Ok(sample) => samples[at].push(sample),
+                    // Another's failure is worth a line, and no end of what is measured of us.
+                    Err(err) if program != Program::Russet => {
+                        samples[at].clear();
+                        failed.insert(program.name(), format!("{err:#}"));
+                    }
+                    Err(err) => return Err(err.context(program.name())),
+                }
             }
         }
-        self.report(programs, &samples, figure)
+        for (name, why) in failed {
+            figure.notes.push(format!("{}: {name} did not get to the end: {why}.", self.name));
+        }
+        let measured = programs.iter().zip(samples).filter(|(_, samples)| !samples.is_empty());
+        let (programs, samples): (Vec<_>, Vec<_>) = measured.unzip();
+        self.report(&programs, &samples, figure)
     }
 
     fn once(&self, setup: &Setup, stage: &Stage, program: Program) -> Result<Sample> {

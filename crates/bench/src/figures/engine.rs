@@ -46,7 +46,7 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
     figure.rows.push(sealed(setup)?);
     figure.rows.push(memory(setup)?);
     figure.rows.push(wake_ups(setup)?);
-    figure.rows.push(killed(setup)?);
+    figure.rows.extend(killed(setup)?);
     figure.notes.push("A/A: vxlan, measured twice in each round.".into());
     Ok(figure)
 }
@@ -127,8 +127,8 @@ fn wake_ups(setup: &Setup) -> Result<Row> {
     Ok(row.must(Bound::AllAtMost(0.0)))
 }
 
-/// How long no packet arrives after the engine was killed, with an agent that notices.
-fn killed(setup: &Setup) -> Result<Row> {
+/// How long no packet arrives after the engine was killed, with an agent that notices, and how many are lost.
+fn killed(setup: &Setup) -> Result<[Row; 2]> {
     let site = Ours::build(setup, Transport::Udp)?;
     let [client, server] = [0, 1].map(|n| &site.pods[n].namespace);
     let bind = |namespace: &Namespace| {
@@ -137,33 +137,44 @@ fn killed(setup: &Setup) -> Result<Row> {
     let (sender, receiver) = (bind(client)?, bind(server)?);
     let to = SocketAddr::from((site.server, receiver.local_addr()?.port()));
     receiver.set_read_timeout(Some(Duration::from_millis(1)))?;
-    let mut samples = Vec::new();
+    let (mut silences, mut losses) = (Vec::new(), Vec::new());
     for _ in 0..setup.effort.choose(3, 10) {
         // Three in ten seconds would be taken for a contest, which is backed off from.
         thread::sleep(Duration::from_secs(5));
         let engine = Client::connect(&site.agents[0].engines().join("flannel0.sock"))?;
         let pid = engine.hello()?.0.pid;
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process")?;
-        samples.push(longest_silence(&sender, &receiver, to, || {
-            Ok(kill_process(pid, Signal::KILL)?)
-        })?);
+        let kill = || Ok(kill_process(pid, Signal::KILL)?);
+        let Disturbed { silence, lost } = disturbed(&sender, &receiver, to, kill)?;
+        silences.push(silence.as_secs_f64());
+        losses.push(octets(lost));
     }
-    let row = Row::of("engine killed, until packets arrive again", Unit::Seconds, &samples)?;
-    Ok(row.must(Bound::AllAtMost(1.0)))
+    let silence = Row::of("engine killed, until packets arrive again", Unit::Seconds, &silences)?;
+    let lost = "engine killed, packets lost (one sent each ms)";
+    Ok([silence.must(Bound::AllAtMost(1.0)), Row::of(lost, Unit::Count, &losses)?])
 }
 
-/// Sends a datagram each millisecond for two seconds, and returns the longest time in which none arrived.
-fn longest_silence(
+/// What came of a disturbance.
+struct Disturbed {
+    /// The longest time in which no packet arrived.
+    silence: Duration,
+    lost: u64,
+}
+
+/// Sends a datagram each millisecond for two seconds, and counts what does not arrive.
+fn disturbed(
     sender: &UdpSocket,
     receiver: &UdpSocket,
     to: SocketAddr,
     disturb: impl FnOnce() -> Result<()>,
-) -> Result<f64> {
+) -> Result<Disturbed> {
     let mut disturb = Some(disturb);
-    let (start, mut last, mut longest, mut got) = (Instant::now(), None, Duration::ZERO, 0_u32);
+    let (start, mut last, mut longest) = (Instant::now(), None, Duration::ZERO);
+    let (mut sent, mut got) = (0_u64, 0_u64);
     while start.elapsed() < Duration::from_secs(2) {
         // Between the death of one engine and the next there may be no way out.
         let _ = sender.send_to(b"there", to);
+        sent += 1;
         if receiver.recv(&mut [0; 8]).is_ok() {
             got += 1;
             longest = longest.max(last.map_or(Duration::ZERO, |last: Instant| last.elapsed()));
@@ -177,7 +188,9 @@ fn longest_silence(
     }
     let last = last.context("nothing arrived at all")?;
     ensure!(got > 200, "only {got} of two thousand arrived");
-    Ok(longest.max(last.elapsed()).as_secs_f64())
+    // One may be on its way.
+    let lost = sent.saturating_sub(got).saturating_sub(1);
+    Ok(Disturbed { silence: longest.max(last.elapsed()), lost })
 }
 
 /// How an engine is started.

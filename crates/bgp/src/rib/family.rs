@@ -39,6 +39,8 @@ pub trait FamilyRib: fmt::Debug + Send {
     /// Encodes what has changed for everybody, and hands out the destinations.
     fn flush(&mut self, scene: &Scene<'_>, seen: &mut dyn FnMut(NlriKey));
     fn join(&mut self, member: Source, treatment: Treatment, scene: &Scene<'_>);
+    /// A peer that has been told something is to be told by another treatment from now on.
+    fn treat_anew(&mut self, member: Source, treatment: Treatment, scene: &Scene<'_>);
     fn leave(&mut self, member: Source);
     /// Somebody's number is free, and may go to another.
     fn free_number(&mut self);
@@ -290,6 +292,22 @@ impl<K: Key> FamilyRib for Routes<K> {
         if let Some(Some(group)) = self.groups.get_mut(place) {
             group.join(member, &self.table, scene);
             self.member_of.insert(member, place);
+        }
+    }
+
+    fn treat_anew(&mut self, member: Source, treatment: Treatment, scene: &Scene<'_>) {
+        let Some(old) = self.member_of.get(&member).copied() else { return };
+        let new = self.group_for(treatment);
+        if new == old {
+            return;
+        }
+        let Some(mut from) = self.groups[old].take() else { return };
+        if let Some(to) = &mut self.groups[new] {
+            to.take_over(member, &mut from, &self.table, scene);
+            self.member_of.insert(member, new);
+        }
+        if !from.is_empty() {
+            self.groups[old] = Some(from);
         }
     }
 

@@ -1,6 +1,8 @@
 //! Waiting with what we say while we start anew (RFC 4724 §4.1).
 
-use std::{collections::BTreeSet, net::IpAddr, time::Instant};
+use std::{collections::BTreeSet, time::Instant};
+
+use super::PeerAddr;
 
 /// Who is waited for, and until when. Off once it has ended.
 #[derive(Debug, Default)]
@@ -8,12 +10,12 @@ pub(super) struct Deferral(Option<Waiting>);
 
 #[derive(Debug)]
 struct Waiting {
-    awaited: BTreeSet<IpAddr>,
+    awaited: BTreeSet<PeerAddr>,
     until: Instant,
 }
 
 impl Deferral {
-    pub const fn new(awaited: BTreeSet<IpAddr>, until: Instant) -> Self {
+    pub const fn new(awaited: BTreeSet<PeerAddr>, until: Instant) -> Self {
         Self(Some(Waiting { awaited, until }))
     }
 
@@ -26,9 +28,11 @@ impl Deferral {
     }
 
     /// The peer has told everything, or is not to be waited for.
-    pub fn heard(&mut self, peer: IpAddr) {
+    pub fn heard(&mut self, peer: PeerAddr) {
         if let Some(waiting) = &mut self.0 {
-            waiting.awaited.remove(&peer);
+            // It may have been awaited as whoever is on its link.
+            let anybody = PeerAddr { link: peer.link, ..PeerAddr::ANYBODY };
+            waiting.awaited.retain(|awaited| *awaited != peer && *awaited != anybody);
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use super::PeerAddr;
 use crate::{
     fsm::Negotiated,
     policy::Policy,
@@ -37,10 +37,10 @@ pub struct PeerUp {
 }
 
 impl PeerUp {
-    pub(super) fn neighbor(&self, addr: IpAddr) -> Neighbor {
+    pub(super) fn neighbor(&self, addr: PeerAddr) -> Neighbor {
         let (negotiated, settings) = (&self.negotiated, &self.settings);
         Neighbor {
-            addr,
+            addr: addr.ip,
             asn: negotiated.peer_asn,
             id: negotiated.peer_id,
             relation: match negotiated.terms.peering {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     bestpath::MedRule,
     fsm::Agreed,
-    policy::Policy,
+    policy::{self, Lengths, Operator, Policy, PrefixMatch, Rule, Verdict},
     reflector::{Me, NextHopRule, Relation},
     rib::{Limit, Watch},
     update::Bounds,
@@ -180,6 +180,81 @@ fn a_speaker_that_starts_anew_waits_until_those_it_awaits_have_told_all() {
     assert_eq!(lab.told(3), ["end"]);
 }
 
+#[test]
+fn another_export_policy_takes_back_what_it_rejects_and_tells_what_it_lets_pass() {
+    let mut lab = Lab::new();
+    (1..=3).for_each(|peer| lab.up(peer));
+    lab.announce(1, "10.1.0.0/16");
+    lab.announce(1, "10.2.0.0/16");
+    assert_eq!(lab.told(2), ["end", "+10.1.0.0/16", "+10.2.0.0/16"]);
+    lab.told(3);
+    lab.speaker.set_settings(addr(2), settings(2, |s| s.export = only("10.1.0.0/16")));
+    assert_eq!(lab.told(2), ["-10.2.0.0/16", "+10.1.0.0/16"]);
+    assert!(lab.told(3).is_empty(), "it concerns nobody else");
+
+    // What comes later goes by the new one, and what was held back comes when it may.
+    lab.announce(1, "10.3.0.0/16");
+    lab.withdraw(1, "10.1.0.0/16");
+    assert_eq!(lab.told(2), ["-10.1.0.0/16"]);
+    lab.speaker.set_settings(addr(2), peer_up(2).settings);
+    let mut told = lab.told(2);
+    told.retain(|said| said.starts_with('+'));
+    told.sort();
+    assert_eq!(told, ["+10.2.0.0/16", "+10.3.0.0/16"]);
+    assert!(lab.speaker.poll_output().is_none(), "the session stays");
+}
+
+#[test]
+fn another_import_policy_has_the_peer_tell_all_again() {
+    let mut lab = Lab::new();
+    lab.up(1);
+    lab.up(2);
+    lab.announce(1, "10.1.0.0/16");
+    lab.announce(1, "10.2.0.0/16");
+    lab.told(1);
+    lab.told(2);
+    lab.speaker.set_settings(addr(1), settings(1, |s| s.import = only("10.1.0.0/16")));
+    assert_eq!(lab.told(1), ["request"]);
+    // As the peer answers.
+    lab.announce(1, "10.1.0.0/16");
+    lab.announce(1, "10.2.0.0/16");
+    assert_eq!(lab.told(2), ["-10.2.0.0/16"]);
+
+    // One that cannot be asked has to come back.
+    let mut up = peer_up(3);
+    up.negotiated.refresh = Agreed::No;
+    lab.speaker.up(addr(3), up, lab.now);
+    lab.speaker.set_settings(addr(3), settings(3, |s| s.import = only("10.1.0.0/16")));
+    let said: Vec<_> = std::iter::from_fn(|| lab.speaker.poll_output()).collect();
+    assert!(
+        matches!(&said[..], [SpeakerOutput::Close { notification, then: Then::Retry, .. }]
+            if notification.reason == Reason::CONFIGURATION_CHANGE),
+        "{said:?}"
+    );
+}
+
+fn settings(peer: u8, change: impl Fn(&mut PeerSettings)) -> PeerSettings {
+    let mut settings = peer_up(peer).settings;
+    change(&mut settings);
+    settings
+}
+
+/// A policy that lets one prefix pass.
+fn only(prefix: &str) -> Arc<Policy> {
+    let prefix = PrefixMatch {
+        operator: Operator::Equal,
+        prefix: prefix.parse().unwrap(),
+        lengths: Lengths::ANY,
+    };
+    let rule = Rule {
+        name: "only".to_owned(),
+        prefixes: vec![prefix],
+        matches: Vec::new(),
+        then: policy::Then::Accept(Vec::new()),
+    };
+    Arc::new(Policy { name: "p".to_owned(), rules: vec![rule], otherwise: Verdict::Reject })
+}
+
 struct Lab {
     speaker: Speaker,
     now: Instant,
@@ -243,7 +318,11 @@ impl Lab {
 fn tell(frame: &Frame<'_>, told: &mut Vec<String>) {
     if frame.kind == MessageKind::RouteRefresh {
         let kind = Refresh::read(frame.body).unwrap().kind;
-        told.push(if kind == RefreshKind::Begin { "begin" } else { "done" }.to_owned());
+        told.push(match kind {
+            RefreshKind::Begin => "begin".to_owned(),
+            RefreshKind::Request => "request".to_owned(),
+            _ => "done".to_owned(),
+        });
         return;
     }
     let update = Update::parse(frame.body, terms()).unwrap();
@@ -254,8 +333,8 @@ fn tell(frame: &Frame<'_>, told: &mut Vec<String>) {
     told.extend(update.end_of_rib().map(|_| "end".to_owned()));
 }
 
-fn addr(peer: u8) -> IpAddr {
-    [192, 0, 2, peer].into()
+fn addr(peer: u8) -> PeerAddr {
+    IpAddr::from([192, 0, 2, peer]).into()
 }
 
 fn key(prefix: &str) -> NlriKey {

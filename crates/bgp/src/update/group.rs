@@ -76,6 +76,30 @@ impl Group {
         }
     }
 
+    /// Takes in a peer that another group has told something: it is told what it is to hold here, and to forget all
+    /// else. Nothing in the table may have changed since the last flush.
+    pub fn take_over<K: Key>(
+        &mut self,
+        member: Source,
+        from: &mut Self,
+        table: &Table<K>,
+        scene: &Scene<'_>,
+    ) {
+        let Some(moved) = from.members.remove(&member) else { return };
+        from.log.leave(moved.place());
+        let known = known(&moved, &from.log, table.version());
+        if self.members.is_empty() {
+            self.begin(table, scene);
+        }
+        self.told.heed(&from.told);
+        let after = self.log.end();
+        let end = moved.end.map(|mark| Mark { after, ..mark });
+        let walk = Walk::begin(0, table.version(), after, Gone::Told);
+        let moved = Member { reading: Reading::Walk(walk), known, end };
+        self.log.join(moved.place());
+        self.members.insert(member, moved);
+    }
+
     /// From now on nobody begins with what was encoded before. A chunk leaves out the peer that had a number
     /// then, and would leave out the next that gets it.
     pub fn share_no_more(&mut self) {

@@ -52,6 +52,15 @@ impl Told {
         withdrawals
     }
 
+    /// Remembers the names that another group has used: a member of it that comes here may hold them.
+    pub fn heed(&mut self, other: &Self) {
+        let (Self::All(names), Self::All(others)) = (self, other) else { return };
+        for (dest, other) in others {
+            let names = names.entry(*dest).or_default();
+            names.highest = names.highest.max(other.highest);
+        }
+    }
+
     /// The names that a destination may have been told under.
     pub fn names(&self, dest: DestId) -> std::ops::RangeInclusive<u32> {
         match self {

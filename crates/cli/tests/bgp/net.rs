@@ -43,6 +43,25 @@ impl Space {
         assert!(out.status.success(), "ip {words}: {}", String::from_utf8_lossy(&out.stderr));
     }
 
+    /// Runs a program, and returns what it said.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> String {
+        let out = self.command(words[0]).args(&words[1..]).output().unwrap();
+        assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Lets nothing in any more, so that who sends is not told.
+    pub fn go_deaf(&self) {
+        self.run(&["nft", "add table inet deaf"]);
+        let hook = "{ type filter hook input priority 0; policy drop; }";
+        self.run(&["nft", &format!("add chain inet deaf inwards {hook}")]);
+    }
+
+    pub fn hear_again(&self) {
+        self.run(&["nft", "delete table inet deaf"]);
+    }
+
     /// Starts a program that is ended with its value; what it says goes into a file of that folder.
     pub fn start(&self, folder: &Path, name: &str, words: &[&str]) -> Program {
         let log = fs::File::create(folder.join(format!("{name}.log"))).unwrap();
@@ -52,15 +71,30 @@ impl Space {
         Program(command.spawn().unwrap_or_else(|err| panic!("{name}: {err}")))
     }
 
-    /// Joins two namespaces by a link with 10.0.N.0/24 and `fd00:N::/64`; we are 1, the other is 2.
+    /// Joins two namespaces by a link with 10.0.N.0/24 and `fd00:N::/64`; we are 1, the other is 2 and calls it
+    /// `up`.
     pub fn link(&self, other: &Self, n: u8) {
+        self.link_as(other, n, "up");
+    }
+
+    /// As [`Self::link`], where the other calls it by this name.
+    pub fn link_as(&self, other: &Self, n: u8, theirs: &str) {
         let pid = other.0.id();
-        self.ip(&format!("link add to{n} type veth peer name up netns {pid}"));
-        for (space, name, host) in [(self, format!("to{n}"), 1), (other, "up".to_owned(), 2)] {
+        self.ip(&format!("link add to{n} type veth peer name {theirs} netns {pid}"));
+        let ends = [(self, format!("to{n}"), 1), (other, theirs.to_owned(), 2)];
+        for (space, name, host) in ends {
             space.ip(&format!("addr add 10.0.{n}.{host}/24 dev {name}"));
             space.ip(&format!("addr add fd00:{n}::{host}/64 dev {name} nodad"));
             space.ip(&format!("link set dev {name} up"));
         }
+    }
+
+    /// As [`Self::link`], without addresses: both ends have what the kernel gives them.
+    pub fn bare_link(&self, other: &Self, n: u8) {
+        let pid = other.0.id();
+        self.ip(&format!("link add to{n} type veth peer name up netns {pid}"));
+        self.ip(&format!("link set dev to{n} up"));
+        other.ip("link set dev up up");
     }
 }
 

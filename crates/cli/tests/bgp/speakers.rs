@@ -1,7 +1,9 @@
 //! Our speaker and the others' in a namespace each.
 
 use std::{
+    collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -60,6 +62,14 @@ impl<'a> Russet<'a> {
             .output()
             .unwrap();
         serde_json::from_slice(&out.stdout).ok()
+    }
+
+    /// Has the configuration read again; what is wrong with it, if anything is.
+    pub fn reload(&self) -> Option<String> {
+        let mut russet = Command::new(env!("CARGO_BIN_EXE_russet"));
+        let out = russet.args(["bgp", "reload", "--socket"]).arg(self.folder.join("bgp.sock"));
+        let out = out.output().unwrap();
+        (!out.status.success()).then(|| String::from_utf8_lossy(&out.stderr).into_owned())
     }
 
     pub fn peer(&self, address: &str) -> Option<Value> {
@@ -138,42 +148,71 @@ impl<'a> Bird<'a> {
     }
 }
 
-/// FRR's bgpd alone: routes stay in it.
-pub struct Frr {
+/// FRR: bgpd alone, whose routes stay in it, or with zebra and bfdd, and then they reach the kernel.
+pub struct Frr<'a> {
+    space: &'a Space,
     folder: PathBuf,
-    _program: Program,
+    programs: BTreeMap<&'static str, Program>,
 }
 
-impl Frr {
-    pub fn start(space: &Space, folder: PathBuf, config: &str) -> Self {
+impl<'a> Frr<'a> {
+    pub fn start(space: &'a Space, folder: PathBuf, config: &str) -> Self {
+        let mut frr = Self::prepare(space, folder);
+        frr.run("bgpd", config, &["-n", "-Z", "-S"]);
+        frr
+    }
+
+    /// With zebra, and what zebra's configuration is to have.
+    pub fn with_zebra(space: &'a Space, folder: PathBuf, zebra: &str, bgpd: &str) -> Self {
+        let mut frr = Self::prepare(space, folder);
+        // It becomes another user, who is to find its sockets.
+        for folder in [&frr.folder, frr.folder.parent().unwrap()] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        frr.run("zebra", zebra, &[]);
+        eventually("zebra's socket", || frr.path("zebra.sock").exists().then_some(()));
+        frr.run("bgpd", bgpd, &["-S"]);
+        frr
+    }
+
+    /// Adds bfdd, which bgpd asks to watch its peers.
+    pub fn with_bfd(space: &'a Space, folder: PathBuf, bgpd: &str) -> Self {
+        let mut frr = Self::with_zebra(space, folder, "", bgpd);
+        let control = frr.path("bfdd.sock");
+        frr.run("bfdd", "", &["--bfdctl", control.to_str().unwrap()]);
+        frr
+    }
+
+    fn prepare(space: &'a Space, folder: PathBuf) -> Self {
         fs::create_dir_all(&folder).unwrap();
-        let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-        fs::write(folder.join("bgpd.conf"), config).unwrap();
-        let (file, pid, dir) = (path("bgpd.conf"), path("bgpd.pid"), path(""));
-        let words = [
-            "/usr/lib/frr/bgpd",
-            "-f",
-            &file,
-            "-i",
-            &pid,
-            "--vty_socket",
-            &dir,
-            "-n",
-            "-Z",
-            "-S",
-            "-P",
-            "0",
-        ];
-        let program = space.start(&folder, "frr", &words);
-        Self { folder, _program: program }
+        Self { space, folder, programs: BTreeMap::new() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn run(&mut self, daemon: &'static str, config: &str, more: &[&str]) {
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let (program, file) = (format!("/usr/lib/frr/{daemon}"), self.path(daemon));
+        fs::write(file.with_extension("conf"), config).unwrap();
+        let (file, pid) = (text(file.with_extension("conf")), text(file.with_extension("pid")));
+        let (folder, zebra) = (text(self.path("")), text(self.path("zebra.sock")));
+        let mut words = vec![program.as_str(), "-f", &file, "-i", &pid, "-P", "0"];
+        words.extend(["--vty_socket", &folder, "-z", &zebra]);
+        words.extend(more);
+        self.programs.insert(daemon, self.space.start(&self.folder, daemon, &words));
     }
 
     pub fn ask(&self, words: &str) -> String {
-        let out = Command::new("vtysh")
-            .arg("--vty_socket")
-            .arg(&self.folder)
-            .args(["-d", "bgpd", "-c", words])
-            .output();
+        self.ask_all(&[words])
+    }
+
+    /// Says one line after the other.
+    pub fn ask_all(&self, lines: &[&str]) -> String {
+        let lines = lines.iter().flat_map(|line| ["-c", line]);
+        let mut vtysh = Command::new("vtysh");
+        let out = vtysh.arg("--vty_socket").arg(&self.folder).args(lines).output();
         String::from_utf8_lossy(&out.unwrap().stdout).into_owned()
     }
 

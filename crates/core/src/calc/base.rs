@@ -8,7 +8,7 @@ use crate::{
     attachment::bridge,
     change::FactId,
     policy::{forward, masquerade},
-    transport::{Me, Transport as _},
+    transport::Me,
     world::World,
 };
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use russet_desired::Tables;
+use russet_net::Dst;
 
-use super::{base::Base, peers::objects};
+use super::{base::Base, learned, learned::verdict, peers::objects};
 use crate::{
     change::FactId,
     distribution::store::{Claim, Claimant, Reaches, claims, lost_to, reaches},
@@ -65,6 +66,24 @@ impl Picture {
                 }
             }
             earlier.push((claimant, reaches));
+        }
+        self.learned(world, me, &earlier);
+    }
+
+    fn learned(&mut self, world: &World, me: &Me<'_>, leases: &[(Claimant, Reaches)]) {
+        for (dst, router) in world.all_learned() {
+            let holds = |(_, reaches): &&(Claimant, Reaches)| {
+                reaches.iter().any(|reach| matches!(reach.dst, Dst::Prefix(it) if it.covers(dst)))
+            };
+            let lease = leases.iter().filter(holds).map(|(claimant, _)| *claimant).min();
+            match verdict(me, lease.map(|claimant| claimant.key), dst, router) {
+                Ok(reach) => {
+                    for item in learned::objects(me, &reach) {
+                        self.tables.insert(item);
+                    }
+                }
+                Err(fault) => _ = self.refusals.insert(FactId::Learned(dst), fault),
+            }
         }
     }
 

@@ -91,6 +91,11 @@ impl Peers {
         patches
     }
 
+    /// What the leases that are right by themselves claim.
+    pub(super) const fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// Whose fault may have changed since the last call.
     pub(super) fn take_judged(&mut self) -> Vec<LeaseKey> {
         std::mem::take(&mut self.judged)
@@ -109,6 +114,8 @@ impl Peers {
         match forms.find(|form| *form != Form::Plain) {
             Some(Form::Vtep(_)) => Standing::Tunnel,
             Some(Form::Udp) => Standing::Engine,
+            Some(Form::Ipip) => Standing::Ipip,
+            Some(Form::Foreign) => Standing::Foreign,
             Some(Form::Wireguard(..)) => Standing::Sealed,
             Some(Form::Plain) | None => Standing::Direct,
         }
@@ -120,6 +127,7 @@ impl Peers {
             Key::Route(route) => vec![Claim::Subnet(route.dst)],
             Key::Neighbour(neighbour) => based_at(neighbour.ip).collect(),
             Key::EnginePeer(peer) => vec![Claim::Subnet(peer.prefix)],
+            Key::WireguardPeer(peer) => vec![Claim::Subnet(peer.prefix)],
             Key::Fdb(fdb) => Family::BOTH.map(|family| Claim::Vtep(family, fdb.mac)).into(),
             Key::NextHop(hop) => based_at(hop.via).chain([Claim::Address(hop.via)]).collect(),
             _ => return None,

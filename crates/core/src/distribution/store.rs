@@ -59,9 +59,14 @@ fn reach(
         return Ok(None);
     };
     lies_right(me, subnet, pool.network())?;
-    let ip = lease.public(family).ok_or(Fault::NoAddress { family })?;
+    let carrier = me.footing.carrier(lease, family);
+    let ip = match &carrier {
+        Ok(carrier) => carrier.address(lease, family),
+        Err(_) => lease.public(family),
+    };
+    let ip = ip.ok_or(Fault::NoAddress { family })?;
     is_a_node_s(me, ip)?;
-    let form = me.footing.carrier(lease, family)?.heed(lease, family)?;
+    let form = carrier?.heed(lease, family)?;
     Ok(Some(Reach { dst: Dst::Prefix(subnet), at: At::Node { ip, form } }))
 }
 
@@ -110,7 +115,7 @@ pub fn claims(reaches: Reaches) -> impl Iterator<Item = Claim> {
         let end = match form {
             Form::Vtep(mac) => Some(Claim::Vtep(subnet.family(), mac)),
             Form::Wireguard(key, _) => Some(Claim::Key(subnet.family(), key)),
-            Form::Plain | Form::Udp => None,
+            Form::Plain | Form::Udp | Form::Ipip | Form::Foreign => None,
         };
         [Some(Claim::Subnet(subnet)), ip.map(Claim::Address), end].into_iter().flatten()
     };
@@ -192,6 +197,12 @@ impl Claims {
     /// Everyone who claims exactly this, the earliest first.
     pub fn same(&self, claim: Claim) -> impl Iterator<Item = Claimant> {
         self.between(claim, claim)
+    }
+
+    /// A lease whose subnet is this one or holds it.
+    pub fn lease_of(&self, dst: Prefix) -> Option<LeaseKey> {
+        let around = self.covering(dst).chain(self.same(Claim::Subnet(dst)));
+        around.min().map(|claimant| claimant.key)
     }
 
     /// Shorter subnets that hold this one.

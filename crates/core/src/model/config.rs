@@ -70,13 +70,46 @@ pub enum TransportConfig {
     /// flannel's `host-gw`.
     Direct,
     Udp(UdpConfig),
+    Ipip(IpipConfig),
     Wireguard(WireguardConfig),
+    /// flannel's `alloc`: subnets are leased, and who carries packets between them is somebody else's business.
+    Unmanaged,
+}
+
+impl TransportConfig {
+    /// The family of the underlay that a family's packets cross by; `None` where a peer's addresses decide.
+    pub const fn outer(self, family: Family) -> Option<Family> {
+        match self {
+            Self::Wireguard(wireguard) => match wireguard.mode {
+                WireguardMode::Separate => Some(family),
+                WireguardMode::Auto => None,
+                WireguardMode::Over(outer) => Some(outer),
+            },
+            Self::Vxlan(_) | Self::Direct | Self::Udp(_) | Self::Ipip(_) | Self::Unmanaged => {
+                Some(family)
+            }
+        }
+    }
+}
+
+/// Which family of the underlay sealed packets cross by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WireguardMode {
+    /// Each family's by its own, with a device and a port of its own.
+    #[default]
+    Separate,
+    /// Both by one device, over whichever family seems the more likely to reach the peer.
+    Auto,
+    /// Both by one device, over this family (`ipv4`, `ipv6`).
+    Over(Family),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireguardConfig {
-    /// Where this node listens in each family; peers say in their leases where they do.
+    pub mode: WireguardMode,
+    /// Where this node listens; peers say in their leases where they do.
     pub port: Port,
+    /// Where it listens for what crosses by IPv6, in [`WireguardMode::Separate`] alone.
     pub port_v6: Port,
     pub psk: Option<PresharedKey>,
     /// Seconds; zero is none.
@@ -88,6 +121,7 @@ pub struct WireguardConfig {
 impl Default for WireguardConfig {
     fn default() -> Self {
         Self {
+            mode: WireguardMode::Separate,
             port: Port::FLANNEL_WIREGUARD,
             port_v6: Port::FLANNEL_WIREGUARD_V6,
             psk: None,
@@ -95,6 +129,12 @@ impl Default for WireguardConfig {
             mtu: None,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpipConfig {
+    /// Whether a peer on a shared link is reached without encapsulation (`cross-subnet`).
+    pub direct_routing: Flag,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

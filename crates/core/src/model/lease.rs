@@ -116,6 +116,7 @@ pub enum Backend {
         v4: Option<WireguardEnd>,
         v6: Option<WireguardEnd>,
     },
+    Ipip,
     /// It names none at all: `udp`, and also `alloc`, which looks the same.
     Udp,
     /// One that this version does not speak.
@@ -133,13 +134,13 @@ pub struct Vtep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireguardEnd {
     pub key: PublicKey,
-    pub port: Port,
+    /// `None` is our own: flannel did not say one before 0.26.
+    pub port: Option<Port>,
 }
 
 /// Backends of flannel that this version does not speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
-    Ipip,
     Alloc,
     Extension,
     Ipsec,
@@ -148,10 +149,25 @@ pub enum Foreign {
     Unknown,
 }
 
+impl Foreign {
+    /// What an operator can do about it.
+    pub const fn instead(self) -> &'static str {
+        match self {
+            Self::Ipsec => "use wireguard, which seals as well and needs no daemon beside it",
+            Self::Cloud => {
+                "use host-gw where the nodes share a link, else vxlan; or alloc, and let the cloud's own \
+                 controller set its routes"
+            }
+            Self::Alloc | Self::Extension | Self::Unknown => {
+                "use vxlan, host-gw, udp, ipip, wireguard or alloc"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Ipip => "ipip",
             Self::Alloc => "alloc",
             Self::Extension => "extension",
             Self::Ipsec => "ipsec",

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use russet_desired::{
     Emit, EngineEnd, EnginePeerKey, EnginePeerSpec, EngineSpec, EngineWire, Flag, Item, LinkKind,
-    LinkSpec, NextHopKey, NextHopSpec, RouteKey, RouteSpec, SysctlKey, SysctlSpec,
+    LinkSpec, SysctlKey, SysctlSpec,
 };
 use russet_net::{At, Dst, Family, Form, IfName, Mtu, Port, Prefix, Reach};
 
@@ -56,7 +56,7 @@ impl Transport for Udp {
         let port = self.config.port;
         let end = |family| end(me, family, port);
         let spec = EngineSpec { wire: EngineWire::Udp, v4: end(Family::V4), v6: end(Family::V6) };
-        device(self.link, "udp", self.mtu, spec, out);
+        device(me, Device { link: self.link, role: "udp", mtu: self.mtu }, spec, out);
     }
 
     /// A lease that names no backend says all that there is to say.
@@ -72,18 +72,21 @@ impl Transport for Udp {
     }
 }
 
+/// An engine's device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Device {
+    pub(super) link: IfName,
+    pub(super) role: &'static str,
+    pub(super) mtu: Mtu,
+}
+
 /// The device of an engine with its addresses, and the engine behind it.
-pub(super) fn device(
-    link: IfName,
-    role: &'static str,
-    mtu: Mtu,
-    engine: EngineSpec,
-    out: &mut Emit,
-) {
+pub(super) fn device(me: &Me<'_>, device: Device, engine: EngineSpec, out: &mut Emit) {
+    let Device { link, role, mtu } = device;
     let (mac, master) = (None, None);
     out.push(Item::Link(link, LinkSpec { kind: LinkKind::Tun, role, mac, mtu, master }));
-    for end in [engine.v4, engine.v6].into_iter().flatten() {
-        out.push(super::whole_address(link, end.inner));
+    for subnet in me.footing.config.families().filter_map(|family| me.own.of(family)) {
+        out.push(super::whole_address(link, subnet.addr()));
     }
     out.push(super::no_router_advertisements(link));
     out.push(accept_local(link));
@@ -92,14 +95,12 @@ pub(super) fn device(
 
 /// What leads to a peer through an engine's device.
 pub(super) fn path(link: IfName, subnet: Prefix, peer: EnginePeerSpec, out: &mut Emit) {
-    let via = NextHopKey { via: subnet.addr(), link };
     out.push(Item::EnginePeer(EnginePeerKey { link, prefix: subnet }, peer));
-    out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
-    out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
+    super::into_device(link, subnet, out);
 }
 
 /// Where an engine of this node listens.
-pub(super) fn end(me: &Me<'_>, family: Family, port: Port) -> Option<EngineEnd> {
+fn end(me: &Me<'_>, family: Family, port: Port) -> Option<EngineEnd> {
     me.footing.config.pool(family)?;
     let ip = me.footing.underlay.addr(family)?;
     let inner = me.own.of(family)?.addr();

@@ -61,12 +61,6 @@ impl Vxlan {
         self.config.direct_routing.is_on()
     }
 
-    /// Whether the holder of a lease may send by a tunnel of this VNI.
-    pub fn is_spoken_by(&self, lease: &Lease) -> bool {
-        let same = |vtep: Vtep| vtep.vni == self.config.vni;
-        Family::BOTH.into_iter().filter_map(|family| lease.vtep(family)).any(same)
-    }
-
     pub fn mac(&self, family: Family) -> Option<Mac> {
         self.end(family).map(|end| end.mac)
     }
@@ -126,6 +120,11 @@ impl Transport for Vxlan {
             return Err(Fault::OurMac { mac });
         }
         Ok(Form::Vtep(mac))
+    }
+
+    fn may_hear(&self, lease: &Lease) -> bool {
+        let same = |vtep: Vtep| vtep.vni == self.config.vni;
+        Family::BOTH.into_iter().filter_map(|family| lease.vtep(family)).any(same)
     }
 
     /// Neighbour, FDB entry, next hop, route: each needs the one before.

@@ -5,13 +5,13 @@
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
     model::{
-        Backend, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact, PodId, Pool,
-        Preset, Settings, TransportConfig, UdpConfig, UnderlayFact, Vtep, VxlanConfig,
-        WireguardConfig,
+        Backend, ForeignRoute, IpipConfig, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact,
+        PodId, Pool, Preset, Settings, TransportConfig, UdpConfig, UnderlayFact, Vtep, VxlanConfig,
+        WireguardConfig, WireguardMode,
     },
 };
 use russet_desired::Flag;
-use russet_net::{Mac, Mtu, PublicKey, Vni};
+use russet_net::{Family, Mac, Mtu, PublicKey, Vni};
 
 pub fn settings() -> Settings {
     let settings = Settings::new("node-a", Preset::Flannel, "cni0".parse().unwrap());
@@ -19,18 +19,33 @@ pub fn settings() -> Settings {
 }
 
 /// 0: vxlan; 1: vxlan with direct routing; 2: host-gw; 3: vxlan, dual stack; 4: another network; 5: udp;
-/// 6: udp, dual stack; 7: wireguard.
+/// 6: udp, dual stack; 7: wireguard; 8 to 11: wireguard, dual stack, in each of its modes;
+/// 12: ipip; 13: ipip with direct routing; 14: alloc.
 pub fn config(i: usize) -> NetworkConfig {
     let vxlan = VxlanConfig { direct_routing: Flag::from(i == 1), ..VxlanConfig::default() };
     let transport = match i {
         2 => TransportConfig::Direct,
         5 | 6 => TransportConfig::Udp(UdpConfig::default()),
-        7 => TransportConfig::Wireguard(WireguardConfig::default()),
+        12 | 13 => TransportConfig::Ipip(IpipConfig { direct_routing: Flag::from(i == 13) }),
+        14 => TransportConfig::Unmanaged,
+        7..=11 => TransportConfig::Wireguard(WireguardConfig {
+            mode: mode(i),
+            ..WireguardConfig::default()
+        }),
         _ => TransportConfig::Vxlan(vxlan),
     };
     let v4 = if i == 4 { "10.60.0.0/16" } else { "10.50.0.0/16" };
-    let v6 = (i == 3 || i == 6).then(|| pool("fd00:50::/48"));
+    let v6 = (i == 3 || i == 6 || (8..=11).contains(&i)).then(|| pool("fd00:50::/48"));
     NetworkConfig::new(Some(pool(v4)), v6, transport).unwrap()
+}
+
+const fn mode(i: usize) -> WireguardMode {
+    match i {
+        9 => WireguardMode::Auto,
+        10 => WireguardMode::Over(Family::V4),
+        11 => WireguardMode::Over(Family::V6),
+        _ => WireguardMode::Separate,
+    }
 }
 
 pub fn pool(network: &str) -> Pool {
@@ -101,8 +116,13 @@ pub fn upsert_lease(key: &str, lease: Lease, rev: u64) -> Change {
 
 /// A calculation that has its configuration, its node and its lease, and is in sync.
 pub fn ready(config: NetworkConfig) -> Calc {
+    ready_with(settings(), config)
+}
+
+/// The same on a node with other settings.
+pub fn ready_with(settings: Settings, config: NetworkConfig) -> Calc {
     let own = lease_key("10.50.7.0/24", "");
-    let mut calc = Calc::new(settings());
+    let mut calc = Calc::new(settings);
     let upsert = |id, fact| Change::Upsert { id, fact, rev: 1 };
     calc.apply([
         upsert(FactId::Config, Fact::Config(config)),

@@ -19,7 +19,11 @@ pub(super) fn create(
 ) -> Result<(), NetlinkError> {
     let underlay = match wanted.kind {
         LinkKind::Vxlan(spec) => links.need("add link", name, spec.underlay)?,
-        LinkKind::Bridge | LinkKind::Tun | LinkKind::PodVeth => 0,
+        LinkKind::Bridge
+        | LinkKind::Ipip(_)
+        | LinkKind::Tun
+        | LinkKind::Wireguard
+        | LinkKind::PodVeth => 0,
     };
     if wanted.kind == LinkKind::Tun {
         mark(batch, name, wanted);
@@ -41,6 +45,15 @@ pub(super) fn create(
         LinkKind::Vxlan(spec) => {
             info.str(rt::IFLA_INFO_KIND, "vxlan");
             info.nest(rt::IFLA_INFO_DATA, |data| vxlan(data, spec, underlay));
+        }
+        LinkKind::Wireguard => {
+            info.str(rt::IFLA_INFO_KIND, "wireguard");
+        }
+        LinkKind::Ipip(spec) => {
+            info.str(rt::IFLA_INFO_KIND, "ipip");
+            info.nest(rt::IFLA_INFO_DATA, |data| {
+                data.ip(rt::IFLA_IPTUN_LOCAL, spec.local.into());
+            });
         }
         // Never made here: the plan refuses the one, a control call has made the other.
         LinkKind::PodVeth | LinkKind::Tun => {}

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use russet_desired::{Flag, VxlanSpec};
+use russet_desired::{Flag, IpipSpec, VxlanSpec};
 use russet_net::{IfName, Mac, Port, Vni};
 
 use crate::netlink::{
@@ -47,6 +47,8 @@ pub enum ObservedKind {
     Veth,
     /// A TUN device that outlives its queues and has many, with virtio headers: none other is of use to us.
     Tun,
+    Wireguard,
+    Ipip(ObservedIpip),
     /// Hardware has no kind at all: an empty text.
     Other(Box<str>),
 }
@@ -59,6 +61,8 @@ impl ObservedKind {
             Self::Vxlan(_) => "vxlan",
             Self::Veth => "veth",
             Self::Tun => "tun",
+            Self::Wireguard => "wireguard",
+            Self::Ipip(_) => "ipip",
             Self::Other(kind) if kind.is_empty() => "device",
             Self::Other(kind) => kind,
         }
@@ -73,6 +77,20 @@ pub struct ObservedVxlan {
     pub port: u16,
     pub learning: bool,
     pub gbp: bool,
+}
+
+/// An address that is all zero is none: any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ObservedIpip {
+    pub local: Option<IpAddr>,
+    pub remote: Option<IpAddr>,
+}
+
+impl ObservedIpip {
+    /// Whether it sends from where it should, to whomever it is told to.
+    pub fn meets(&self, spec: &IpipSpec) -> bool {
+        self.local == Some(spec.local.into()) && self.remote.is_none()
+    }
 }
 
 impl ObservedVxlan {
@@ -128,6 +146,8 @@ impl ObservedLink {
         self.kind = match kind {
             "bridge" => ObservedKind::Bridge,
             "veth" => ObservedKind::Veth,
+            "wireguard" => ObservedKind::Wireguard,
+            "ipip" => ObservedKind::Ipip(ipip_of(info.attrs().find(rt::IFLA_INFO_DATA).as_ref())),
             "tun" if is_our_kind_of_tun(info) => ObservedKind::Tun,
             "vxlan" => {
                 ObservedKind::Vxlan(vxlan_of(info.attrs().find(rt::IFLA_INFO_DATA).as_ref()))
@@ -189,6 +209,14 @@ fn vxlan_of(data: Option<&Attr<'_>>) -> ObservedVxlan {
         }
     }
     vxlan
+}
+
+fn ipip_of(data: Option<&Attr<'_>>) -> ObservedIpip {
+    let said = |kind| {
+        let ip = data?.attrs().find(kind)?.ip()?;
+        Some(ip).filter(|ip| !ip.is_unspecified())
+    };
+    ObservedIpip { local: said(rt::IFLA_IPTUN_LOCAL), remote: said(rt::IFLA_IPTUN_REMOTE) }
 }
 
 /// All links of a network namespace, kept up to date by listing and by events.

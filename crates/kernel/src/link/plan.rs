@@ -61,7 +61,9 @@ fn is_same_kind(wanted: &LinkSpec, there: &ObservedLink, links: &Links) -> bool 
     match (&wanted.kind, &there.kind) {
         (LinkKind::Bridge, ObservedKind::Bridge)
         | (LinkKind::PodVeth, ObservedKind::Veth)
-        | (LinkKind::Tun, ObservedKind::Tun) => true,
+        | (LinkKind::Tun, ObservedKind::Tun)
+        | (LinkKind::Wireguard, ObservedKind::Wireguard) => true,
+        (LinkKind::Ipip(spec), ObservedKind::Ipip(ipip)) => ipip.meets(spec),
         (LinkKind::Vxlan(spec), ObservedKind::Vxlan(vxlan)) => {
             links.index(spec.underlay).is_some_and(|underlay| vxlan.meets(spec, underlay))
         }

@@ -54,6 +54,8 @@ pub const IFLA_VXLAN_PORT: u16 = 15;
 pub const IFLA_VXLAN_LOCAL6: u16 = 17;
 pub const IFLA_VXLAN_UDP_CSUM: u16 = 18;
 pub const IFLA_VXLAN_GBP: u16 = 23;
+pub const IFLA_IPTUN_LOCAL: u16 = 2;
+pub const IFLA_IPTUN_REMOTE: u16 = 3;
 pub const IFF_UP: u32 = 0x1;
 pub const IFF_LOOPBACK: u32 = 0x8;
 /// The carrier, as the kernel's next hops see it.

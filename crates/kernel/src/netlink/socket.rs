@@ -39,6 +39,8 @@ pub enum Protocol {
     Route,
     /// `NETLINK_NETFILTER`
     Netfilter,
+    /// `NETLINK_GENERIC`
+    Generic,
 }
 
 /// How much the kernel may queue for us, in octets.
@@ -79,6 +81,7 @@ impl Socket {
         let number = match protocol {
             Protocol::Route => None,
             Protocol::Netfilter => Some(netlink::NETFILTER),
+            Protocol::Generic => Some(netlink::GENERIC),
         };
         let kind = SocketType::RAW;
         let fd = socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, number)?;

@@ -14,7 +14,7 @@ use std::{
 
 use russet_desired::{
     Address, AddressKey, Engine, EnginePeer, Fdb, FdbKey, Key, Link, LinkKind, Neighbour,
-    NeighbourKey, NextHop, Patches, Port, Route, Sysctl,
+    NeighbourKey, NextHop, Patches, Port, Route, Sysctl, WireguardDevice, WireguardPeer,
 };
 use russet_net::{IfName, Mac};
 
@@ -31,6 +31,7 @@ use crate::{
     port::PortDriver,
     route::RouteDriver,
     sysctl::SysctlDriver,
+    wireguard::{WireguardDeviceDriver, WireguardPeerDriver},
 };
 
 /// The reconcilers of every kind, and what they share.
@@ -41,6 +42,8 @@ pub struct Reconcilers {
     links: Reconciler<Link, LinkDriver>,
     engines: Reconciler<Engine, EngineDriver>,
     engine_peers: Reconciler<EnginePeer, EnginePeerDriver>,
+    wireguard_devices: Reconciler<WireguardDevice, WireguardDeviceDriver>,
+    wireguard_peers: Reconciler<WireguardPeer, WireguardPeerDriver>,
     ports: Reconciler<Port, PortDriver>,
     addresses: Reconciler<Address, AddressDriver>,
     neighbours: Reconciler<Neighbour, NeighbourDriver>,
@@ -67,12 +70,15 @@ impl Reconcilers {
     ///
     /// As [`Self::open`].
     pub fn with_engines(engines: Option<EnginePlaces>) -> Result<Self, KernelError> {
+        let key_file = engines.as_ref().map(|places| places.key.clone());
         Ok(Self {
             host: Host::with_engines(engines)?,
             sysctls: Reconciler::new(SysctlDriver::default()),
             links: Reconciler::new(LinkDriver),
             engines: Reconciler::new(EngineDriver),
             engine_peers: Reconciler::new(EnginePeerDriver),
+            wireguard_devices: Reconciler::new(WireguardDeviceDriver::new(key_file)),
+            wireguard_peers: Reconciler::new(WireguardPeerDriver::default()),
             ports: Reconciler::new(PortDriver),
             addresses: Reconciler::new(AddressDriver),
             neighbours: Reconciler::new(NeighbourDriver),
@@ -174,13 +180,18 @@ impl Reconcilers {
             || first(self.neighbours.desired().range(neighbour..).next().map(|(key, _)| key.link))
             || first(self.fdb.desired().range(entry..).next().map(|(key, _)| key.link))
             || self.next_hops.desired().keys().any(|key| key.link == link)
+            || self.wireguard_devices.desired().contains_key(&link)
     }
 
     /// Whether something that is wanted may wait for the link.
     fn is_needed(&self, link: IfName) -> bool {
         let stands_on = |kind: &LinkKind| match kind {
             LinkKind::Vxlan(spec) => spec.underlay == link,
-            LinkKind::Bridge | LinkKind::Tun | LinkKind::PodVeth => false,
+            LinkKind::Bridge
+            | LinkKind::Ipip(_)
+            | LinkKind::Tun
+            | LinkKind::Wireguard
+            | LinkKind::PodVeth => false,
         };
         let links = self.links.desired();
         links.contains_key(&link)
@@ -189,6 +200,8 @@ impl Reconcilers {
     }
 
     fn mark_behind_stale(&mut self, path: Path) {
+        self.wireguard_devices.mark_stale(path);
+        self.wireguard_peers.mark_stale(path);
         self.ports.mark_stale(path);
         self.addresses.mark_stale(path);
         self.neighbours.mark_stale(path);
@@ -289,17 +302,19 @@ impl Reconcilers {
         self.sysctls.driver().before()
     }
 
-    fn row(&mut self) -> [&mut dyn Part; 11] {
+    fn row(&mut self) -> [&mut dyn Part; 13] {
         self.host_and_row().1
     }
 
     /// The kinds in the order of making.
-    fn host_and_row(&mut self) -> (&mut Host, [&mut dyn Part; 11]) {
-        let row: [&mut dyn Part; 11] = [
+    fn host_and_row(&mut self) -> (&mut Host, [&mut dyn Part; 13]) {
+        let row: [&mut dyn Part; 13] = [
             &mut self.sysctls,
             &mut self.links,
             &mut self.engines,
             &mut self.engine_peers,
+            &mut self.wireguard_devices,
+            &mut self.wireguard_peers,
             &mut self.ports,
             &mut self.addresses,
             &mut self.neighbours,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use russet_desired::{
     Address, Engine, EnginePeer, Fdb, Key, Kind, Link, Neighbour, NextHop, Patch, Patches, Port,
-    Route, Sysctl,
+    Route, Sysctl, WireguardDevice, WireguardPeer,
 };
 
 use super::{Driver, News, Path, Reconciler};
@@ -37,6 +37,8 @@ slots! {
     Link links,
     Engine engines,
     EnginePeer engine_peers,
+    WireguardDevice wireguard_devices,
+    WireguardPeer wireguard_peers,
     Port ports,
     Address addresses,
     Neighbour neighbours,

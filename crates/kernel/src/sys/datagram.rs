@@ -182,7 +182,7 @@ pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Incoming> {
 /// A socket address of either family.
 #[repr(C)]
 #[derive(Clone, Copy)]
-union Name {
+pub(super) union Name {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
 }
@@ -211,7 +211,7 @@ impl Name {
         }
     }
 
-    fn get(&self) -> Option<SocketAddr> {
+    pub(super) fn get(&self) -> Option<SocketAddr> {
         // SAFETY: the union was zeroed before the kernel wrote an address into it, so every octet of both
         // variants is set, and numbers may have any value. The family stands in the same place in both.
         let (v4, v6) = unsafe { (self.v4, self.v6) };

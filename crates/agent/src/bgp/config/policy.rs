@@ -11,7 +11,7 @@ use russet_bgp::{
 use russet_net::{Asn, Prefix};
 use serde::Deserialize;
 
-use super::raw::Faults;
+use super::faults::Faults;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -48,10 +48,9 @@ struct RawRule {
 pub(super) struct Policies(BTreeMap<String, Arc<Policy>>);
 
 impl Policies {
-    pub fn read(raw: Vec<RawPolicy>, faults: &mut Faults) -> Self {
+    pub fn read(raw: Vec<(String, RawPolicy)>, faults: &mut Faults<'_>) -> Self {
         let mut policies = BTreeMap::new();
-        for (n, raw) in raw.into_iter().enumerate() {
-            let place = format!("policy[{n}]");
+        for (place, raw) in raw {
             let policy = raw.check(&place, faults);
             let first = policies.insert(policy.name.clone(), Arc::new(policy)).is_none();
             faults.check(&place, first, "another policy has the same name");
@@ -60,7 +59,7 @@ impl Policies {
     }
 
     /// The policy of that name; none lets everything pass.
-    pub fn get(&self, place: &str, name: Option<&String>, faults: &mut Faults) -> Arc<Policy> {
+    pub fn get(&self, place: &str, name: Option<&String>, faults: &mut Faults<'_>) -> Arc<Policy> {
         let Some(name) = name else { return Arc::new(Policy::accept_all()) };
         let found = self.0.get(name).map(Arc::clone);
         found.unwrap_or_else(|| {
@@ -71,7 +70,7 @@ impl Policies {
 }
 
 impl RawPolicy {
-    fn check(self, place: &str, faults: &mut Faults) -> Policy {
+    fn check(self, place: &str, faults: &mut Faults<'_>) -> Policy {
         let rules = (self.rule.into_iter().enumerate())
             .flat_map(|(n, rule)| rule.check(&format!("{place}.rule[{n}]"), n, faults))
             .collect();
@@ -89,7 +88,7 @@ impl RawPolicy {
 
 impl RawRule {
     /// One rule for each prefix, since a rule asks all its questions, and here one of the prefixes is enough.
-    fn check(self, place: &str, number: usize, faults: &mut Faults) -> Vec<Rule> {
+    fn check(self, place: &str, number: usize, faults: &mut Faults<'_>) -> Vec<Rule> {
         let at = |key: &str| format!("{place}.{key}");
         let prefixes: Vec<_> = (self.prefixes.iter())
             .filter_map(|text| faults.take(&at("prefixes"), prefix_match(text)))
@@ -121,7 +120,7 @@ impl RawRule {
         prefixes.into_iter().map(rule).collect()
     }
 
-    fn edits(&self, place: &str, faults: &mut Faults) -> Vec<Edit> {
+    fn edits(&self, place: &str, faults: &mut Faults<'_>) -> Vec<Edit> {
         let mut edits = Vec::new();
         edits.extend(self.local_pref.map(Edit::LocalPref));
         edits.extend(self.med.map(|med| Edit::Med(Some(med))));

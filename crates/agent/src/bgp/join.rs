@@ -1,0 +1,115 @@
+//! What passes between a speaker and the node that it is part of, in the words of [`Reach`]: what is here goes out as
+//! announcements, what peers teach comes in as facts for the core.
+//!
+//! The node never makes the routes' thread wait: what it has no room for is kept by prefix, the newest only, and
+//! said a moment later. [`Learned::All`] is said once, when every peer has told all that it has or has had its
+//! time, so that the node keeps until then what an earlier life of it has learned.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use russet_bgp::{
+    rib::Source,
+    speaker::{PeerAddr, Speaker},
+    wire::{Attributes, NlriKey},
+};
+use russet_net::{At, Dst, Form, Prefix, Reach};
+use tokio::sync::{mpsc, watch};
+
+use super::config::OwnRoute;
+
+/// The node's side of its speaker.
+#[derive(Debug)]
+pub struct Node {
+    /// What is announced.
+    pub here: watch::Receiver<Vec<Reach>>,
+    pub learned: mpsc::Sender<Learned>,
+}
+
+/// What a node is told by its speaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// Where these are now; `None` when nobody says any more.
+    Changed(Vec<(Dst, Option<At>)>),
+    /// All is told.
+    All,
+}
+
+/// The routes that are announced for what is here.
+pub(super) fn own_routes(here: &[Reach]) -> impl Iterator<Item = OwnRoute> {
+    here.iter().map(|reach| {
+        let Dst::Prefix(prefix) = reach.dst;
+        // Unspecified is this node, in each session by the address that it has there.
+        let next_hop = prefix.family().unspecified().into();
+        OwnRoute { key: prefix.into(), attributes: Attributes::default(), next_hop }
+    })
+}
+
+/// The thread of the routes has one that tells the node.
+#[derive(Debug)]
+pub(super) struct Follower {
+    learned: mpsc::Sender<Learned>,
+    unsaid: BTreeMap<Prefix, Option<At>>,
+    /// Who has to tell all, and until when it is waited for; `None` once that was said.
+    awaited: Option<(BTreeSet<PeerAddr>, Instant)>,
+}
+
+impl Follower {
+    pub(super) fn new(
+        learned: mpsc::Sender<Learned>,
+        awaited: BTreeSet<PeerAddr>,
+        now: Instant,
+    ) -> Self {
+        Self { learned, unsaid: BTreeMap::new(), awaited: Some((awaited, now + PATIENCE)) }
+    }
+
+    /// Tells what has changed, as far as there is room.
+    pub(super) fn follow(&mut self, speaker: &mut Speaker, now: Instant) {
+        for key in speaker.rib_mut().take_changed() {
+            if let Some(prefix) = key.prefix() {
+                self.unsaid.insert(prefix, place_of(speaker, &key));
+            }
+        }
+        while !self.unsaid.is_empty() {
+            let Ok(room) = self.learned.try_reserve() else { return };
+            let rest = match self.unsaid.keys().nth(MOST_AT_ONCE).copied() {
+                Some(next) => self.unsaid.split_off(&next),
+                None => BTreeMap::new(),
+            };
+            let said = std::mem::replace(&mut self.unsaid, rest);
+            let said = said.into_iter().map(|(prefix, at)| (Dst::Prefix(prefix), at));
+            room.send(Learned::Changed(said.collect()));
+        }
+        let told = |(awaited, until): &mut (BTreeSet<PeerAddr>, Instant)| {
+            *until <= now || awaited.iter().all(|peer| speaker.has_told_all(*peer))
+        };
+        if self.awaited.as_mut().is_some_and(told) && self.learned.try_send(Learned::All).is_ok() {
+            self.awaited = None;
+        }
+    }
+
+    /// When it must be looked at again although nothing has happened.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let again = (!self.unsaid.is_empty()).then(|| now + SAY_AGAIN);
+        // One that is due and could not be said is said again, too.
+        let end = self.awaited.as_ref().map(|(_, until)| (*until).max(now + SAY_AGAIN));
+        again.into_iter().chain(end).min()
+    }
+}
+
+/// Where the best path of a destination leads; nowhere else when it is our own.
+fn place_of(speaker: &Speaker, key: &NlriKey) -> Option<At> {
+    let view = speaker.rib().route(key)?;
+    let best = view.paths.iter().find(|path| path.used)?;
+    let ip: IpAddr = best.attrs.next_hop.addr();
+    (best.source != Source::LOCAL).then_some(At::Node { ip, form: Form::Plain })
+}
+
+/// How long a peer that is not there is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SAY_AGAIN: Duration = Duration::from_millis(20);
+/// Prefixes of one message to the node.
+const MOST_AT_ONCE: usize = 4_096;

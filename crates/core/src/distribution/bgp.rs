@@ -1,0 +1,62 @@
+//! What a routing protocol teaches: a prefix, and the router that it is behind.
+//!
+//! [`judge`] looks at one by itself. Against the store's leases the rule is one line: where a lease says whose a
+//! subnet is, no router is asked. So a peer that announces what it should not can take traffic from what has no
+//! lease, and from nothing else; the peer's import policy is the guard before that.
+
+use std::net::IpAddr;
+
+use russet_net::{At, Dst, Family, Form, Prefix, Reach};
+
+use crate::{
+    error::Fault,
+    model::{LeaseKey, Pool, TransportConfig},
+    transport::Me,
+};
+
+/// What this node announces: its own subnets.
+pub fn announced(own: LeaseKey) -> impl Iterator<Item = Reach> {
+    let here = |subnet| Reach { dst: Dst::Prefix(subnet), at: At::Here };
+    Family::BOTH.into_iter().filter_map(move |family| own.of(family)).map(here)
+}
+
+/// Reads what was learned, on its own merits.
+///
+/// # Errors
+///
+/// The first thing in it that cannot be.
+pub fn judge(me: &Me<'_>, dst: Prefix, router: IpAddr) -> Result<Reach, Fault> {
+    if let Some(other) = me.own.of(dst.family()).filter(|own| own.covers(dst)) {
+        return Err(Fault::OverlapsOurs { subnet: dst, other });
+    }
+    let pools = || me.footing.config.pools().map(Pool::network);
+    let sealed = matches!(me.footing.config.transport(), TransportConfig::Wireguard(_));
+    if sealed && pools().any(|network| network.covers(dst)) {
+        return Err(Fault::NotSealed);
+    }
+    is_a_router(me, dst, router).map_err(|why| Fault::NoRouter { ip: router, why })?;
+    Ok(Reach { dst: Dst::Prefix(dst), at: At::Node { ip: router, form: Form::Plain } })
+}
+
+fn is_a_router(me: &Me<'_>, dst: Prefix, router: IpAddr) -> Result<(), &'static str> {
+    let broadcast = matches!(router, IpAddr::V4(v4) if v4.is_broadcast());
+    if router.is_unspecified() || router.is_loopback() || router.is_multicast() || broadcast {
+        return Err("is no unicast address");
+    }
+    if Family::of(router) != dst.family() {
+        return Err("is of another family than the prefix");
+    }
+    if matches!(router, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        return Err("is the same on every link; a global address is wanted");
+    }
+    if me.footing.underlay.addr(dst.family()) == Some(router) {
+        return Err("is this node's own");
+    }
+    if me.footing.config.pools().map(Pool::network).any(|network| network.contains(router)) {
+        return Err("lies in the network of the pods");
+    }
+    if !me.footing.underlay.shares_link_with(router) {
+        return Err("is not on the underlay's link; have the peer announce itself as the next hop");
+    }
+    Ok(())
+}
