@@ -31,11 +31,11 @@ use crate::{
     inbound::Inbound,
     outbox::Length,
     passage::Passage,
-    shared::{Halt, Holdings, Pace, Shared},
+    shared::{Halt, Holdings, Pace, Shared, Ways},
     socket::{self, ReceiveOffload},
     table::{Table, Tables, family_of},
     tunnel::{SEAL, Tunnel, Vault},
-    worker::{Ways, Worker},
+    worker::Worker,
 };
 
 /// What an engine is told when it starts, and never after.
@@ -114,7 +114,7 @@ impl Engine {
     /// When no thread is to be had.
     pub fn start(setup: Setup, holdings: Holdings, kept: Kept) -> Result<Self, OpenError> {
         let mut engine = Self::new(setup, holdings, kept)?;
-        engine.begin().map_err(OpenError::Threads)?;
+        engine.begin(Ways::Both).map_err(OpenError::Threads)?;
         Ok(engine)
     }
 
@@ -146,42 +146,16 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Starts all threads.
+    /// Starts the threads: those of the packets, and where something comes in that of the time that passes for sessions.
     ///
     /// # Errors
     ///
     /// When no thread is to be had.
-    pub fn begin(&mut self) -> io::Result<()> {
-        self.begin_clock()?;
-        self.begin_workers(Ways::Both)
-    }
-
-    /// Starts the threads of what comes from peers, and of the time that passes for sessions.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::begin`].
-    pub fn begin_receiving(&mut self) -> io::Result<()> {
-        self.begin_clock()?;
-        self.begin_workers(Ways::In)
-    }
-
-    /// Starts the threads of what goes to peers.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::begin`].
-    pub fn begin_sending(&mut self) -> io::Result<()> {
-        self.begin_workers(Ways::Out)
-    }
-
-    fn begin_clock(&mut self) -> io::Result<()> {
-        let Some(vault) = self.shared.vault.clone() else { return Ok(()) };
-        let clock = Clock::new(Arc::clone(&self.shared), vault);
-        self.spawn("clock".to_owned(), move || clock.run())
-    }
-
-    fn begin_workers(&mut self, ways: Ways) -> io::Result<()> {
+    pub fn begin(&mut self, ways: Ways) -> io::Result<()> {
+        if let Some(vault) = self.shared.vault.clone().filter(|_| ways != Ways::Out) {
+            let clock = Clock::new(Arc::clone(&self.shared), vault);
+            self.spawn("clock".to_owned(), move || clock.run())?;
+        }
         for thread in 0..self.shared.holdings.tuns.len() {
             let worker = Worker::new(&self.shared, thread, ways);
             self.spawn(format!("packets {thread}"), move || worker.run())?;
@@ -266,7 +240,7 @@ impl Engine {
     fn to_all(&self, say: impl Fn(&Tunnel, &mut [u8]) -> Option<(usize, SocketAddr)>) {
         let mut room = [0; SEAL];
         for peer in self.table().peers() {
-            let message = peer.tunnel.as_deref().and_then(|tunnel| say(tunnel, &mut room));
+            let message = peer.tunnel.as_ref().and_then(|tunnel| say(tunnel, &mut room));
             self.send_one(message, &room);
         }
     }

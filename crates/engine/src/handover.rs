@@ -32,7 +32,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     control::{Control, End, Then, say, say_peers, vault},
     engine::{Engine, Kept, OpenError, Setup},
-    shared::{Holdings, Pace},
+    shared::{Holdings, Pace, Ways},
 };
 
 /// Why nothing was taken over. The predecessor goes on.
@@ -97,7 +97,7 @@ impl Control {
         let offered = self.offer(to, &engine).and_then(|()| hear(to, &Ask::TakenOver));
         let Err(error) = offered else { return Then::Ends(End::TakenOver) };
         tracing::warn!(op = "hand over", %error, "the engine goes on");
-        if let Err(error) = engine.begin() {
+        if let Err(error) = engine.begin(Ways::Both) {
             tracing::error!(op = "go on", %error, "the engine cannot");
             return Then::Ends(End::Failed);
         }

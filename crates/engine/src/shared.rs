@@ -20,7 +20,7 @@ use rustix::{
 
 use crate::{
     clock::Waker, counters::Counters, outbox::Length, passage::Passage, table::Tables,
-    tunnel::Vault, worker::Ways,
+    tunnel::Vault,
 };
 
 /// What an engine holds of the kernel. It outlives the process when it is handed over.
@@ -41,6 +41,16 @@ pub enum Pace {
     Batches,
     /// Without any offload: for comparison.
     OneByOne,
+}
+
+/// The directions that are served: while a process takes another's place, each serves one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ways {
+    Both,
+    /// From the peers to the device.
+    In,
+    /// From the device to the peers.
+    Out,
 }
 
 /// What every thread sees.
@@ -83,7 +93,7 @@ impl Shared {
         Family::BOTH.into_iter().filter_map(of)
     }
 
-    /// Sleeps until a thread has something to read of what it has to, or it is time to end.
+    /// Sleeps until a thread has something to read, or it is time to end.
     pub fn wait_for_packets(&self, thread: usize, ways: Ways) -> Life {
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let bell = || readable(self.halt.bell());

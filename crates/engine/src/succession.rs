@@ -40,8 +40,8 @@ use crate::{
     engine::{Engine, Kept},
     handover::{TakeOverError, divide, hear, hear_peers, setup_of},
     passage::Passage,
+    shared::Ways,
     table::family_of,
-    tunnel::Tunnel,
 };
 
 // ---- the predecessor
@@ -71,7 +71,7 @@ impl Control {
         // Whoever is only slow is not to begin now.
         let _ = say(by, &refused("too late: the predecessor goes on"));
         engine.rest();
-        if let Err(error) = engine.begin() {
+        if let Err(error) = engine.begin(Ways::Both) {
             tracing::error!(op = "go on", %error, "the engine cannot");
             return Then::Ends(End::Failed);
         }
@@ -86,7 +86,7 @@ impl Control {
         let [ours, theirs] = Passage::pair()?;
         let ours = Arc::new(ours);
         engine.rest();
-        engine.begin_sending()?;
+        engine.begin(Ways::Out)?;
         engine.begin_opening(&ours)?;
         self.offer(by, engine)?;
         let first = engine.shared().vault.as_ref().map(|vault| vault.next_index());
@@ -110,8 +110,9 @@ impl Control {
 fn await_answers(engine: &Engine) {
     let until = Instant::now() + ANSWERS_WITHIN;
     let table = engine.table();
-    let awaits =
-        || table.peers().filter_map(|peer| peer.tunnel.as_deref()).any(Tunnel::awaits_answer);
+    let awaits = || {
+        table.peers().filter_map(|peer| peer.tunnel.as_ref()).any(|tunnel| tunnel.awaits_answer())
+    };
     while awaits() && Instant::now() < until {
         std::thread::sleep(STEP);
     }
@@ -120,7 +121,7 @@ fn await_answers(engine: &Engine) {
 /// The peers that there is a session with, and where they are.
 fn living(engine: &Engine) -> Vec<Living> {
     let table = engine.table();
-    let tunnels = table.peers().filter_map(|peer| peer.tunnel.as_deref());
+    let tunnels = table.peers().filter_map(|peer| peer.tunnel.as_ref());
     let living = tunnels.filter(|tunnel| tunnel.since_handshake().is_some());
     living.map(|tunnel| Living { key: tunnel.key, endpoint: tunnel.endpoint() }).collect()
 }
@@ -161,12 +162,11 @@ impl Control {
         let passage = Some(Arc::new(Passage::from_fd(passage)));
         let kept = Kept { peers, vault, passage, ..Kept::default() };
         let mut engine = Engine::new(setup, holdings, kept)?;
-        engine.begin_receiving()?;
+        engine.begin(Ways::In)?;
         shake_hands(&engine, &living, &client);
         still_ours(client.ask(&Ask::Ready))?;
-        // A thread for both ways is another than one for what comes.
         engine.rest();
-        engine.begin()?;
+        engine.begin(Ways::Both)?;
         // Whoever has heard the predecessor last seals for it until then.
         engine.show_life();
         still_ours(client.ask(&Ask::TakenOver))?;

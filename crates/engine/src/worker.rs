@@ -13,7 +13,7 @@ use crate::{
     inbound::Inbound,
     lull::{LONGEST, Lull, Then},
     outbound::Outbound,
-    shared::{Life, Pace, Shared},
+    shared::{Life, Pace, Shared, Ways},
 };
 
 /// The thread of one queue.
@@ -24,14 +24,6 @@ pub struct Worker {
     ways: Ways,
     outbound: Option<Outbound>,
     inbound: Vec<Inbound>,
-}
-
-/// What a thread does. It is one alone only while another engine takes this one's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ways {
-    Both,
-    In,
-    Out,
 }
 
 /// Whether there was a packet.

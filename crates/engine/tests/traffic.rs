@@ -10,7 +10,11 @@ use std::{
 };
 
 use pair::{Pair, bound, inner};
-use russet_engine::{counters::Reason, engine::Engine, shared::Pace};
+use russet_engine::{
+    counters::Reason,
+    engine::Engine,
+    shared::{Pace, Ways},
+};
 use russet_kernel::engine::{EngineWire, WireguardSpec};
 use russet_net::PresharedKey;
 
@@ -162,7 +166,7 @@ fn an_engine_that_stops_and_goes_on_has_lost_nothing() {
 
 fn restart(engine: &mut Engine) {
     engine.rest();
-    engine.begin().unwrap();
+    engine.begin(Ways::Both).unwrap();
 }
 
 /// Sends so many octets from A to B, and returns how many arrived.

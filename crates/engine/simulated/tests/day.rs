@@ -16,8 +16,9 @@ fn a_day_of_rekeys_loses_no_packet() {
     }
 }
 
-/// boringtun keeps eight sessions, and each greeting takes the place of one: a handshake that fails eight times in a row,
-/// which is 40 s, costs what comes by the session that is in use. Of a tenth that is lost that does not happen.
+/// boringtun keeps eight sessions, and each greeting takes the place of one: when a handshake fails eight times in a row,
+/// which is 40 s, what comes by the session in use is lost, and the next one is used before the peer has confirmed it. Of
+/// a tenth that is lost that does not happen.
 #[test]
 fn greetings_and_answers_may_be_lost_and_no_packet_is() {
     for seed in 11..=13 {
