@@ -88,7 +88,7 @@ fn read(text: &str) -> Result<BTreeMap<String, u64>> {
 }
 
 fn write(counts: &BTreeMap<String, u64>) -> String {
-    counts.iter().map(|(work, count)| format!("{work} {count}\n")).collect()
+    counts.iter().fold(String::new(), |text, (work, count)| text + &format!("{work} {count}\n"))
 }
 
 const WORKS: [&str; 3] = ["decode", "best-path", "encode"];

@@ -1,6 +1,7 @@
 //! A second opinion: `netgauze-bgp-pkt`, a codec of somebody else's, reads what we write, and we read what it writes
 //! of that. Whatever one of the two misses or makes up shows as a difference.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use std::{collections::HashMap, net::IpAddr};
