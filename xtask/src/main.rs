@@ -1,11 +1,12 @@
-//! Russet's own tooling: `cargo xtask demo|test|bench|fuzz|vm-test|ci|setup`.
+//! Russet's own tooling: `cargo xtask demo|test|bench|instructions|fuzz|vm-test|ci|setup`.
 //!
 //! `setup` knows which programs the tests need and where Debian has them, `run` starts other programs and
-//! says what it starts, `fuzz` looks for bytes that break a target, `vm` plays
-//! topologies on another kernel, `layers` holds the crates to the architecture's map.
+//! says what it starts, `fuzz` looks for bytes that break a target, `instructions`
+//! counts what the innermost work costs, `vm` plays topologies on another kernel, `layers` holds the crates to the architecture's map.
 
 mod demo;
 mod fuzz;
+mod instructions;
 mod layers;
 mod run;
 mod setup;
@@ -16,7 +17,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::run::Cargo;
+use crate::{instructions::Then, run::Cargo};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Russet's own tooling", version)]
@@ -38,6 +39,12 @@ enum Task {
     Bench {
         /// Names of figures; all when none is given
         figures: Vec<String>,
+    },
+    /// Counts the instructions of the BGP speaker's innermost work, and compares with the numbers in the repository
+    Instructions {
+        /// Writes down what was counted
+        #[arg(long)]
+        accept: bool,
     },
     /// Looks for bytes that break a target, guided by coverage (needs cargo-fuzz)
     Fuzz {
@@ -73,6 +80,9 @@ fn dispatch(task: Task) -> Result<()> {
         Task::Demo => demo::run(),
         Task::Test { filter } => test(filter.as_deref()),
         Task::Bench { figures } => bench(&figures),
+        Task::Instructions { accept } => {
+            instructions::run(if accept { Then::Accept } else { Then::Compare })
+        }
         Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Task::VmTest { topologies } => vm::run(&topologies),
         Task::Ci => ci(),

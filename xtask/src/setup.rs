@@ -57,6 +57,11 @@ pub fn install() -> Result<()> {
     python_client()
 }
 
+/// The same for `instructions`.
+pub fn install_for_instructions() -> Result<()> {
+    programs(&[("valgrind", "valgrind", "a counter of instructions")])
+}
+
 /// The same for `vm-test`.
 pub fn install_for_vm() -> Result<()> {
     programs(NEEDED_FOR_VM)

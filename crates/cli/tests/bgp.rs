@@ -78,6 +78,37 @@ fn peers_that_count_hops_on_both_sides_meet() {
 }
 
 #[test]
+fn a_peer_that_is_further_away_than_it_may_be_is_not_heard() {
+    for (hops, meets) in [(2, true), (1, false)] {
+        let lab = Lab::new(1);
+        let (router, far) = (&lab.peers[0], Space::new());
+        router.link(&far, 9);
+        router.run(&["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"]);
+        far.ip("route add 10.0.1.0/24 via 10.0.9.1");
+        lab.center.ip("route add 10.0.9.0/24 via 10.0.1.2");
+        let session = "local as 65001; neighbor 10.0.1.1 as 65000; multihop 2; ttl security on;";
+        let config = format!(
+            "protocol bgp peer {{ connect delay time 1; connect retry time 1; {session} {IPV4} }}"
+        );
+        let _bird = Bird::start(&far, lab.folder("far"), "9.9.9.9", &config);
+        let russet = lab.russet(&format!(
+            "[[peer]]\naddress = '10.0.9.2'\nasn = 65001\nttl-security = {hops}\nconnect-retry = 1\n"
+        ));
+        if meets {
+            russet.up("10.0.9.2");
+            continue;
+        }
+        // What BIRD answers has passed a router too many, and our kernel drops it: SYN after SYN is sent anew.
+        eventually("attempts that nobody answers", || {
+            let shown = lab.center.run(&["ss", "-tnoH", "dst", "10.0.9.2"]);
+            shown.contains("SYN-SENT").then_some(())
+        });
+        let peer = russet.peer("10.0.9.2").unwrap();
+        assert_eq!((&peer["times_up"], &peer["octets_in"]), (&0.into(), &0.into()), "{peer}");
+    }
+}
+
+#[test]
 fn ipv6_routes_pass_over_an_ipv6_session() {
     let lab = Lab::new(1);
     let ipv6 = "ipv6 { import all; export all; };";

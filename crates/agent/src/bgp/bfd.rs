@@ -141,7 +141,7 @@ async fn run(mut wanted: mpsc::Receiver<Wanted>) {
             Some(datagram) = datagrams.recv() => task.take(&datagram),
             () = due => task.sessions.timeout(Instant::now()),
             wanted = wanted.recv() => match wanted {
-                Some(wanted) => task.begin(wanted),
+                Some(wanted) => task.begin(&wanted),
                 None => break,
             },
         }
@@ -151,8 +151,8 @@ async fn run(mut wanted: mpsc::Receiver<Wanted>) {
 }
 
 impl Task {
-    fn begin(&mut self, wanted: Wanted) {
-        if let Err(err) = self.try_begin(&wanted) {
+    fn begin(&mut self, wanted: &Wanted) {
+        if let Err(err) = self.try_begin(wanted) {
             let fault = one_line(&err);
             tracing::error!(op = "watch by BFD", peer = %wanted.peer, error = fault);
             wanted.state.send_modify(|state| state.fault = Some(fault));
@@ -274,7 +274,9 @@ impl Task {
 
     fn end(&mut self) {
         let all: Vec<_> = self.lines.keys().copied().collect();
-        all.into_iter().for_each(|path| self.take_out_of_use(path));
+        for path in all {
+            self.take_out_of_use(path);
+        }
     }
 }
 
@@ -324,10 +326,10 @@ const fn port(hops: Hops) -> u16 {
 }
 
 /// What a session that went down says of it.
-pub fn describe(down: &Down) -> String {
+pub fn describe(down: Down) -> String {
     match down {
         Down::Silent { .. } => "the peer is silent".to_owned(),
-        Down::Signaled { diagnostic, .. } if *diagnostic == Diagnostic::NONE => {
+        Down::Signaled { diagnostic, .. } if diagnostic == Diagnostic::NONE => {
             "the peer says that it is down".to_owned()
         }
         Down::Signaled { diagnostic, .. } => format!("the peer says: {diagnostic}"),

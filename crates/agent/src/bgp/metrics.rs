@@ -90,14 +90,11 @@ impl Metric {
         let mut family = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
         for (labels, value) in &self.values {
             let value = *value;
-            match self.kind {
-                MetricType::Counter => {
-                    ConstCounter::new(value).encode(family.encode_family(labels)?)?;
-                }
-                _ => {
-                    let value = i64::try_from(value).unwrap_or(i64::MAX);
-                    ConstGauge::new(value).encode(family.encode_family(labels)?)?;
-                }
+            let metric = family.encode_family(labels)?;
+            if matches!(self.kind, MetricType::Counter) {
+                ConstCounter::new(value).encode(metric)?;
+            } else {
+                ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(metric)?;
             }
         }
         Ok(())

@@ -434,7 +434,7 @@ impl PeerTask {
             return;
         }
         let Some(down) = state.last else { return };
-        tracing::info!(op = "watch by BFD", peer = %self.addr, reason = bfd::describe(&down), "down");
+        tracing::info!(op = "watch by BFD", peer = %self.addr, reason = bfd::describe(down), "down");
         let notification = Notification::new(Reason::BFD_DOWN);
         let notification = match down {
             Down::PeerDisabled | Down::Disabled => return,
@@ -455,7 +455,7 @@ async fn news(watched: &mut Option<(watch::Receiver<BfdState>, u64)>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl Drop for PeerTask {

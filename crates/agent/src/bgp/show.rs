@@ -209,7 +209,7 @@ fn bfd_row(bfd: &BfdState) -> BfdRow {
         .to_owned(),
         detection_ms: bfd.detection.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         downs: bfd.downs,
-        last_error: bfd.fault.clone().or_else(|| bfd.last.as_ref().map(describe)),
+        last_error: bfd.fault.clone().or_else(|| bfd.last.map(describe)),
     }
 }
 

@@ -78,14 +78,22 @@ impl Client {
                 }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(err) if err.kind() == io::ErrorKind::NotConnected => return Ok(true),
+                Err(err) if self.stage != Stage::Established && is_refusal(&err) => {
+                    self.stage = Stage::Closed;
+                }
                 Err(err) => return Err(err).context("write"),
             }
         }
         Ok(false)
     }
 
-    /// Reads what is there, at most one buffer, and takes the messages in it.
+    /// Reads all that is there, and takes the messages in it: who waits for edges is told of nothing that was left.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<()> {
+        while self.stage != Stage::Closed && self.read_one(buffer)? == More::Perhaps {}
+        Ok(())
+    }
+
+    fn read_one(&mut self, buffer: &mut [u8]) -> Result<More> {
         match self.stream.read(buffer) {
             Ok(0) => self.stage = Stage::Closed,
             Ok(len) if self.partial.is_empty() => {
@@ -99,11 +107,11 @@ impl Client {
                 whole.drain(..used);
                 self.partial = whole;
             }
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-            Err(err) if err.kind() == io::ErrorKind::ConnectionReset => self.stage = Stage::Closed,
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(More::No),
+            Err(err) if is_refusal(&err) => self.stage = Stage::Closed,
             Err(err) => return Err(err).context("read"),
         }
-        Ok(())
+        Ok(More::Perhaps)
     }
 
     /// Takes whole messages; returns how many octets they were.
@@ -130,11 +138,26 @@ impl Client {
                 self.write()?;
             }
             UPDATE => self.held.update(body)?,
+            // It dials again.
+            NOTIFICATION if self.stage != Stage::Established => self.stage = Stage::Closed,
             NOTIFICATION => bail!("the speaker says NOTIFICATION {body:02x?}"),
             _ => self.stage = self.stage.max(Stage::Established),
         }
         Ok(())
     }
+}
+
+/// Whether there is more to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    Perhaps,
+    No,
+}
+
+/// Whether the other side wants no connection, or this one no more.
+fn is_refusal(err: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset};
+    matches!(err.kind(), BrokenPipe | ConnectionRefused | ConnectionReset)
 }
 
 fn open(from: Ipv4Addr, family: Family) -> Result<Open> {

@@ -57,10 +57,10 @@ impl Crowd {
         Ok(begin.elapsed())
     }
 
-    /// Connects anew whoever has had no answer.
+    /// Connects anew whoever has had no answer, or was sent away.
     fn redial(&mut self) -> Result<()> {
         for peer in 0..self.clients.len() {
-            if self.clients[peer].stage == Stage::Connecting {
+            if matches!(self.clients[peer].stage, Stage::Connecting | Stage::Closed) {
                 let client = self.client(peer)?;
                 self.watch(peer, &client)?;
                 self.clients[peer] = client;
@@ -175,9 +175,10 @@ impl Crowd {
         if client.stage == Stage::Closed {
             return Ok(());
         }
+        let before = client.stage;
         client.write().with_context(|| format!("peer {peer}"))?;
         client.read(&mut self.buffer).with_context(|| format!("peer {peer}"))?;
-        if client.stage == Stage::Closed {
+        if client.stage == Stage::Closed && before == Stage::Established {
             bail!("the speaker closed the session of peer {peer}");
         }
         Ok(())

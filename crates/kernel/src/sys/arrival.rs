@@ -37,7 +37,7 @@ pub fn tell_arrivals(fd: BorrowedFd<'_>, family_of: IpAddr) -> io::Result<()> {
     options.into_iter().try_for_each(|(level, option)| set_number(fd, level, option, 1))
 }
 
-/// Has a raw `ICMPv6` socket receive only messages of these types.
+/// Has a raw socket of `ICMPv6` receive only messages of these types.
 ///
 /// # Errors
 ///

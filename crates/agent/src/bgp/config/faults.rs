@@ -25,7 +25,9 @@ impl<'a> Faults<'a> {
     pub fn of(text: &'a str) -> Self {
         let (document, errors) = DeTable::parse_recoverable(text);
         let mut faults = Self { text, document, told: Vec::new() };
-        errors.iter().for_each(|error| faults.form(0, "", error));
+        for error in &errors {
+            faults.form(0, "", error);
+        }
         faults
     }
 
@@ -53,7 +55,9 @@ impl<'a> Faults<'a> {
     /// What stands at the top, these lists apart.
     pub fn top<T: DeserializeOwned>(&mut self, lists: &[&str]) -> Option<T> {
         let mut top = self.document.clone();
-        lists.iter().for_each(|list| _ = top.get_mut().remove(*list));
+        for list in lists {
+            top.get_mut().remove(*list);
+        }
         T::deserialize(top.into_deserializer()).map_err(|error| self.form(0, "", &error)).ok()
     }
 
