@@ -59,6 +59,7 @@ pub enum StartError {
 /// anew then, which is better than to look alive.
 pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     config.settings.sealer = config.sealing.unwrap_or_else(usual_sealer);
+    config.settings.macs = node::macs().map_err(StartError::Observe)?;
     let config = Arc::new(config);
     let _lock = lock::NodeLock::take(&config.paths.lock())?;
     tracing::info!(op = "start", node = %config.settings.node, version = env!("CARGO_PKG_VERSION"), "russet agent");
