@@ -22,6 +22,7 @@ mod tasks;
 
 use std::{io, path::PathBuf, sync::Arc};
 
+pub use lock::running_beside;
 pub use node::look_for as look_for_uplink;
 use russet_core::model::Sealer;
 pub use russet_kernel::one_line;
