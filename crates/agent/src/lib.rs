@@ -22,6 +22,7 @@ mod tasks;
 
 use std::{io, path::PathBuf, sync::Arc};
 
+pub use lock::running_beside;
 pub use node::look_for as look_for_uplink;
 use russet_core::model::Sealer;
 pub use russet_kernel::one_line;
@@ -63,6 +64,7 @@ pub enum StartError {
 /// anew then, which is better than to look alive.
 pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     config.settings.sealer = config.sealing.unwrap_or_else(usual_sealer);
+    config.settings.macs = node::macs().map_err(StartError::Observe)?;
     let config = Arc::new(config);
     let _lock = lock::NodeLock::take(&config.paths.lock())?;
     tracing::info!(op = "start", node = %config.settings.node, version = env!("CARGO_PKG_VERSION"), "russet agent");

@@ -36,7 +36,7 @@ impl NodeLock {
     /// When another holds it, or a foreign agent runs beside us.
     pub fn take(path: &Path) -> Result<Self, LockError> {
         let file = |source| LockError::File { path: path.to_owned(), source };
-        if let Some((program, pid)) = foreign_agent(Path::new("/proc")) {
+        if let Some((program, pid)) = running_beside() {
             return Err(LockError::Foreign { program, pid });
         }
         if let Some(folder) = path.parent() {
@@ -63,11 +63,19 @@ impl NodeLock {
     }
 }
 
-/// Finds a program of the same trade among the processes of our own network namespace.
+/// A program of the same trade that runs on this node: its name and number.
+pub fn running_beside() -> Option<(String, u32)> {
+    foreign_agent(Path::new("/proc"))
+}
+
+/// Finds one among the other processes of our own network namespace. We may be called flanneld ourselves.
 fn foreign_agent(proc: &Path) -> Option<(String, u32)> {
     let ours = fs::read_link(proc.join("self/ns/net")).ok()?;
     fs::read_dir(proc).ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        if pid == std::process::id() {
+            return None;
+        }
         let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
         let program = comm.trim_end();
         let same_node = fs::read_link(entry.path().join("ns/net")).ok()? == ours;

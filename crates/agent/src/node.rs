@@ -1,13 +1,17 @@
 //! What the node observes of itself, turned into the one fact that the calculation wants.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use russet_core::model::{ForeignRoute, NodeFact, UnderlayFact};
 use russet_kernel::{
+    KernelError,
     link::GROUP,
     observe::{self, LinkView, NodeView},
 };
-use russet_net::{Family, Mtu, Prefix};
+use russet_net::{Family, IfName, Mac, Mtu, Prefix};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -48,6 +52,13 @@ impl Observer {
 pub fn look_for(wanted: &Uplink) -> Result<(), String> {
     let view = observe::observe().map_err(|err| crate::one_line(&err))?;
     fact(&view, wanted).map(drop)
+}
+
+/// The MAC addresses of the bridges and tunnels that are there, in the thread's network namespace.
+pub fn macs() -> Result<BTreeMap<IfName, Mac>, KernelError> {
+    let links = observe::observe()?.links.into_iter();
+    let keeps = |link: &LinkView| matches!(link.kind.as_str(), "bridge" | "vxlan");
+    Ok(links.filter(keeps).filter_map(|link| Some((link.name, link.mac?))).collect())
 }
 
 /// Reads the node's fact out of what the kernel shows: which link is the uplink, and what is others'.

@@ -7,12 +7,13 @@ mod config;
 mod lease;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 pub use russet_desired::Flag;
-use russet_net::{Family, IfName, Mtu, Prefix, PublicKey};
+use russet_net::{Family, IfName, Mac, Mtu, Prefix, PublicKey};
 
 pub use self::{
     config::{
@@ -54,6 +55,8 @@ pub struct Settings {
     pub key: Option<PublicKey>,
     /// Who seals this node's packets.
     pub sealer: Sealer,
+    /// The MAC addresses of links that were there before: peers and pods know them, so they stay.
+    pub macs: BTreeMap<IfName, Mac>,
 }
 
 /// Who seals packets on a node: its peers see no difference.
@@ -80,7 +83,18 @@ impl Settings {
             hide_client_source: Flag::On,
             key: None,
             sealer: Sealer::default(),
+            macs: BTreeMap::new(),
         }
+    }
+
+    /// The MAC of a link that keeps what it has, if it had one.
+    pub fn mac_of(&self, link: IfName) -> Option<Mac> {
+        self.macs.get(&link).copied().filter(|mac| mac.is_unicast())
+    }
+
+    /// Whether what flannel left unmarked is ours to take over.
+    pub fn inherits(&self) -> Flag {
+        Flag::from(self.preset == Preset::Flannel)
     }
 
     /// Whether a link bears a name that is ours to give: the bridge, a tunnel, the node's end of a veth.

@@ -56,6 +56,9 @@ pub struct LinkSpec {
     pub mac: Option<Mac>,
     pub mtu: Mtu,
     pub master: Option<IfName>,
+    /// Whether an unmarked link of this name and kind is what the system before us left, for us to take over as it
+    /// is. Else it is somebody else's.
+    pub inherits: Flag,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

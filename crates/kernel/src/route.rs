@@ -2,12 +2,13 @@
 //!
 //! Ours is what bears our protocol. A route is made exclusively: where somebody else has one at its key,
 //! theirs stays, ours is refused, and the error names the holder. Only what was read back as ours is
-//! replaced. With a next hop its routes go too, without a word in IPv4, so whoever notices that a next hop
+//! replaced, and what the system before us left ([`ParsedRoute::is_left_by_flannel`]). With a next hop its routes go too, without a word in IPv4, so whoever notices that a next hop
 //! went reads the routes back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
 };
 
 use russet_desired::{Route, RouteKey, RouteSpec, Table};
@@ -16,6 +17,7 @@ use russet_net::{Family, Prefix};
 use crate::{
     Host, KernelError,
     batch::{Tolerate, send_each},
+    link::{Links, ObservedLink},
     netlink::{
         Batch, Message, NetlinkError, Socket, Writer, flags,
         rt::{self, ROUTE_HEADER_LEN},
@@ -28,7 +30,10 @@ pub const PROTOCOL: u8 = 82;
 
 /// Keeps routes.
 #[derive(Debug, Default)]
-pub struct RouteDriver;
+pub struct RouteDriver {
+    /// The keys of routes that were found as flannel leaves them, and do not bear our mark yet.
+    inherited: BTreeSet<RouteKey>,
+}
 
 /// The number of the next hop that a route of ours goes through; 0 when it goes through none, which is
 /// never wanted.
@@ -48,6 +53,10 @@ impl Driver<Route> for RouteDriver {
         for family in Family::BOTH {
             let ours = dump(&mut host.socket, family, PROTOCOL)?;
             found.extend(ours.into_iter().map(|route| (route.key, route.next_hop)));
+        }
+        self.inherited = inherited(host)?;
+        for key in &self.inherited {
+            found.entry(*key).or_insert(0);
         }
         Ok(found)
     }
@@ -74,15 +83,16 @@ impl Driver<Route> for RouteDriver {
     }
 
     fn remove(&mut self, host: &mut Host, keys: &[RouteKey]) -> Vec<Refused<Route>> {
-        let items = keys.iter().map(|key| (*key, ()));
+        let items = keys.iter().map(|key| (*key, self.inherited.contains(key)));
         send_each::<Route, _>(
             &mut host.socket,
             REMOVE,
             Tolerate::Absence,
             items,
-            |batch, key, ()| {
+            |batch, key, inherited| {
                 // The protocol in it keeps the kernel from taking somebody else's.
-                let header = header(key, rt::RT_SCOPE_NOWHERE, rt::RTN_UNSPEC, PROTOCOL);
+                let protocol = if inherited { rt::RTPROT_BOOT } else { PROTOCOL };
+                let header = header(key, rt::RT_SCOPE_NOWHERE, rt::RTN_UNSPEC, protocol);
                 let mut message = batch.push(rt::RTM_DELROUTE, 0, &header);
                 write_key(&mut message, key);
                 Ok(())
@@ -151,7 +161,9 @@ fn settle_taken(
     let mut again = Vec::new();
     for change in changes.iter().filter(|change| taken.contains(&change.key)) {
         match holders.get(&change.key) {
-            Some(holder) if holder.protocol == PROTOCOL => {
+            Some(holder)
+                if holder.protocol == PROTOCOL || holder.is_what(&change.wanted, &host.links) =>
+            {
                 again.push(Change { before: Some(holder.next_hop), ..change.clone() });
             }
             Some(holder) => {
@@ -164,6 +176,17 @@ fn settle_taken(
     }
     refused.extend(upsert_all(host, &again));
     refused
+}
+
+/// The routes that flannel left behind devices which are ours now.
+fn inherited(host: &mut Host) -> Result<BTreeSet<RouteKey>, NetlinkError> {
+    let mut keys = BTreeSet::new();
+    for family in Family::BOTH {
+        let boot = dump(&mut host.socket, family, rt::RTPROT_BOOT)?;
+        let left = boot.into_iter().filter(|route| route.is_left_by_flannel(&host.links));
+        keys.extend(left.map(|route| route.key));
+    }
+    Ok(keys)
 }
 
 fn list_holders(
@@ -229,9 +252,26 @@ struct ParsedRoute {
     key: RouteKey,
     protocol: u8,
     next_hop: NextHopId,
+    link: u32,
+    gateway: Option<IpAddr>,
 }
 
 impl ParsedRoute {
+    /// `SUBNET via BASE dev DEVICE`, protocol boot, and the device is ours: nobody but flannel lays routes like this,
+    /// and it marks them by nothing else.
+    fn is_left_by_flannel(&self, links: &Links) -> bool {
+        let ours = || links.by_index(self.link).is_some_and(ObservedLink::is_ours);
+        self.protocol == rt::RTPROT_BOOT && self.gateway == Some(self.key.dst.addr()) && ours()
+    }
+
+    /// Whether it does already what is wanted, laid by whoever laid it without a mark: flannel's `host-gw`, whose
+    /// routes go through a link that is nobody's.
+    fn is_what(&self, wanted: &RouteSpec, links: &Links) -> bool {
+        self.protocol == rt::RTPROT_BOOT
+            && self.gateway == Some(wanted.via.via)
+            && links.index(wanted.via.link) == Some(self.link)
+    }
+
     /// `None` for what is no entry of a routing table, and for those of the kernel's own table.
     fn of(message: &Message<'_>) -> Option<Self> {
         let family = rt::family_of(message.u8(0))?;
@@ -240,19 +280,21 @@ impl ParsedRoute {
             return None;
         }
         let (mut table, mut metric, mut next_hop) = (u32::from(message.u8(4)), 0, 0);
-        let mut dst = family.unspecified();
+        let (mut dst, mut link, mut gateway) = (family.unspecified(), 0, None);
         for attr in message.attrs(ROUTE_HEADER_LEN) {
             match attr.kind {
                 rt::RTA_DST => dst = attr.ip()?,
                 rt::RTA_TABLE => table = attr.u32(),
                 rt::RTA_PRIORITY => metric = attr.u32(),
                 rt::RTA_NH_ID => next_hop = attr.u32(),
+                rt::RTA_OIF => link = attr.u32(),
+                rt::RTA_GATEWAY => gateway = attr.ip(),
                 _ => {}
             }
         }
         let dst = Prefix::new(dst, message.u8(1)).ok()?;
         let key = RouteKey { table, dst, metric };
-        Some(Self { key, protocol: message.u8(5), next_hop })
+        Some(Self { key, protocol: message.u8(5), next_hop, link, gateway })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The form in which the configuration is written, before anything of it is believed.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -192,6 +193,7 @@ impl RawConfig {
             hairpin: on(self.pods.hairpin, true),
             key: None,
             sealer: Sealer::default(),
+            macs: BTreeMap::new(),
         })
     }
 

@@ -38,9 +38,11 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
         LinkSpec {
             kind: LinkKind::Bridge,
             role: "bridge",
-            mac: subnets(me).find_map(gateway).map(bridge_mac),
+            // Pods know the one that it has.
+            mac: me.settings.mac_of(bridge).or(subnets(me).find_map(gateway).map(bridge_mac)),
             mtu: me.footing.pod_mtu,
             master: None,
+            inherits: me.settings.inherits(),
         },
     ));
     for subnet in subnets(me) {
@@ -61,6 +63,7 @@ pub fn pod(me: &Me<'_>, pod: &PodFact, out: &mut Emit) {
             mac: None,
             mtu: pod.mtu,
             master: Some(me.settings.bridge),
+            inherits: Flag::Off,
         },
     ));
     out.push(Item::Port(pod.host_link, PortSpec { hairpin: me.settings.hairpin }));

@@ -60,9 +60,10 @@ impl Transport for Ipip {
 
     fn local(&self, me: &Me<'_>, out: &mut Emit) {
         let (kind, mac, master) = (LinkKind::Ipip(IpipSpec { local: self.local }), None, None);
+        let inherits = me.settings.inherits();
         out.push(Item::Link(
             self.link,
-            LinkSpec { kind, role: "ipip", mac, mtu: self.mtu, master },
+            LinkSpec { kind, role: "ipip", mac, mtu: self.mtu, master, inherits },
         ));
         if let Some(subnet) = me.own.of(Family::V4) {
             out.push(super::whole_address(self.link, subnet.addr()));

@@ -84,7 +84,10 @@ pub(super) struct Device {
 pub(super) fn device(me: &Me<'_>, device: Device, engine: EngineSpec, out: &mut Emit) {
     let Device { link, role, mtu } = device;
     let (mac, master) = (None, None);
-    out.push(Item::Link(link, LinkSpec { kind: LinkKind::Tun, role, mac, mtu, master }));
+    out.push(Item::Link(
+        link,
+        LinkSpec { kind: LinkKind::Tun, role, mac, mtu, master, inherits: Flag::Off },
+    ));
     for subnet in me.footing.config.families().filter_map(|family| me.own.of(family)) {
         out.push(super::whole_address(link, subnet.addr()));
     }

@@ -48,7 +48,8 @@ impl Vxlan {
                 return Ok(None);
             }
             let link = link_name(settings.preset, config, family)?;
-            let mac = vtep_mac(&settings.node, config, family);
+            let kept = settings.mac_of(link);
+            let mac = kept.unwrap_or_else(|| vtep_mac(&settings.node, config, family));
             let outer = config.mtu.unwrap_or(underlay.mtu);
             let mtu = super::room(underlay.link, outer, overhead(family), family)?;
             Ok(Some(End { link, mac, mtu }))
@@ -83,7 +84,7 @@ impl Vxlan {
             learning: self.config.learning,
             gbp: self.config.gbp,
         };
-        out.push(Item::Link(end.link, end.spec(spec)));
+        out.push(Item::Link(end.link, end.spec(spec, me.settings.inherits())));
         out.push(super::whole_address(end.link, subnet.addr()));
         out.push(super::no_router_advertisements(end.link));
         Some(())
@@ -144,13 +145,14 @@ impl Transport for Vxlan {
 }
 
 impl End {
-    fn spec(self, vxlan: VxlanSpec) -> LinkSpec {
+    fn spec(self, vxlan: VxlanSpec, inherits: Flag) -> LinkSpec {
         LinkSpec {
             kind: LinkKind::Vxlan(vxlan),
             role: "vxlan",
             mac: Some(self.mac),
             mtu: self.mtu,
             master: None,
+            inherits,
         }
     }
 }

@@ -107,7 +107,7 @@ pub(super) fn alter(
         match aspect {
             Aspect::Alias => {
                 let alias = format!("{ALIAS_PREFIX}{}", wanted.role);
-                message.bytes(rt::IFLA_IFALIAS, alias.as_bytes());
+                message.bytes(rt::IFLA_IFALIAS, alias.as_bytes()).u32(rt::IFLA_GROUP, GROUP);
             }
             Aspect::Mtu => {
                 message.u32(rt::IFLA_MTU, wanted.mtu.get());

@@ -183,6 +183,11 @@ impl ObservedLink {
         self.group == GROUP && self.alias.is_none()
     }
 
+    /// Whether it bears nobody's mark: as the kernel makes it for whoever says nothing.
+    pub fn is_unmarked(&self) -> bool {
+        self.group == 0 && self.alias.is_none()
+    }
+
     /// For an operator: what is there instead of ours.
     pub fn describe(&self) -> String {
         let alias = self.alias.as_deref().unwrap_or("none");
@@ -292,8 +297,8 @@ impl Links {
     }
 
     /// What decides whether anything behind a link may have changed.
-    fn standing(&self) -> BTreeSet<(u32, IfName, bool, bool)> {
-        let of = |l: &ObservedLink| (l.index, l.name, l.up.is_on(), l.carrier.is_on());
+    fn standing(&self) -> BTreeSet<(u32, IfName, bool, bool, bool)> {
+        let of = |l: &ObservedLink| (l.index, l.name, l.up.is_on(), l.carrier.is_on(), l.is_ours());
         self.by_index.values().map(of).collect()
     }
 
@@ -346,7 +351,7 @@ impl Links {
 
     fn insert(&mut self, link: ObservedLink) -> LinkChange {
         let (name, index) = (link.name, link.index);
-        let (up, carrier) = (link.up, link.carrier);
+        let (up, carrier, ours) = (link.up, link.carrier, link.is_ours());
         if self.by_index.get(&index) == Some(&link) {
             return LinkChange::Nothing;
         }
@@ -358,7 +363,11 @@ impl Links {
         }
         self.by_name.insert(name, index);
         match before {
-            Some(before) if (before.name, before.up, before.carrier) == (name, up, carrier) => {
+            // What is behind a link becomes ours with it.
+            Some(before)
+                if (before.name, before.up, before.carrier, before.is_ours())
+                    == (name, up, carrier, ours) =>
+            {
                 LinkChange::Itself
             }
             _ => {

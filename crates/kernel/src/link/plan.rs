@@ -43,11 +43,13 @@ pub(super) fn plan(name: IfName, wanted: &LinkSpec, links: &Links) -> Result<Ste
             _ => Ok(Step::Create),
         };
     };
-    if !there.is_ours() && !there.is_half_made() {
+    let inherited = wanted.inherits.is_on() && there.is_unmarked();
+    if !there.is_ours() && !there.is_half_made() && !inherited {
         return Err(NetlinkError::foreign("add link", name, there.describe()));
     }
     if !is_same_kind(wanted, there, links) {
         return match wanted.kind {
+            _ if inherited => Err(NetlinkError::foreign("add link", name, there.describe())),
             LinkKind::PodVeth => Err(NetlinkError::foreign("keep link", name, there.describe())),
             _ => Ok(Step::Replace),
         };

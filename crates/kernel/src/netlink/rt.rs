@@ -90,6 +90,7 @@ pub const RTN_UNICAST: u8 = 1;
 /// An exception or a cached route, not one of the table.
 pub const RTM_F_CLONED: u32 = 0x200;
 pub const RTPROT_KERNEL: u8 = 2;
+pub const RTPROT_BOOT: u8 = 3;
 pub const RTPROT_RA: u8 = 9;
 
 // `NDA_*`

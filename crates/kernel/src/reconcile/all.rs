@@ -84,7 +84,7 @@ impl Reconcilers {
             neighbours: Reconciler::new(NeighbourDriver),
             fdb: Reconciler::new(FdbDriver),
             next_hops: Reconciler::new(NextHopDriver::default()),
-            routes: Reconciler::new(RouteDriver),
+            routes: Reconciler::new(RouteDriver::default()),
             rules: Rules::open()?,
             resyncs: 0,
         })

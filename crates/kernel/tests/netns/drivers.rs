@@ -10,7 +10,7 @@ use russet_kernel::{
     reconcile::{News, Path, Reconcilers},
 };
 use russet_net::{Mac, Mtu, Vni};
-use serde_json::{Value, json as value};
+use serde_json::json as value;
 
 use crate::support::*;
 
@@ -199,6 +199,7 @@ fn a_bridge_port_turns_its_hairpin_on_and_off() {
             mac: None,
             mtu: Mtu::try_from(1_450).unwrap(),
             master: Some(name("cni0")),
+            inherits: Flag::Off,
         };
         let port = |hairpin| Item::Port(name("rst1"), PortSpec { hairpin });
         let mut all = settled(wish([cni0(), Item::Link(name("rst1"), spec), port(Flag::On)]));
@@ -426,10 +427,6 @@ pub(crate) fn counts() -> (usize, usize, usize, usize) {
         json("ip", "nexthop show protocol 82").len(),
         json("ip", "route show proto 82").len(),
     )
-}
-
-fn link_json(link: &str) -> Value {
-    json("ip", &format!("link show dev {link}")).remove(0)
 }
 
 fn failures(all: &mut Reconcilers) -> Vec<String> {

@@ -162,6 +162,7 @@ fn a_bridge_that_was_deleted_comes_back_with_its_port() {
             mac: None,
             mtu: Mtu::try_from(1_450).unwrap(),
             master: Some(name("cni0")),
+            inherits: Flag::Off,
         };
         let mut patches = overlay(1);
         patches.set(Item::Link(name("rst1"), veth));

@@ -5,6 +5,7 @@
 
 mod cost;
 mod drivers;
+mod inherit;
 mod lane;
 mod observe;
 mod support;

@@ -75,6 +75,10 @@ pub(crate) fn json(program: &str, args: &str) -> Vec<Value> {
     }
 }
 
+pub(crate) fn link_json(link: &str) -> Value {
+    json("ip", &format!("link show dev {link}")).remove(0)
+}
+
 /// Waits until `done` holds.
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(10);
@@ -104,6 +108,7 @@ pub(crate) fn cni0() -> Item {
         mac: Some(mac(0xb0)),
         mtu: Mtu::try_from(1_450).unwrap(),
         master: None,
+        inherits: Flag::Off,
     };
     Item::Link(name("cni0"), spec)
 }
@@ -127,6 +132,7 @@ pub(crate) fn vxlan(vni: u32) -> LinkSpec {
         mac: Some(mac(0xa0)),
         mtu: Mtu::try_from(1_450).unwrap(),
         master: None,
+        inherits: Flag::Off,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The kernel's own WireGuard: a device for each family, or one for both.
 
 use russet_desired::{
-    Emit, Item, LinkKind, LinkSpec, WireguardDeviceSpec, WireguardPeerKey, WireguardPeerSpec,
+    Emit, Flag, Item, LinkKind, LinkSpec, WireguardDeviceSpec, WireguardPeerKey, WireguardPeerSpec,
 };
 use russet_net::{Family, IfName, Port, Prefix};
 
@@ -42,6 +42,7 @@ impl Wireguard {
 
     const fn link_spec(&self) -> LinkSpec {
         let (kind, mac, master) = (LinkKind::Wireguard, None, None);
-        LinkSpec { kind, role: "wireguard", mac, mtu: self.mtu, master }
+        // flannel's own goes when flanneld does; one that is left has another's key.
+        LinkSpec { kind, role: "wireguard", mac, mtu: self.mtu, master, inherits: Flag::Off }
     }
 }
