@@ -168,9 +168,9 @@ impl<'a> Node<'a> {
 
 /// What the router teaches.
 fn teaches(prefixes: &[&str]) -> String {
-    let routes: String =
-        prefixes.iter().map(|prefix| format!("route {prefix} blackhole; ")).collect();
-    format!("protocol static {{ ipv4; {routes} }}")
+    let route = |prefix: &&str| format!("route {prefix} blackhole; ");
+    let routes: Vec<String> = prefixes.iter().map(route).collect();
+    format!("protocol static {{ ipv4; {} }}", routes.concat())
 }
 
 /// One prefix is said to be behind a router that the node does not share a link with.
