@@ -83,7 +83,7 @@ fn a_peer_that_is_further_away_than_it_may_be_is_not_heard() {
         let lab = Lab::new(1);
         let (router, far) = (&lab.peers[0], Space::new());
         router.link(&far, 9);
-        router.run(&["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"]);
+        router.run(&["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
         far.ip("route add 10.0.1.0/24 via 10.0.9.1");
         lab.center.ip("route add 10.0.9.0/24 via 10.0.1.2");
         let session = "local as 65001; neighbor 10.0.1.1 as 65000; multihop 2; ttl security on;";

@@ -38,29 +38,35 @@ impl Crowd {
         })
     }
 
-    /// Connects this many more peers, and waits until their sessions are established.
-    pub fn establish(&mut self, peers: usize) -> Result<Duration> {
+    /// Connects this many more peers, so many at once, and waits until their sessions are established.
+    pub fn establish(&mut self, peers: usize, at_once: usize) -> Result<Duration> {
         let begin = Instant::now();
-        let first = self.clients.len();
-        for peer in first..first + peers {
-            self.connect(peer)?;
+        let end = self.clients.len() + peers;
+        while self.clients.len() < end {
+            for peer in self.clients.len()..end.min(self.clients.len().saturating_add(at_once)) {
+                self.connect(peer)?;
+            }
+            self.until_established(begin + PATIENCE)?;
         }
-        let all =
-            |crowd: &Self| crowd.clients.iter().all(|client| client.stage == Stage::Established);
-        // A speaker with a short queue loses those that dial when it is full, and they dial again.
+        Ok(begin.elapsed())
+    }
+
+    /// A speaker with a short queue loses those that dial when it is full, and they dial again.
+    fn until_established(&mut self, end: Instant) -> Result<()> {
+        let all = |crowd: &Self| crowd.clients.iter().all(|c| c.stage == Stage::Established);
         while self.until_or(REDIAL, all)? == Outcome::Late {
-            if begin.elapsed() > PATIENCE {
+            if Instant::now() > end {
                 bail!("not done after {PATIENCE:?}: {}", self.state());
             }
             self.redial()?;
         }
-        Ok(begin.elapsed())
+        Ok(())
     }
 
     /// Connects anew whoever has had no answer, or was sent away.
     fn redial(&mut self) -> Result<()> {
         for peer in 0..self.clients.len() {
-            if matches!(self.clients[peer].stage, Stage::Connecting | Stage::Closed) {
+            if self.clients[peer].stage != Stage::Established {
                 let client = self.client(peer)?;
                 self.watch(peer, &client)?;
                 self.clients[peer] = client;
@@ -214,7 +220,7 @@ enum Outcome {
 }
 
 /// How long a peer waits for an answer before it dials once more.
-const REDIAL: Duration = Duration::from_secs(1);
+const REDIAL: Duration = Duration::from_secs(5);
 /// No speaker has been seen to take as long.
 const PATIENCE: Duration = Duration::from_mins(3);
 const KEEPALIVE: Duration = Duration::from_secs(20);

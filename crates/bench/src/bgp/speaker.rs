@@ -50,6 +50,15 @@ pub struct Usage {
 }
 
 impl Program {
+    /// How many may dial at once. BIRD's queue holds eight, and who finds it full is minutes late: that is not what is
+    /// measured.
+    pub const fn at_once(self) -> usize {
+        match self {
+            Self::Russet | Self::Frr => usize::MAX,
+            Self::Bird => 8,
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Russet => "Russet",

@@ -2,7 +2,7 @@
 //!
 //! Time is from when every peer begins to tell its routes until each holds those of all others. Time on a
 //! processor is the speaker's in that span, memory its peak. What FRR takes longer than it works is mostly a
-//! timer of its own.
+//! timer of its own. All peers dial at once, but for BIRD's, of which eight do.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -96,13 +96,13 @@ impl Scenario {
         let messages: Result<Vec<_>> =
             (0..self.shape.peers).map(|peer| self.shape.announcement(peer)).collect();
         let messages = messages?;
-        stage.crowd.run(|| self.play(&speaker, &messages))
+        stage.crowd.run(|| self.play(&speaker, program, &messages))
     }
 
     /// On a thread of the crowd's namespace.
-    fn play(&self, speaker: &Speaker, messages: &[Vec<u8>]) -> Result<Sample> {
+    fn play(&self, speaker: &Speaker, program: Program, messages: &[Vec<u8>]) -> Result<Sample> {
         let mut crowd = Crowd::new(self.shape, Stage::target())?;
-        let sessions = crowd.establish(self.shape.peers)?;
+        let sessions = crowd.establish(self.shape.peers, program.at_once())?;
         let (before, own) = (speaker.usage()?, own_time()?);
         let converged = crowd.converge(messages)?;
         let (after, own_after) = (speaker.usage()?, own_time()?);
