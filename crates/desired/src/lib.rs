@@ -20,8 +20,8 @@ pub use self::{
     },
     nft::{
         BaseChain, Chain, ChainKey, ChainSpec, ChainType, Element, ElementKey, ElementSpec, Field,
-        ForeignAccept, ForeignAcceptSpec, Hook, Match, Rule, Set, SetKey, SetKind, SetSpec,
-        Verdict,
+        ForeignAccept, ForeignAcceptSpec, Hook, Leftover, LeftoverKey, LeftoverSpec, Match, Rule,
+        Set, SetKey, SetKind, SetSpec, Verdict,
     },
     patch::{Emit, Item, Key, Patch, Patches, Table, Tables},
 };

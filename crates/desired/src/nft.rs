@@ -173,6 +173,33 @@ impl Kind for ForeignAccept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignAcceptSpec;
 
+/// A chain that the system before us left in a foreign table: it goes, with the rules that lead to it, once, when all
+/// of ours is in its place.
+#[derive(Debug)]
+pub enum Leftover {}
+
+impl Kind for Leftover {
+    type Key = LeftoverKey;
+    type Value = LeftoverSpec;
+    const NAME: &'static str = "leftover chain";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftoverKey {
+    pub family: Family,
+    pub table: &'static str,
+    pub chain: &'static str,
+}
+
+impl fmt::Display for LeftoverKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", table_family(self.family), self.table, self.chain)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftoverSpec;
+
 /// The family word of `nft`.
 fn table_family(family: Family) -> &'static str {
     match family {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    Address, Chain, Element, Engine, EnginePeer, Fdb, ForeignAccept, Kind, Link, Neighbour,
-    NextHop, Port, Route, Set, Sysctl, WireguardDevice, WireguardPeer,
+    Address, Chain, Element, Engine, EnginePeer, Fdb, ForeignAccept, Kind, Leftover, Link,
+    Neighbour, NextHop, Port, Route, Set, Sysctl, WireguardDevice, WireguardPeer,
 };
 
 /// All objects of one kind.
@@ -193,6 +193,7 @@ kinds! {
     Element elements,
     Chain chains,
     ForeignAccept foreign_accepts,
+    Leftover leftovers,
 }
 
 /// Takes a patch into a table, and leaves of the patch what changed something.

@@ -18,6 +18,7 @@ mod foreign;
 mod found;
 mod interval;
 mod kernel;
+mod leftover;
 mod monitor;
 pub(crate) mod number;
 mod object;
@@ -34,20 +35,24 @@ use std::mem;
 use russet_desired::{Key, Patches};
 use russet_net::Family;
 
-use self::{foreign::Foreign, kernel::Kernel, reconcile::Reconciler};
+use self::{foreign::Foreign, kernel::Kernel, leftover::Leftovers, reconcile::Reconciler};
 pub use self::{
     foreign::{COMMENT, DroppingChain, ForeignFamily, Why},
     kernel::Ownership,
     monitor::Monitor,
     reconcile::Refused,
 };
-use crate::{netlink::NetlinkError, reconcile::DriftKind};
+use crate::{
+    netlink::NetlinkError,
+    reconcile::{DriftKind, Sync},
+};
 
 /// Everything of `nf_tables` in one network namespace. One thread owns it.
 #[derive(Debug)]
 pub struct Nft {
     ours: Reconciler<Kernel>,
     foreign: Foreign,
+    leftovers: Leftovers,
 }
 
 impl Nft {
@@ -57,7 +62,11 @@ impl Nft {
     ///
     /// When the kernel has no netfilter netlink.
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Self { ours: Reconciler::new(Kernel::open()?), foreign: Foreign::default() })
+        Ok(Self {
+            ours: Reconciler::new(Kernel::open()?),
+            foreign: Foreign::default(),
+            leftovers: Leftovers::default(),
+        })
     }
 
     /// A socket that tells when somebody else changed what concerns us.
@@ -78,6 +87,7 @@ impl Nft {
             mem::take(&mut patches.chains),
         );
         self.foreign.update(mem::take(&mut patches.foreign_accepts));
+        self.leftovers.update(mem::take(&mut patches.leftovers));
     }
 
     /// Says that every wish has been told, so what is ours and unwished may go.
@@ -105,6 +115,9 @@ impl Nft {
         let mut refused = self.ours.apply()?;
         let sync = self.ours.sync();
         refused.extend(self.foreign.apply(self.ours.ruleset_mut(), sync)?);
+        if sync == Sync::Complete && refused.is_empty() {
+            refused.extend(self.leftovers.apply(self.ours.ruleset_mut())?);
+        }
         Ok(refused)
     }
 

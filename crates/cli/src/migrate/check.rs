@@ -44,6 +44,8 @@ struct Seen {
     running: Option<(String, u32)>,
     drops: Vec<DroppingChain>,
     has_bridge_filter: bool,
+    /// Whether `iptables-legacy` has a table for addresses.
+    has_legacy_nat: bool,
 }
 
 impl Seen {
@@ -58,6 +60,9 @@ impl Seen {
             running: russet_agent::running_beside(),
             drops: nft.dropping_chains(),
             has_bridge_filter: Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists(),
+            has_legacy_nat: LEGACY.iter().any(|path| {
+                fs::read_to_string(path).is_ok_and(|names| names.lines().any(|name| name == "nat"))
+            }),
         })
     }
 }
@@ -86,6 +91,9 @@ impl Report {
             let why = &chain.why;
             let what = "russet puts an accept into it, unless forward-accept is off";
             report.notes.push(format!("chain {chain} drops what is forwarded ({why}): {what}"));
+        }
+        if seen.has_legacy_nat {
+            report.notes.push(LEGACY_CHAINS.to_owned());
         }
         if !seen.has_bridge_filter {
             let what = "services between pods of this node need it: modprobe br_netfilter";
@@ -162,5 +170,9 @@ impl std::fmt::Display for Report {
     }
 }
 
+/// The tables that `iptables-legacy` and `ip6tables-legacy` have in use.
+const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
+const LEGACY_CHAINS: &str = "iptables-legacy is in use: flannel's chains in it, if any, stay and do no harm; \
+     docs/flannel.md has the commands that remove them (look by: iptables-legacy -t nat -S FLANNEL-POSTRTG)";
 /// `RTPROT_BOOT`
 const BOOT: u8 = 3;

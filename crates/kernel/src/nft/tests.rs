@@ -3,6 +3,7 @@
 
 mod foreign;
 mod golden;
+mod leftover;
 mod live;
 mod property;
 mod pure;

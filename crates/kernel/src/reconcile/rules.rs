@@ -93,7 +93,8 @@ impl Part for Rules {
         let empty = patches.sets.is_empty()
             && patches.elements.is_empty()
             && patches.chains.is_empty()
-            && patches.foreign_accepts.is_empty();
+            && patches.foreign_accepts.is_empty()
+            && patches.leftovers.is_empty();
         if !empty {
             self.dirty = Flag::On;
             self.nft.update(patches);
