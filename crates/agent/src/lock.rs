@@ -71,6 +71,8 @@ pub fn running_beside() -> Option<(String, u32)> {
 /// Finds one among the other processes of our own network namespace. We may be called flanneld ourselves.
 fn foreign_agent(proc: &Path) -> Option<(String, u32)> {
     let ours = fs::read_link(proc.join("self/ns/net")).ok()?;
+    let program_of = |process: &Path| fs::read_link(process.join("exe")).ok();
+    let we = program_of(&proc.join("self"));
     fs::read_dir(proc).ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         if pid == std::process::id() {
@@ -79,7 +81,10 @@ fn foreign_agent(proc: &Path) -> Option<(String, u32)> {
         let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
         let program = comm.trim_end();
         let same_node = fs::read_link(entry.path().join("ns/net")).ok()? == ours;
-        (same_node && FOREIGN_AGENTS.contains(&program)).then(|| (program.to_owned(), pid))
+        // An engine of ours bears the name that we are installed under.
+        let is_we = we.is_some() && program_of(&entry.path()) == we;
+        (same_node && !is_we && FOREIGN_AGENTS.contains(&program))
+            .then(|| (program.to_owned(), pid))
     })
 }
 
@@ -115,5 +120,21 @@ mod tests {
         assert_eq!(foreign_agent(proc.path()), None);
         process("71", "flanneld", "net:[1]");
         assert_eq!(foreign_agent(proc.path()), Some(("flanneld".into(), 71)));
+    }
+
+    #[test]
+    fn what_runs_our_own_program_under_another_s_name_is_no_stranger() {
+        let proc = tempfile::tempdir().unwrap();
+        for (pid, program) in [("self", "/usr/bin/flanneld"), ("80", "/usr/bin/flanneld")] {
+            let process = proc.path().join(pid);
+            fs::create_dir_all(process.join("ns")).unwrap();
+            fs::write(process.join("comm"), "flanneld\n").unwrap();
+            std::os::unix::fs::symlink("net:[1]", process.join("ns/net")).unwrap();
+            std::os::unix::fs::symlink(program, process.join("exe")).unwrap();
+        }
+        assert_eq!(foreign_agent(proc.path()), None);
+        fs::remove_file(proc.path().join("80/exe")).unwrap();
+        std::os::unix::fs::symlink("/opt/flanneld", proc.path().join("80/exe")).unwrap();
+        assert_eq!(foreign_agent(proc.path()), Some(("flanneld".into(), 80)));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -37,7 +38,7 @@ enum EngineCommand {
     Run(RunArgs),
     /// Shows what every engine of this node carries and drops
     Status(StatusArgs),
-    /// Puts a process of this program in the place of every engine; no packet is lost
+    /// Puts a process of this program in the place of every engine; no packet of peers that answer is lost
     Upgrade(UpgradeArgs),
 }
 
@@ -248,6 +249,8 @@ fn upgrade(args: &UpgradeArgs) -> Result<ExitCode> {
         let path = socket(&folder.folder, link);
         let old = Client::connect(&path)?.hello()?.0.pid;
         let mut command = Command::new(&program);
+        // Whatever name it is installed under.
+        command.arg0("russet");
         command.args(["engine", "run", "--take-over", "--link", link.as_str(), "--socket"]);
         command.arg(&path).arg("--key").arg(&args.key);
         command.stdin(Stdio::null()).stdout(Stdio::null());

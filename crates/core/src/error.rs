@@ -53,6 +53,9 @@ pub enum Fault {
     OwnOutside { subnet: Prefix, network: Prefix },
 
     // ---- what a router teaches
+    #[error("{dst} {why}")]
+    NotTaught { dst: Prefix, why: &'static str },
+
     #[error("next hop {ip} {why}")]
     NoRouter { ip: IpAddr, why: &'static str },
 

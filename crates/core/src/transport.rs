@@ -230,7 +230,7 @@ impl Footing {
             (Carrier::Vxlan(vxlan), At::Node { form: Form::Vtep(_), .. }) => vxlan,
             (Carrier::Udp(udp), At::Node { form: Form::Udp, .. }) => udp,
             (Carrier::Ipip(ipip), At::Node { form: Form::Ipip, .. }) => ipip,
-            (Carrier::Unmanaged(unmanaged), _) => unmanaged,
+            (Carrier::Unmanaged(unmanaged), At::Node { form: Form::Foreign, .. }) => unmanaged,
             (Carrier::Wireguard(wireguard), At::Node { form: Form::Wireguard(..), .. }) => {
                 wireguard
             }
@@ -307,7 +307,7 @@ fn whole_address(link: IfName, addr: IpAddr) -> Item {
 fn into_device(link: IfName, subnet: Prefix, out: &mut Emit) {
     let via = NextHopKey { via: subnet.addr(), link };
     out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
-    out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
+    out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via, inherits: Flag::Off }));
 }
 
 /// A tunnel is no place to learn a default route from.

@@ -70,6 +70,9 @@ fn what_cannot_be_is_refused_with_its_reason() {
     let mut calc = ready(config(0));
     for (dst, router, why) in [
         ("10.50.7.0/25", "192.168.77.3", "overlaps this node's own 10.50.7.0/24"),
+        ("192.168.77.9/32", "192.168.77.3", "lies on a link of this node"),
+        ("127.0.0.0/8", "192.168.77.3", "no network of unicast addresses"),
+        ("fe80::/64", "fd77::3", "no network of unicast addresses"),
         ("10.99.0.0/16", "192.168.77.1", "is this node's own"),
         ("10.99.0.0/16", "224.0.0.5", "no unicast address"),
         ("10.99.0.0/16", "10.50.3.3", "lies in the network of the pods"),
@@ -82,11 +85,9 @@ fn what_cannot_be_is_refused_with_its_reason() {
         assert!(told.contains(why), "{told}");
         assert!(routes(&calc).is_empty());
     }
-    calc.apply([
-        learn("10.99.0.0/16", "192.168.77.3"),
-        forget("fd99::/32"),
-        forget("10.50.7.0/25"),
-    ]);
+    let wrong = ["fd99::/32", "10.50.7.0/25", "192.168.77.9/32", "127.0.0.0/8", "fe80::/64"];
+    calc.apply(wrong.map(forget));
+    calc.apply([learn("10.99.0.0/16", "192.168.77.3")]);
     assert_eq!((routes(&calc).len(), calc.refusals().len()), (1, 0));
 }
 

@@ -351,6 +351,8 @@ impl fmt::Display for RouteKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
     pub via: NextHopKey,
+    /// Whether one that does the same and bears nobody's mark is taken over: a predecessor's.
+    pub inherits: Flag,
 }
 
 /// `RT_TABLE_MAIN`.

@@ -201,9 +201,11 @@ impl Tunnel {
     ) -> Result<Option<(usize, SocketAddr)>, Reason> {
         let mut inner = self.lock();
         let due = inner.wake(room);
-        if inner.answered && inner.put_aside(packet) {
+        if inner.answered
+            && let Some(kept) = inner.put_aside(packet)
+        {
             self.waits.store(true, Relaxed);
-            return Ok(None);
+            return kept.map(|()| None);
         }
         match inner.tunn.encapsulate(packet, room) {
             TunnResult::WriteToNetwork(sealed) => {
@@ -349,13 +351,18 @@ impl Inner {
         has_session || self.greeted
     }
 
-    /// Keeps a packet, without a greeting, for the session that the peer is about to begin; not when there is one.
-    fn put_aside(&mut self, packet: &[u8]) -> bool {
+    /// Keeps a packet, without a greeting, for the session that the peer is about to begin, while there is room; `None`
+    /// when there is one.
+    fn put_aside(&mut self, packet: &[u8]) -> Option<Result<(), Reason>> {
         self.answered = self.tunn.time_since_last_handshake().is_none();
-        if self.answered && self.aside.len() < MOST_ASIDE {
-            self.aside.push_back(packet.to_vec());
+        if !self.answered {
+            return None;
         }
-        self.answered
+        if self.aside.len() >= MOST_ASIDE {
+            return Some(Err(Reason::NoSession));
+        }
+        self.aside.push_back(packet.to_vec());
+        Some(Ok(()))
     }
 
     /// Lets a sleeper have the time that it has missed. Without it a new session would be as old as the sleep was long,

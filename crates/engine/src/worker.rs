@@ -58,7 +58,9 @@ impl Worker {
             match lull.then(now) {
                 Then::LookAgain => thread::yield_now(),
                 Then::Sleep => {
-                    shared.wait_for_packets(self.thread, self.ways);
+                    if shared.wait_for_packets(self.thread, self.ways) == Life::Ends {
+                        return;
+                    }
                     lull.woken(now..Instant::now());
                 }
             }

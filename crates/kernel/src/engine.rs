@@ -15,7 +15,10 @@ pub mod wire;
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -200,6 +203,8 @@ impl Engines {
     fn spawn(&mut self, link: IfName, beginning: Beginning) -> Result<(), EngineError> {
         let places = self.places.as_ref().ok_or(EngineError::NotUp)?;
         let mut command = Command::new(&places.program);
+        // It may be installed under a name that makes it another program's double.
+        command.arg0("russet");
         command.args(["engine", "run", "--link", link.as_str(), "--socket"]);
         command.arg(places.socket(link)).arg("--key").arg(&places.key);
         if beginning == Beginning::TakeOver {
@@ -210,7 +215,11 @@ impl Engines {
         Ok(())
     }
 
-    /// Waits until the engine answers as wanted.
+    fn last_child_ended(&mut self) -> bool {
+        self.children.last_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Waits until the engine that was spawned last answers as wanted.
     fn await_up(
         &mut self,
         link: IfName,
@@ -224,6 +233,8 @@ impl Engines {
             let is_it = self.connections.get(&link).is_some_and(|it| wanted(&it.hello));
             match up {
                 Ok(()) if is_it => return Ok(()),
+                // One that has ended will not come up.
+                Ok(()) | Err(_) if self.last_child_ended() => return Err(EngineError::NotUp),
                 Ok(()) | Err(_) if Instant::now() < until => std::thread::sleep(STEP),
                 Ok(()) => return Err(EngineError::NotUp),
                 Err(err) => return Err(err),

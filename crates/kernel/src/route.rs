@@ -79,6 +79,10 @@ impl Driver<Route> for RouteDriver {
             refused.retain(|(key, _)| !taken.contains(key));
             refused.extend(settle_taken(host, changes, &taken));
         }
+        // What was inherited bears our mark now.
+        for change in changes.iter().filter(|it| !refused.iter().any(|(key, _)| *key == it.key)) {
+            self.inherited.remove(&change.key);
+        }
         refused
     }
 
@@ -267,7 +271,8 @@ impl ParsedRoute {
     /// Whether it does already what is wanted, laid by whoever laid it without a mark: flannel's `host-gw`, whose
     /// routes go through a link that is nobody's.
     fn is_what(&self, wanted: &RouteSpec, links: &Links) -> bool {
-        self.protocol == rt::RTPROT_BOOT
+        wanted.inherits.is_on()
+            && self.protocol == rt::RTPROT_BOOT
             && self.gateway == Some(wanted.via.via)
             && links.index(wanted.via.link) == Some(self.link)
     }

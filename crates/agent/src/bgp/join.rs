@@ -55,15 +55,19 @@ pub(super) struct Follower {
     unsaid: BTreeMap<Prefix, Option<At>>,
     /// Who has to tell all, and until when it is waited for; `None` once that was said.
     awaited: Option<(BTreeSet<PeerAddr>, Instant)>,
+    /// Whether there may be peers that nobody names: for them only time tells.
+    open_ended: bool,
 }
 
 impl Follower {
     pub(super) fn new(
         learned: mpsc::Sender<Learned>,
         awaited: BTreeSet<PeerAddr>,
+        open_ended: bool,
         now: Instant,
     ) -> Self {
-        Self { learned, unsaid: BTreeMap::new(), awaited: Some((awaited, now + PATIENCE)) }
+        let awaited = Some((awaited, now + PATIENCE));
+        Self { learned, unsaid: BTreeMap::new(), awaited, open_ended }
     }
 
     /// Tells what has changed, as far as there is room.
@@ -84,7 +88,8 @@ impl Follower {
             room.send(Learned::Changed(said.collect()));
         }
         let told = |(awaited, until): &mut (BTreeSet<PeerAddr>, Instant)| {
-            *until <= now || awaited.iter().all(|peer| speaker.has_told_all(*peer))
+            let all = || awaited.iter().all(|peer| speaker.has_told_all(*peer));
+            *until <= now || (!self.open_ended && all())
         };
         if self.awaited.as_mut().is_some_and(told) && self.learned.try_send(Learned::All).is_ok() {
             self.awaited = None;

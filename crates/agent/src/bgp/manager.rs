@@ -91,8 +91,9 @@ impl Manager {
         let admin = bind_admin(&path).map_err(|err| BgpError::Admin(path, err))?;
         let hangup = signal(SignalKind::hangup()).map_err(BgpError::Signal)?;
         let (here, learned) = node.map(|node| (node.here, node.learned)).unzip();
-        let follower =
-            learned.map(|learned| Follower::new(learned, config.awaited(), Instant::now()));
+        let follower = learned.map(|learned| {
+            Follower::new(learned, config.awaited(), !config.ranges.is_empty(), Instant::now())
+        });
         let watch = if follower.is_some() { Watch::On } else { Watch::Off };
         let routes = Routes::start(rib_config(&config, watch), follower);
         let routes = routes.map_err(BgpError::Thread)?;
@@ -234,8 +235,10 @@ impl Manager {
             peer.handle.accepted(stream);
             return;
         }
+        // One with a password is first heard of, and signed with; what it opens before that is not believed.
         if self.is_awaited_on_link(addr)
             && let Some(config) = self.config.peer(addr).cloned()
+            && config.password.is_none()
         {
             self.start_peer(addr, config, Stay::Found);
             if let Some(peer) = self.peers.get(&addr) {

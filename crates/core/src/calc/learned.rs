@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use russet_desired::{Emit, Item, Key, Patches};
+use russet_desired::{Emit, Flag, Item, Key, Patches};
 use russet_net::{Prefix, Reach};
 
 use crate::{
@@ -115,5 +115,11 @@ pub(super) fn verdict(
 pub(super) fn objects(me: &Me<'_>, reach: &Reach) -> Vec<Item> {
     let mut out = Emit::default();
     me.footing.carrier_of(reach).remote(me, reach, &mut out);
+    // What flannel left it left for its leases; a route that an administrator laid for the same is theirs.
+    for item in &mut out.items {
+        if let Item::Route(_, spec) = item {
+            spec.inherits = Flag::Off;
+        }
+    }
     out.items
 }

@@ -2,7 +2,7 @@
 //!
 //! [`judge`] looks at one by itself. Against the store's leases the rule is one line: where a lease says whose a
 //! subnet is, no router is asked. So a peer that announces what it should not can take traffic from what has no
-//! lease, and from nothing else; the peer's import policy is the guard before that.
+//! lease and is not on the underlay's link; the peer's import policy is the guard before that.
 
 use std::net::IpAddr;
 
@@ -34,8 +34,32 @@ pub fn judge(me: &Me<'_>, dst: Prefix, router: IpAddr) -> Result<Reach, Fault> {
     if sealed && pools().any(|network| network.covers(dst)) {
         return Err(Fault::NotSealed);
     }
+    is_a_network(me, dst).map_err(|why| Fault::NotTaught { dst, why })?;
     is_a_router(me, dst, router).map_err(|why| Fault::NoRouter { ip: router, why })?;
     Ok(Reach { dst: Dst::Prefix(dst), at: At::Node { ip: router, form: Form::Plain } })
+}
+
+/// A default route is one: it is for the peer's import policy to let it pass or not.
+fn is_a_network(me: &Me<'_>, dst: Prefix) -> Result<(), &'static str> {
+    let special = match dst.addr() {
+        IpAddr::V4(base) => {
+            base.is_loopback()
+                || base.is_link_local()
+                || base.octets()[0] >= 224
+                || (base.octets()[0] == 0 && dst.len() > 0)
+        }
+        IpAddr::V6(base) => {
+            base.is_loopback() || base.is_unicast_link_local() || base.is_multicast()
+        }
+    };
+    if special {
+        return Err("is no network of unicast addresses");
+    }
+    // There the other nodes are, and whatever carries packets to them.
+    if me.footing.underlay.onlink.iter().any(|link| link.covers(dst)) {
+        return Err("lies on a link of this node, where nobody is behind a router");
+    }
+    Ok(())
 }
 
 fn is_a_router(me: &Me<'_>, dst: Prefix, router: IpAddr) -> Result<(), &'static str> {

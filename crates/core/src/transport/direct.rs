@@ -35,6 +35,9 @@ impl Transport for Direct {
         let via = NextHopKey { via: ip, link: me.footing.underlay.link };
         // The kernel itself checks that the gateway is on the link; it is, by the peer's choice of carrier.
         out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::Off }));
-        out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
+        out.push(Item::Route(
+            RouteKey::main(subnet),
+            RouteSpec { via, inherits: me.settings.inherits() },
+        ));
     }
 }

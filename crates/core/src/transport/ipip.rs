@@ -79,11 +79,14 @@ impl Transport for Ipip {
     }
 
     /// `SUBNET via PUBLICIP dev flannel.ipip onlink`
-    fn remote(&self, _me: &Me<'_>, reach: &Reach, out: &mut Emit) {
+    fn remote(&self, me: &Me<'_>, reach: &Reach, out: &mut Emit) {
         let (Dst::Prefix(subnet), At::Node { ip, .. }) = (reach.dst, reach.at) else { return };
         let via = NextHopKey { via: ip, link: self.link };
         out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
-        out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
+        out.push(Item::Route(
+            RouteKey::main(subnet),
+            RouteSpec { via, inherits: me.settings.inherits() },
+        ));
     }
 }
 

@@ -129,7 +129,7 @@ impl Transport for Vxlan {
     }
 
     /// Neighbour, FDB entry, next hop, route: each needs the one before.
-    fn remote(&self, _me: &Me<'_>, reach: &Reach, out: &mut Emit) {
+    fn remote(&self, me: &Me<'_>, reach: &Reach, out: &mut Emit) {
         let (Dst::Prefix(subnet), At::Node { ip, form: Form::Vtep(mac) }) = (reach.dst, reach.at)
         else {
             return;
@@ -140,7 +140,10 @@ impl Transport for Vxlan {
         out.push(Item::Neighbour(NeighbourKey { link, ip: base }, NeighbourSpec { mac }));
         out.push(Item::Fdb(FdbKey { link, mac }, FdbSpec { dst: ip }));
         out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
-        out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via }));
+        out.push(Item::Route(
+            RouteKey::main(subnet),
+            RouteSpec { via, inherits: me.settings.inherits() },
+        ));
     }
 }
 

@@ -351,7 +351,7 @@ fn ipv6_routes_take_the_kernel_s_metric_and_come_and_go() {
             flannel1(),
             address("flannel.1", "fd00:50::/128"),
             Item::NextHop(hop, russet_desired::NextHopSpec { onlink: Flag::On }),
-            Item::Route(key, russet_desired::RouteSpec { via: hop }),
+            Item::Route(key, russet_desired::RouteSpec { via: hop, inherits: Flag::Off }),
         ];
         let mut all = settled(wish(items.clone()));
         let route = ip("-6 route show fd00:50:1::/64");

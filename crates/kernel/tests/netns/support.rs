@@ -154,7 +154,10 @@ pub(crate) fn remote(n: u16) -> [Item; 4] {
         Item::Neighbour(NeighbourKey { link, ip: via }, NeighbourSpec { mac }),
         Item::Fdb(FdbKey { link, mac }, FdbSpec { dst: [192, 168, 78 + hi, lo].into() }),
         Item::NextHop(hop, NextHopSpec { onlink: Flag::On }),
-        Item::Route(RouteKey::main(Prefix::new(via, 24).unwrap()), RouteSpec { via: hop }),
+        Item::Route(
+            RouteKey::main(Prefix::new(via, 24).unwrap()),
+            RouteSpec { via: hop, inherits: Flag::Off },
+        ),
     ]
 }
 
