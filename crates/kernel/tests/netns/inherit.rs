@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use russet_desired::{Flag, Item, LinkSpec};
+use russet_desired::{Flag, Item, LinkSpec, NextHopKey, NextHopSpec, RouteKey, RouteSpec};
 use russet_kernel::reconcile::Reconcilers;
 
 use crate::support::*;
@@ -17,7 +17,7 @@ fn what_flannel_left_becomes_ours_as_it_is_and_what_it_forgot_goes() {
         let index = link_json("flannel.1")["ifindex"].clone();
 
         let own = [device(Flag::On), address("flannel.1", "10.50.67.0/32")];
-        settled(wish(own.into_iter().chain(remote(0))));
+        settled(wish(own.into_iter().chain(remote(0).map(inheriting))));
 
         let link = link_json("flannel.1");
         assert_eq!((&link["ifindex"], &link["ifalias"]), (&index, &"russet:vtep".into()));
@@ -42,6 +42,36 @@ fn nothing_is_taken_over_unasked_or_from_under_another_s_mark() {
         assert!(refuses(device(Flag::On)).contains("alias theirs"));
         assert_eq!(dump(), before);
     });
+}
+
+/// An administrator's route may say just what a router teaches, and stays when the router has gone.
+#[test]
+fn a_route_that_does_the_same_is_taken_over_where_that_is_wished_only() {
+    on_a_node(|| {
+        let via = NextHopKey { via: [192, 168, 77, 9].into(), link: name("eth0") };
+        let key = RouteKey::main("10.99.0.0/24".parse().unwrap());
+        let items = |inherits| {
+            let hop = Item::NextHop(via, NextHopSpec { onlink: Flag::Off });
+            [hop, Item::Route(key, RouteSpec { via, inherits })]
+        };
+        ip("route add 10.99.0.0/24 via 192.168.77.9 dev eth0");
+        let mut all = Reconcilers::open().unwrap();
+        all.update(wish(items(Flag::Off)));
+        all.complete();
+        all.apply(Instant::now()).unwrap();
+        assert_eq!(all.refused(), 1);
+        assert!(!ip("route show 10.99.0.0/24").contains("proto 82"), "it stays as it was");
+
+        settled(wish(items(Flag::On)));
+        assert!(ip("route show 10.99.0.0/24").contains("proto 82"));
+    });
+}
+
+fn inheriting(item: Item) -> Item {
+    match item {
+        Item::Route(key, spec) => Item::Route(key, RouteSpec { inherits: Flag::On, ..spec }),
+        other => other,
+    }
 }
 
 /// `10.128.0.0/24` is the first remote's; `10.128.9.0/24` was one that has gone.
