@@ -8,6 +8,8 @@ mod agent;
 mod bfd;
 #[path = "bgp/evpn.rs"]
 mod evpn;
+#[path = "bgp/hostile.rs"]
+mod hostile;
 #[path = "bgp/net.rs"]
 mod net;
 #[path = "bgp/reload.rs"]
@@ -465,7 +467,7 @@ fn a_peer_that_floods_us_with_connections_and_garbage_disturbs_no_other() {
         let mut python = lab.peers[n - 1].command("python3");
         let out = python.arg(&script).arg(format!("10.0.{n}.1")).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
-        assert!(text.contains("opened 400"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+        assert!(text.contains("opened 500"), "{text}{}", String::from_utf8_lossy(&out.stderr));
     }
     let peer = russet.peer("10.0.1.2").unwrap();
     assert_eq!((&peer["state"], &peer["times_up"]), (&"Established".into(), &1.into()), "{peer}");
@@ -478,7 +480,7 @@ fn a_peer_that_floods_us_with_connections_and_garbage_disturbs_no_other() {
 const FLOOD: &str = "
 import socket, sys, time
 held, opened = [], 0
-for n in range(400):
+for n in range(500):
     s = socket.create_connection((sys.argv[1], 179), 10)
     opened += 1
     try:
@@ -488,7 +490,7 @@ for n in range(400):
     held.append(s)
 end = time.time() + 5
 while time.time() < end:
-    for s in held[::40]:
+    for s in held[::50]:
         try:
             s.send(b'\\xff')
         except OSError:
