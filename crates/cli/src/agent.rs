@@ -64,7 +64,8 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
     let file = args.config.clone().or_else(|| usual.exists().then_some(usual));
     let (check, log_format) = (args.check, args.log_format);
     let config = Config::load(file.as_deref(), args.overrides())?;
-    if let (true, Some(file)) = (check, &config.bgp) {
+    if let Some(file) = &config.bgp {
+        // Before anything is opened.
         russet_agent::bgp::config::BgpConfig::load(file)?;
     }
     if check {

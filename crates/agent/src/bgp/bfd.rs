@@ -137,13 +137,14 @@ async fn run(mut wanted: mpsc::Receiver<Wanted>) {
             }
         };
         tokio::select! {
+            // Time first: a flood of packets is not to keep us from sending ours.
             biased;
-            Some(datagram) = datagrams.recv() => task.take(&datagram),
             () = due => task.sessions.timeout(Instant::now()),
             wanted = wanted.recv() => match wanted {
                 Some(wanted) => task.begin(&wanted),
                 None => break,
             },
+            Some(datagram) = datagrams.recv() => task.take(&datagram),
         }
         task.obey();
     }
@@ -172,25 +173,26 @@ impl Task {
                 self.take_out_of_use(path);
                 let to = socket::at(wanted.peer.ip, link, port(config.hops));
                 let socket = sender(socket::at(local, link, 0))?;
-                self.lines.insert(path, Line { socket, to, state, local, config });
                 let now = Instant::now();
                 (self.sessions.add(path, config.hops, Role::Active, config.timing, now))
                     .map_err(io::Error::other)?;
+                self.lines.insert(path, Line { socket, to, state, local, config });
             }
         }
         self.show(path, None);
         Ok(())
     }
 
-    /// Opens the ports; those of a family that the machine does not have stay closed.
+    /// Opens the ports, all or none; those of a family that the machine does not have stay closed.
     fn open(&mut self) -> io::Result<()> {
         if self.is_open {
             return Ok(());
         }
+        let mut open = Vec::new();
         for family in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
             for port in [SINGLE_HOP, MULTI_HOP] {
                 match receiver(SocketAddr::new(family, port)) {
-                    Ok(socket) => _ = tokio::spawn(read(socket, self.heard.clone())),
+                    Ok(socket) => open.push(socket),
                     Err(err) if socket::is_family_missing(&err) && family.is_ipv6() => {}
                     Err(err) => {
                         let kind = err.kind();
@@ -198,6 +200,9 @@ impl Task {
                     }
                 }
             }
+        }
+        for socket in open {
+            tokio::spawn(read(socket, self.heard.clone()));
         }
         self.is_open = true;
         Ok(())
