@@ -1,17 +1,21 @@
 //! What a person meets who runs a store: messages and exit codes of the built binary, on files good and bad,
 //! and whole ways from one store to another, with Debian's etcd at the other end.
 
+#[path = "store/servers.rs"]
+mod servers;
+
 use std::{
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use servers::{Etcd, Store};
 use tempfile::TempDir;
 
 #[test]
@@ -406,98 +410,6 @@ fn settings_of_a_copy_that_make_no_sense_are_told_all_at_once_with_exit_64() {
     assert!(said.contains("--to: endpoint \"ftp://x:1\""), "{said}");
     let away = ["migrate", "store", "--from", "http://127.0.0.1:1", "--to", "http://127.0.0.1:2"];
     refused(&away, 1, "read the source: ");
-}
-
-/// Our store, killed when dropped.
-struct Store {
-    address: String,
-    child: Child,
-}
-
-impl Store {
-    /// Starts a store at a free port and waits until it serves.
-    fn start(data: &Path, flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_russet"))
-            .args(["store", "--listen", "127.0.0.1:0", "--data", text(data)])
-            .args(flags)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start russet");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut told = String::new();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            told.push_str(&line);
-            Some(line.split_once("via=")?.1.trim().to_owned())
-        });
-        // What it says later is read, so that it never waits for a reader.
-        thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { address: address.unwrap_or_else(|| panic!("it does not serve: {told}")), child }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn key(&self, words: &[&str]) -> Output {
-        let (command, rest) = words.split_first().unwrap();
-        russet(&[&["store", command, "--endpoint", &self.url()], rest].concat())
-    }
-
-    fn put(&self, key: &str, value: &str) {
-        let out = self.key(&["put", key, value]);
-        assert!(out.status.success(), "{}", errors(&out));
-    }
-
-    fn get(&self, key: &str) -> Option<String> {
-        let out = self.key(&["get", key]);
-        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim_end().to_owned())
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Debian's etcd, killed when dropped.
-struct Etcd {
-    address: String,
-    child: Child,
-}
-
-impl Etcd {
-    fn start(data: &Path) -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let (address, peer) = (free(), free());
-        let (client, peers) = (format!("http://{address}"), format!("http://{peer}"));
-        let child = Command::new("etcd")
-            .args(["--data-dir", text(data), "--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client, "--listen-peer-urls", &peers])
-            .args(["--initial-advertise-peer-urls", &peers])
-            .args(["--initial-cluster", &format!("default={peers}"), "--log-level", "error"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program etcd (package etcd-server) must be installed");
-        let etcd = Self { address, child };
-        eventually("etcd answers", || {
-            etcdctl(&etcd.address, &["endpoint", "health"]).contains("is healthy")
-        });
-        etcd
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Runs a script with a disk of 12 MB of its own, that nobody else sees.

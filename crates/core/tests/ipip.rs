@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::{config, lease_key, ready, upsert_lease, vxlan_lease};
+use common::{config, ready, routes, told, upsert_lease, vxlan_lease};
 use russet_core::{
-    Calc, Change, Fact, FactId,
+    Change, Fact, FactId,
     calc::Standing,
     model::{Backend, Lease},
 };
-use russet_desired::{Flag, LinkKind, NextHopKey, RouteKey, RouteSpec, Tables};
+use russet_desired::LinkKind;
 
 #[test]
 fn a_peer_is_a_route_through_its_own_address_and_nothing_else() {
@@ -78,18 +78,4 @@ fn where_somebody_else_carries_the_packets_there_is_neither_device_nor_route() {
 
 fn ipip(subnet: u8, n: u8) -> Lease {
     Lease { backend: Backend::Ipip, ..vxlan_lease(subnet, n) }
-}
-
-fn routes(tables: &Tables) -> Vec<String> {
-    let onlink = |via: &NextHopKey| match tables.next_hops[via].onlink {
-        Flag::On => " onlink",
-        Flag::Off => "",
-    };
-    let route =
-        |(key, spec): (&RouteKey, &RouteSpec)| format!("{key} {}{}", spec.via, onlink(&spec.via));
-    tables.routes.iter().map(route).collect()
-}
-
-fn told(calc: &Calc, subnet: &str) -> String {
-    calc.refusals()[&FactId::Lease(lease_key(subnet, ""))].to_string()
 }

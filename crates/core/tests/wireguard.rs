@@ -2,9 +2,7 @@
 
 mod common;
 
-use std::fmt::Display;
-
-use common::{config, lease_key, public_key, ready_with, settings, vxlan_lease};
+use common::{config, keys, lease_key, public_key, ready_with, settings, vxlan_lease};
 use russet_core::{
     Change, Fact, FactId,
     model::{Backend, Lease, Sealer, Settings, WireguardEnd},
@@ -61,8 +59,4 @@ fn sealed_by(sealer: Sealer, i: usize) -> Tables {
     let key = lease_key("10.50.2.0/24", "fd00:50:0:2::/64");
     calc.apply([Change::Upsert { id: FactId::Lease(key), fact: Fact::Lease(lease), rev: 5 }]);
     calc.tables()
-}
-
-fn keys(keys: impl Iterator<Item = impl Display>) -> Vec<String> {
-    keys.map(|key| key.to_string()).collect()
 }

@@ -10,8 +10,8 @@ use russet_core::{
         WireguardConfig, WireguardMode,
     },
 };
-use russet_desired::Flag;
-use russet_net::{Family, Mac, Mtu, PublicKey, Vni};
+use russet_desired::{Flag, RouteKey, RouteSpec, Sysctl, SysctlKey, SysctlSpec, Table, Tables};
+use russet_net::{Family, IfName, Mac, Mtu, PublicKey, Vni};
 
 pub fn settings() -> Settings {
     let settings = Settings::new("node-a", Preset::Flannel, "cni0".parse().unwrap());
@@ -131,4 +131,45 @@ pub fn ready_with(settings: Settings, config: NetworkConfig) -> Calc {
     ]);
     calc.apply(Source::ALL.map(Change::InSync));
     calc
+}
+
+pub fn new_config(config: NetworkConfig) -> Change {
+    Change::Upsert { id: FactId::Config, fact: Fact::Config(config), rev: 2 }
+}
+
+pub fn new_node(node: NodeFact) -> Change {
+    Change::Upsert { id: FactId::Node, fact: Fact::Node(node), rev: 2 }
+}
+
+pub fn own(v4: &str, v6: &str) -> Change {
+    Change::Upsert { id: FactId::Own, fact: Fact::Own(lease_key(v4, v6)), rev: 2 }
+}
+
+/// Why a lease is refused.
+pub fn told(calc: &Calc, subnet: &str) -> String {
+    let key: LeaseKey = lease_key(subnet, "");
+    calc.refusals().get(&FactId::Lease(key)).map(ToString::to_string).unwrap_or_default()
+}
+
+/// As `ip route` has them.
+pub fn routes(tables: &Tables) -> Vec<String> {
+    let line = |(key, spec): (&RouteKey, &RouteSpec)| {
+        let onlink = if tables.next_hops[&spec.via].onlink.is_on() { " onlink" } else { "" };
+        format!("{key} {}{onlink}", spec.via)
+    };
+    tables.routes.iter().map(line).collect()
+}
+
+pub fn keys<K: ToString>(keys: impl Iterator<Item = K>) -> Vec<String> {
+    keys.map(|key| key.to_string()).collect()
+}
+
+pub fn sysctl(tables: &Tables, path: &str) -> Option<&'static str> {
+    let table: &Table<Sysctl> = &tables.sysctls;
+    let is_it = |(key, _): &(&SysctlKey, &SysctlSpec)| key.path == path;
+    table.iter().find(is_it).map(|(_, spec)| spec.value)
+}
+
+pub fn name(text: &str) -> IfName {
+    text.parse().unwrap()
 }
