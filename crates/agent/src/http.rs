@@ -99,7 +99,7 @@ impl Pages for AgentPages {
                 let folder = self.engines.clone();
                 // A panic there would be told by the missing series.
                 let asked = spawn_blocking(move || metrics::engine::ask_all(&folder)).await;
-                page(StatusCode::OK, metrics::text(&status, asked.unwrap_or_default()))
+                page(StatusCode::OK, metrics::text(&status, &asked.unwrap_or_default()))
             }
             Answer::Status(status) => ready(&status.not_ready),
             _ => page(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n".into()),

@@ -4,60 +4,32 @@
 //! Nothing is counted here: a scrape turns the newest picture into text, so the two can never disagree.
 
 pub mod engine;
+pub mod form;
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
 use russet_api::admin::Status;
 
-use self::engine::EngineCounts;
+use self::{
+    engine::EngineCounts,
+    form::{Kind, Metric, count},
+};
 
 /// The text of one scrape.
-pub fn text(status: &Status, engines: Vec<EngineCounts>) -> String {
-    let mut registry = Registry::with_prefix("russet");
-    registry.register_collector(Box::new(View { status: status.clone(), engines }));
-    let mut text = String::new();
-    match encode(&mut text, &registry) {
-        Ok(()) => text,
-        Err(error) => format!("# metrics could not be written: {error}\n"),
-    }
+pub fn text(status: &Status, engines: &[EngineCounts]) -> String {
+    let of = |kind| move |(name, help, value)| Metric::of(name, help, kind, value);
+    let gauges = gauges(status).into_iter().map(of(Kind::Gauge));
+    let counters = counters(status).into_iter().map(of(Kind::Counter));
+    form::text("russet", gauges.chain(counters).chain(engine::metrics(engines)).collect())
 }
 
-#[derive(Debug)]
-struct View {
-    status: Status,
-    engines: Vec<EngineCounts>,
-}
+type Row = (&'static str, &'static str, u64);
 
-impl Collector for View {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let status = &self.status;
-        for (name, help, value) in gauges(status) {
-            let metric = ConstGauge::new(value);
-            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
-        }
-        for (name, help, value) in counters(status) {
-            let metric = ConstCounter::new(value);
-            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
-        }
-        engine::encode(&self.engines, &mut encoder)
-    }
-}
-
-type Row<T> = (&'static str, &'static str, T);
-
-fn gauges(status: &Status) -> Vec<Row<i64>> {
-    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let long = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+fn gauges(status: &Status) -> Vec<Row> {
     let store = &status.store;
     let mut rows = vec![
         ("ready", "Whether the node is ready", status.ready.into()),
         ("store_connected", "Whether the datastore is reached", store.connected.into()),
         ("store_in_sync", "Whether the datastore is in sync and believed", store.in_sync.into()),
-        ("store_revision", "The datastore's revision as last seen", long(store.revision)),
+        ("store_revision", "The datastore's revision as last seen", store.revision),
         ("peers", "Leases of other nodes", count(status.peers_total)),
         ("pods", "Pods of this node", count(status.pods)),
         ("refused_facts", "Facts that are left out", count(status.refused.len())),
@@ -78,14 +50,14 @@ fn gauges(status: &Status) -> Vec<Row<i64>> {
             rows.push((
                 "lease_expires_seconds",
                 "Seconds until the node's lease runs out",
-                long(seconds),
+                seconds,
             ));
         }
     }
     rows
 }
 
-fn counters(status: &Status) -> Vec<Row<u64>> {
+fn counters(status: &Status) -> Vec<Row> {
     let counted = &status.counters;
     vec![
         ("kernel_events", "Netlink and nftables events that were looked at", counted.kernel_events),
@@ -117,7 +89,7 @@ mod tests {
     fn a_scrape_has_types_and_values() {
         let mut status = Status { ready: true, pods: 3, ..Status::default() };
         status.counters.cni_adds = 7;
-        let text = text(&status, Vec::new());
+        let text = text(&status, &[]);
         for wanted in [
             "# TYPE russet_ready gauge",
             "russet_ready 1",
@@ -145,7 +117,7 @@ mod tests {
             EngineCounts { link: link("flannel0"), counted: Some((totals, vec![peer])) },
             EngineCounts { link: link("silent0"), counted: None },
         ];
-        let text = text(&Status::default(), engines);
+        let text = text(&Status::default(), &engines);
         for wanted in [
             "# TYPE russet_engine_dropped_packets counter",
             r#"russet_engine_up{link="flannel0"} 1"#,

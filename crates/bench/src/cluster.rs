@@ -17,7 +17,7 @@ use russet_api::{
     admin::{Answer, Ask, Reply, Request, Status},
     frame,
 };
-use russet_kernel::engine::{Client, links_in};
+use russet_kernel::engine::{Client, links_in, socket_in};
 use russet_net::Mac;
 use tempfile::TempDir;
 
@@ -118,7 +118,7 @@ impl Drop for Agent {
         self.program.end();
         let folder = self.engines();
         for link in links_in(&folder).unwrap_or_default() {
-            let engine = Client::connect(&folder.join(format!("{link}.sock")));
+            let engine = Client::connect(&socket_in(&folder, link));
             let _ = engine.and_then(|engine| engine.stop());
         }
     }

@@ -15,7 +15,7 @@ use russet_engine::{
     shared::Pace,
 };
 use russet_kernel::engine::{
-    Client, links_in,
+    Client, links_in, socket_in,
     wire::{Hello, PeerCount, Totals},
 };
 use russet_net::IfName;
@@ -161,7 +161,7 @@ fn status(args: &StatusArgs) -> Result<ExitCode> {
     let mut shown = Vec::new();
     for link in links {
         let client =
-            Client::connect(&socket(folder, link)).with_context(|| format!("engine {link}"))?;
+            Client::connect(&socket_in(folder, link)).with_context(|| format!("engine {link}"))?;
         let (hello, _) = client.hello()?;
         let (totals, peers) =
             if hello.spec.is_some() { client.status()? } else { Default::default() };
@@ -246,7 +246,7 @@ fn upgrade(args: &UpgradeArgs) -> Result<ExitCode> {
     let program = std::env::current_exe().context("find this program")?;
     let links = links_in(&folder.folder)?;
     for link in links {
-        let path = socket(&folder.folder, link);
+        let path = socket_in(&folder.folder, link);
         let old = Client::connect(&path)?.hello()?.0.pid;
         let mut command = Command::new(&program);
         // Whatever name it is installed under.
@@ -271,10 +271,6 @@ fn await_successor(path: &Path, old: u32) -> Result<u32> {
         }
     }
     bail!("the successor does not come up; process {old} goes on")
-}
-
-fn socket(folder: &Path, link: IfName) -> PathBuf {
-    folder.join(format!("{link}.sock"))
 }
 
 /// How long a successor may take.

@@ -48,7 +48,7 @@ pub struct EnginePlaces {
 impl EnginePlaces {
     /// The socket of the engine of a link.
     pub fn socket(&self, link: IfName) -> PathBuf {
-        self.folder.join(format!("{link}.{SUFFIX}"))
+        socket_in(&self.folder, link)
     }
 
     /// The links whose engines have, or had, a socket.
@@ -59,6 +59,11 @@ impl EnginePlaces {
     pub fn links(&self) -> io::Result<Vec<IfName>> {
         links_in(&self.folder)
     }
+}
+
+/// Where the engine of a link has its socket.
+pub fn socket_in(folder: &Path, link: IfName) -> PathBuf {
+    folder.join(format!("{link}.{SUFFIX}"))
 }
 
 /// The links whose engines have, or had, a socket in this folder.

@@ -2,17 +2,14 @@
 
 use http_body_util::Full;
 use hyper::{Response, StatusCode, body::Bytes};
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
 use russet_api::bgp::{Answer, Ask, PeerRow, Status};
 use tokio::sync::{mpsc, oneshot};
 
 use super::admin::Question;
-use crate::http::{Pages, page};
+use crate::{
+    http::{Pages, page},
+    metrics::form::{Kind, Metric, Values, count, text},
+};
 
 /// The page `/metrics` of a speaker that is asked by this.
 #[derive(Clone, Debug)]
@@ -24,7 +21,7 @@ impl Pages for Site {
             return page(StatusCode::NOT_FOUND, "there is /metrics\n".into());
         }
         match self.status().await {
-            Some(status) => page(StatusCode::OK, text(status)),
+            Some(status) => page(StatusCode::OK, text(PREFIX, metrics(&status))),
             None => page(StatusCode::SERVICE_UNAVAILABLE, "the speaker is stopping\n".into()),
         }
     }
@@ -54,55 +51,8 @@ impl Site {
     }
 }
 
-/// The text of one scrape.
-fn text(status: Status) -> String {
-    let mut registry = Registry::with_prefix("russet_bgp");
-    registry.register_collector(Box::new(View(status)));
-    let mut text = String::new();
-    match encode(&mut text, &registry) {
-        Ok(()) => text,
-        Err(error) => format!("# metrics could not be written: {error}\n"),
-    }
-}
-
-#[derive(Debug)]
-struct View(Status);
-
-impl Collector for View {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for metric in metrics(&self.0) {
-            metric.write(&mut encoder)?;
-        }
-        Ok(())
-    }
-}
-
-/// One name, and its values by their labels.
-struct Metric {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    values: Vec<(Vec<(&'static str, String)>, u64)>,
-}
-
-impl Metric {
-    fn write(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut family = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
-        for (labels, value) in &self.values {
-            let value = *value;
-            let metric = family.encode_family(labels)?;
-            if matches!(self.kind, MetricType::Counter) {
-                ConstCounter::new(value).encode(metric)?;
-            } else {
-                ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(metric)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 fn metrics(status: &Status) -> Vec<Metric> {
-    use MetricType::{Counter, Gauge};
+    use Kind::{Counter, Gauge};
 
     let destinations = status.families.iter();
     let destinations = destinations
@@ -116,17 +66,17 @@ fn metrics(status: &Status) -> Vec<Metric> {
         |name, help, kind, of: &dyn Fn(&PeerRow) -> u64| metric(name, help, kind, by_peer(of));
     vec![
         metric("destinations", "Destinations with a route", Gauge, destinations.collect()),
-        metric(
+        Metric::of(
             "attribute_sets",
             "Different sets of attributes",
             Gauge,
-            vec![(Vec::new(), count(status.attribute_sets))],
+            count(status.attribute_sets),
         ),
-        metric(
+        Metric::of(
             "strangers",
             "Connections that nobody configured, or beyond a limit",
             Counter,
-            vec![(Vec::new(), status.strangers)],
+            status.strangers,
         ),
         peer("peer_up", "Whether the session is established", Gauge, &|row| {
             u64::from(row.state == "Established")
@@ -173,8 +123,6 @@ fn metrics(status: &Status) -> Vec<Metric> {
     ]
 }
 
-type Values = Vec<(Vec<(&'static str, String)>, u64)>;
-
 fn both_ways(rows: &[PeerRow], of: impl Fn(&PeerRow) -> [u64; 2]) -> Values {
     let ways = |row: &PeerRow| {
         let label = |way: &str| vec![("peer", row.address.clone()), ("direction", way.to_owned())];
@@ -197,9 +145,8 @@ fn by_bfd(rows: &[PeerRow], of: impl Fn(&russet_api::bgp::BfdRow) -> u64) -> Val
     watched.map(|(row, bfd)| (vec![("peer", row.address.clone())], of(bfd))).collect()
 }
 
-fn count(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
-}
+/// What every name begins with.
+const PREFIX: &str = "russet_bgp";
 
 #[cfg(test)]
 mod tests {
@@ -220,7 +167,7 @@ mod tests {
             times_up: 2,
             ..PeerRow::default()
         }];
-        let text = text(status);
+        let text = text(PREFIX, metrics(&status));
         for wanted in [
             "# TYPE russet_bgp_peer_up gauge",
             "russet_bgp_peer_up{peer=\"10.0.0.2\"} 1",

@@ -1,17 +1,14 @@
 //! What the engines of this node count, asked for at each scrape: nothing of it is kept here.
 
-use std::{fmt, net::SocketAddr, path::Path};
+use std::path::Path;
 
-use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-};
 use russet_kernel::engine::{
-    Client, EngineError, links_in,
+    Client, EngineError, links_in, socket_in,
     wire::{PeerCount, Totals},
 };
 use russet_net::IfName;
 
+use super::form::{Kind, Metric, Values};
 use crate::one_line;
 
 /// One engine's counters. Those of an engine that does not answer are missing, and `up` is 0.
@@ -28,7 +25,7 @@ pub fn ask_all(folder: &Path) -> Vec<EngineCounts> {
         Vec::new()
     });
     let ask = |link: IfName| {
-        let counted = ask(&folder.join(format!("{link}.sock")));
+        let counted = ask(&socket_in(folder, link));
         if let Err(error) = &counted {
             tracing::debug!(ifname = %link, error = one_line(error), op = "ask engine");
         }
@@ -43,95 +40,109 @@ fn ask(path: &Path) -> Result<Option<(Totals, Vec<PeerCount>)>, EngineError> {
     client.hello()?.0.spec.map(|_| client.status()).transpose()
 }
 
-/// Writes all of it.
-pub(super) fn encode(
-    engines: &[EngineCounts],
-    encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), fmt::Error> {
-    if engines.is_empty() {
-        return Ok(());
-    }
-    let help = "Whether the engine of a userspace transport answers";
-    let mut family = encoder.encode_descriptor("engine_up", help, None, MetricType::Gauge)?;
-    for engine in engines {
-        let up = ConstGauge::new(i64::from(engine.counted.is_some()));
-        up.encode(family.encode_family(&[("link", engine.link.to_string())])?)?;
-    }
-    let counted = || {
-        engines.iter().filter_map(|engine| Some((engine.link.as_str(), engine.counted.as_ref()?)))
+pub(super) fn metrics(engines: &[EngineCounts]) -> Vec<Metric> {
+    let metric = |name, help, kind, values| Metric { name, help, kind, values };
+    let up = |engine: &EngineCounts| (link(engine), u64::from(engine.counted.is_some()));
+    let answers = |(engine, totals, _): Counted<'_>| vec![(link(engine), totals.answers)];
+    let ages = |peer: &PeerCount| peer.handshake.map(|age| (Vec::new(), age));
+    vec![
+        metric(
+            "engine_up",
+            "Whether the engine of a userspace transport answers",
+            Kind::Gauge,
+            engines.iter().map(up).collect(),
+        ),
+        metric(
+            "engine_dropped_packets",
+            "Packets that the engine dropped",
+            Kind::Counter,
+            of_each(engines, drops),
+        ),
+        metric(
+            "engine_icmp_answers",
+            "Answers by ICMP to senders of this node",
+            Kind::Counter,
+            of_each(engines, answers),
+        ),
+        metric(
+            "engine_calls",
+            "Calls that moved up to so many packets at once",
+            Kind::Counter,
+            of_each(engines, calls),
+        ),
+        metric(
+            "engine_peer_packets",
+            "Packets carried to and from a peer",
+            Kind::Counter,
+            of_each_peer(engines, |peer| both_ways(peer, 0)),
+        ),
+        metric(
+            "engine_peer_bytes",
+            "Octets carried to and from a peer",
+            Kind::Counter,
+            of_each_peer(engines, |peer| both_ways(peer, 1)),
+        ),
+        metric(
+            "engine_peer_handshake_age_seconds",
+            "Seconds since hands were shaken with a peer whose packets are sealed",
+            Kind::Gauge,
+            of_each_peer(engines, |peer| ages(peer).into_iter().collect()),
+        ),
+    ]
+}
+
+/// An engine that answered, and what it counts.
+type Counted<'a> = (&'a EngineCounts, &'a Totals, &'a [PeerCount]);
+
+fn of_each(engines: &[EngineCounts], values: impl Fn(Counted<'_>) -> Values) -> Values {
+    let counted = engines.iter().filter_map(|engine| {
+        let (totals, peers) = engine.counted.as_ref()?;
+        Some((engine, totals, peers.as_slice()))
+    });
+    counted.flat_map(values).collect()
+}
+
+/// Values of each peer, whose labels come after those of its engine and its own.
+fn of_each_peer(engines: &[EngineCounts], values: impl Fn(&PeerCount) -> Values) -> Values {
+    of_each(engines, |(engine, _, peers)| {
+        let labelled = |peer: &PeerCount| {
+            let mut labels = link(engine);
+            labels.push(("peer", peer.endpoint.to_string()));
+            let with = |(more, value)| ([labels.clone(), more].concat(), value);
+            values(peer).into_iter().map(with).collect::<Values>()
+        };
+        peers.iter().flat_map(labelled).collect()
+    })
+}
+
+fn link(engine: &EngineCounts) -> Vec<(&'static str, String)> {
+    vec![("link", engine.link.to_string())]
+}
+
+fn drops((engine, totals, _): Counted<'_>) -> Values {
+    let row = |(reason, count): &(String, u64)| {
+        ([link(engine), vec![("reason", reason.clone())]].concat(), *count)
     };
-    let help = "Packets that the engine dropped";
-    let name = "engine_dropped_packets";
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (link, (totals, _)) in counted() {
-        for (reason, count) in &totals.losses {
-            counter(&mut family, [("link", link), ("reason", reason)], *count)?;
-        }
-    }
-    let help = "Answers by ICMP to senders of this node";
-    let mut family =
-        encoder.encode_descriptor("engine_icmp_answers", help, None, MetricType::Counter)?;
-    for (link, (totals, _)) in counted() {
-        counter(&mut family, [("link", link)], totals.answers)?;
-    }
-    let help = "Calls that moved up to so many packets at once";
-    let mut family = encoder.encode_descriptor("engine_calls", help, None, MetricType::Counter)?;
-    for (link, (totals, _)) in counted() {
-        for (way, sizes) in ways(totals) {
-            for (packets, count) in CLASSES.into_iter().zip(sizes) {
-                counter(&mut family, [("link", link), ("way", way), ("packets", packets)], *count)?;
-            }
-        }
-    }
-    let peers: Vec<_> = counted()
-        .flat_map(|(link, (_, peers))| peers.iter().map(move |peer| (link, peer)))
-        .collect();
-    encode_peers(&peers, encoder)
+    totals.losses.iter().map(row).collect()
 }
 
-fn encode_peers(
-    peers: &[(&str, &PeerCount)],
-    encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), fmt::Error> {
-    for (name, help, place) in [
-        ("engine_peer_packets", "Packets carried to and from a peer", 0),
-        ("engine_peer_bytes", "Octets carried to and from a peer", 1),
-    ] {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (link, peer) in peers {
-            let endpoint = text(peer.endpoint);
-            for (way, counts) in [("sent", peer.sent), ("received", peer.received)] {
-                let labels = [("link", *link), ("peer", &endpoint), ("way", way)];
-                counter(&mut family, labels, counts[place])?;
-            }
-        }
-    }
-    let help = "Seconds since hands were shaken with a peer whose packets are sealed";
-    let name = "engine_peer_handshake_age_seconds";
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (link, peer) in peers {
-        let Some(age) = peer.handshake else { continue };
-        let age = ConstGauge::new(i64::try_from(age).unwrap_or(i64::MAX));
-        let labels = [("link", (*link).to_owned()), ("peer", text(peer.endpoint))];
-        age.encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+fn calls((engine, totals, _): Counted<'_>) -> Values {
+    let ways =
+        [("sent", &totals.sent), ("received", &totals.received), ("written", &totals.written)];
+    let rows = |(way, sizes): (&str, &Vec<u64>)| {
+        let row = |(packets, count): (&str, &u64)| {
+            let more = vec![("way", way.to_owned()), ("packets", packets.to_owned())];
+            ([link(engine), more].concat(), *count)
+        };
+        CLASSES.into_iter().zip(sizes).map(row).collect::<Values>()
+    };
+    ways.into_iter().flat_map(rows).collect()
 }
 
-fn counter<const N: usize>(
-    family: &mut MetricEncoder<'_>,
-    labels: [(&str, &str); N],
-    count: u64,
-) -> Result<(), fmt::Error> {
-    ConstCounter::new(count).encode(family.encode_family(&labels)?)
-}
-
-const fn ways(totals: &Totals) -> [(&'static str, &Vec<u64>); 3] {
-    [("sent", &totals.sent), ("received", &totals.received), ("written", &totals.written)]
-}
-
-fn text(endpoint: SocketAddr) -> String {
-    endpoint.to_string()
+/// What was sent and received: packets at the first place, octets at the second.
+fn both_ways(peer: &PeerCount, place: usize) -> Values {
+    let ways = [("sent", peer.sent), ("received", peer.received)];
+    ways.map(|(way, counts)| (vec![("way", way.to_owned())], counts[place])).into()
 }
 
 /// The classes of [`Totals`]' sizes.
