@@ -21,6 +21,7 @@ pub use self::{
     raw::{Overrides, RawConfig},
     uplink::{LinkChoice, Pattern, Uplink},
 };
+use crate::bgp::config::BgpConfig;
 
 /// The agent's checked configuration.
 #[derive(Clone, Debug)]
@@ -38,8 +39,8 @@ pub struct Config {
     pub paths: Paths,
     /// Where `/healthz`, `/readyz` and `/metrics` answer; `None` is off.
     pub http: Option<SocketAddr>,
-    /// The file of the node's BGP speaker; `None` is no speaker.
-    pub bgp: Option<PathBuf>,
+    /// The node's BGP speaker, and the file that it is read from again; `None` is no speaker.
+    pub bgp: Option<(BgpConfig, PathBuf)>,
 }
 
 /// Files and folders.

@@ -44,8 +44,6 @@ pub enum StartError {
     Observe(#[source] russet_kernel::KernelError),
     #[error("start the thread {0}")]
     Thread(&'static str, #[source] io::Error),
-    #[error("BGP speaker")]
-    BgpConfig(#[source] config::ConfigFaults),
     #[error("start the BGP speaker")]
     Bgp(#[source] bgp::BgpError),
     #[error("serve the CNI plugin")]
@@ -82,4 +80,10 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
 /// The kernel where it can: it is faster, and no process of ours is in a packet's way.
 fn usual_sealer() -> Sealer {
     if russet_kernel::wireguard::is_spoken() { Sealer::Kernel } else { Sealer::Engine }
+}
+
+/// Unknown to others, and another at each call.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
 }

@@ -26,11 +26,7 @@
 //!
 //! A handle ends its task when it is dropped. On shutdown nothing is removed from the kernel.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use russet_api::flannel::{Keys, SubnetEnv};
 use russet_core::model::{LeaseKey, PodNetwork};
@@ -45,9 +41,7 @@ use tokio::{
 };
 
 use crate::{
-    StartError, admin,
-    bgp::{self, config::BgpConfig},
-    cni,
+    StartError, admin, bgp, cni,
     config::Config,
     disk::{Files, checkpoint::Checkpoint},
     http,
@@ -105,8 +99,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (writes, to_write) = mpsc::channel(WRITES);
     let (name_cluster, names) = mpsc::channel(1);
     let (pod_network, given) = watch::channel(None);
-    let speaker = speaker(config)?;
-    let (here, announced) = speaker.as_ref().map(|_| watch::channel(Vec::new())).unzip();
+    let (here, announced) = config.bgp.as_ref().map(|_| watch::channel(Vec::new())).unzip();
     let handle = OwnerHandle::new(inputs.clone());
 
     let outlets = Outlets {
@@ -121,7 +114,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         Arc::clone(config),
         checkpoint(config),
         previous(&paths.subnet_file),
-        seed(),
+        crate::seed(),
         outlets,
     );
     let owner = tokio::spawn(owner.run(inbox));
@@ -129,7 +122,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let observer = Observer::start(config.uplink.clone(), &inputs)?;
 
     let mut tasks = JoinSet::new();
-    if let (Some((config, file)), Some(here)) = (speaker, announced) {
+    if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {
         let (learned, taught) = mpsc::channel(LEARNED);
         let node = bgp::Node { here, learned };
         tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
@@ -148,13 +141,6 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         ));
     }
     Ok(Running { tasks, owner, cni, observer })
-}
-
-/// The configuration of the node's BGP speaker, and its file.
-fn speaker(config: &Config) -> Result<Option<(BgpConfig, PathBuf)>, StartError> {
-    let Some(file) = &config.bgp else { return Ok(None) };
-    let config = BgpConfig::load(file).map_err(StartError::BgpConfig)?;
-    Ok(Some((config, file.clone())))
 }
 
 /// Passes on to the owner what the speaker was taught. While the owner is busy the speaker keeps the newest.
@@ -232,12 +218,6 @@ fn cni_settings(config: &Config) -> cni::ServerSettings {
         spool: config.paths.spool(),
         records: config.paths.pods.clone(),
     }
-}
-
-/// Differs from node to node and from start to start.
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
 }
 
 fn file(op: &'static str, path: &Path, source: std::io::Error) -> StartError {

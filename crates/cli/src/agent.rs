@@ -64,10 +64,6 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
     let file = args.config.clone().or_else(|| usual.exists().then_some(usual));
     let (check, log_format) = (args.check, args.log_format);
     let config = Config::load(file.as_deref(), args.overrides())?;
-    if let Some(file) = &config.bgp {
-        // Before anything is opened.
-        russet_agent::bgp::config::BgpConfig::load(file)?;
-    }
     if check {
         println!("the configuration is good");
         return Ok(ExitCode::SUCCESS);

@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use super::socket;
-use crate::one_line;
+use crate::{one_line, seed};
 
 /// How a peer is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,12 +341,6 @@ pub fn describe(down: Down) -> String {
         Down::PeerDisabled => "the peer took it out of use".to_owned(),
         Down::Disabled => "taken out of use".to_owned(),
     }
-}
-
-/// Unknown to peers, and another at each start.
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }
 
 const SINGLE_HOP: u16 = 3_784;

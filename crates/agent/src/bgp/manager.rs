@@ -39,7 +39,7 @@ use super::{
     routes::{RibInput, Routes},
     socket,
 };
-use crate::{config::ConfigFaults, http, one_line};
+use crate::{config::ConfigFaults, http, one_line, seed};
 
 pub type ReadConfig = Box<dyn Fn() -> Result<BgpConfig, ConfigFaults> + Send + Sync>;
 
@@ -125,13 +125,8 @@ impl Manager {
 
     fn begin(&mut self) -> Result<(), BgpError> {
         for (prefix, password) in self.config.passwords() {
-            let same_family = |listener: &&Arc<TcpListener>| {
-                listener.local_addr().is_ok_and(|local| local.is_ipv4() == prefix.addr().is_ipv4())
-            };
-            for listener in self.listeners.iter().filter(same_family) {
-                socket::sign(listener, prefix, password.reveal())
-                    .map_err(|err| BgpError::Signature(prefix.addr(), err))?;
-            }
+            self.try_sign(prefix, password.reveal())
+                .map_err(|err| BgpError::Signature(prefix.addr(), err))?;
         }
         if let Some(until) = self.restarting_until {
             let awaited = self.config.awaited();
@@ -240,10 +235,7 @@ impl Manager {
             && let Some(config) = self.config.peer(addr).cloned()
             && config.password.is_none()
         {
-            self.start_peer(addr, config, Stay::Found);
-            if let Some(peer) = self.peers.get(&addr) {
-                peer.handle.accepted(stream);
-            }
+            self.start_peer(addr, config, Stay::Found).accepted(stream);
             return;
         }
         let range = addr.link.is_none().then(|| self.config.range_of(addr.ip)).flatten();
@@ -260,13 +252,15 @@ impl Manager {
             return;
         }
         let config = range.peer.clone();
-        self.start_peer(addr, config, Stay::WhileConnected);
-        if let Some(peer) = self.peers.get(&addr) {
-            peer.handle.accepted(stream);
-        }
+        self.start_peer(addr, config, Stay::WhileConnected).accepted(stream);
     }
 
-    pub(super) fn start_peer(&mut self, addr: PeerAddr, config: PeerConfig, stay: Stay) {
+    pub(super) fn start_peer(
+        &mut self,
+        addr: PeerAddr,
+        config: PeerConfig,
+        stay: Stay,
+    ) -> &PeerHandle {
         let restarting = self.restarting_until.filter(|until| *until > Instant::now());
         let handle = PeerHandle::start(
             addr,
@@ -279,7 +273,8 @@ impl Manager {
                 alive: self.alive.clone(),
             },
         );
-        self.peers.insert(addr, Peer { handle, config, stay });
+        let peer = Peer { handle, config, stay };
+        &self.peers.entry(addr).insert_entry(peer).into_mut().handle
     }
 }
 
@@ -331,14 +326,17 @@ impl Manager {
     /// Has the listeners take only signed connections of these peers. A password that cannot be set keeps its peer
     /// out, and the log tells why.
     pub(super) fn sign(&self, prefix: Prefix, password: &str) {
+        if let Err(err) = self.try_sign(prefix, password) {
+            tracing::error!(op = "sign connections", %prefix, error = one_line(&err));
+        }
+    }
+
+    fn try_sign(&self, prefix: Prefix, password: &str) -> io::Result<()> {
         let same_family = |listener: &&Arc<TcpListener>| {
             listener.local_addr().is_ok_and(|local| local.is_ipv4() == prefix.addr().is_ipv4())
         };
-        for listener in self.listeners.iter().filter(same_family) {
-            if let Err(err) = socket::sign(listener, prefix, password) {
-                tracing::error!(op = "sign connections", %prefix, error = one_line(&err));
-            }
-        }
+        let mut listeners = self.listeners.iter().filter(same_family);
+        listeners.try_for_each(|listener| socket::sign(listener, prefix, password))
     }
 }
 
@@ -378,13 +376,12 @@ fn bind_admin(path: &std::path::Path) -> io::Result<UnixListener> {
 }
 
 fn rib_config(config: &BgpConfig, watch: Watch) -> RibConfig {
-    use std::hash::{BuildHasher, RandomState};
     RibConfig {
         me: Me { asn: config.local.asn, id: config.local.id, cluster: config.cluster },
         med: MedRule::SameNeighbor,
         multipath: None,
         watch,
-        seed: RandomState::new().hash_one(config.local.id.get()),
+        seed: seed(),
         bounds: Bounds::default(),
     }
 }

@@ -108,7 +108,7 @@ impl PeerHandle {
         commons: Commons,
     ) -> Self {
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
-        let seed = seed_of(addr);
+        let seed = crate::seed();
         let task = PeerTask {
             addr,
             session: Session::new(of_now(&config.session, restarting_until), seed),
@@ -477,12 +477,6 @@ fn of_now(config: &SessionConfig, restarting_until: Option<Instant>) -> SessionC
         restart.flags.restarted = restarting_until.is_some();
     }
     config
-}
-
-/// Differs from peer to peer and from start to start.
-fn seed_of(addr: PeerAddr) -> u64 {
-    use std::hash::BuildHasher;
-    std::hash::RandomState::new().hash_one(addr)
 }
 
 const MAILBOX: usize = 64;

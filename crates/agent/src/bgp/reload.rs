@@ -85,7 +85,9 @@ impl Manager {
             if wanted.is_some() { Reason::CONFIGURATION_CHANGE } else { Reason::DECONFIGURED };
         peer.handle.close(Notification::new(reason)).await;
         match wanted {
-            Some(wanted) if peer.stay == Stay::Found => self.start_peer(addr, wanted, Stay::Found),
+            Some(wanted) if peer.stay == Stay::Found => {
+                self.start_peer(addr, wanted, Stay::Found);
+            }
             Some(_) => {}
             None => self.routes.tell(RibInput::Forget(addr)),
         }

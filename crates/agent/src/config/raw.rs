@@ -12,7 +12,7 @@ use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
 use serde::Deserialize;
 
-use super::{Config, ConfigFaults, LinkChoice, Paths, Uplink, preset};
+use super::{BgpConfig, Config, ConfigFaults, LinkChoice, Paths, Uplink, preset};
 
 /// The file, key by key; every key may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -87,6 +87,15 @@ pub(super) struct RawBgp {
     pub(super) config: Option<PathBuf>,
 }
 
+impl RawBgp {
+    /// Its faults name the file themselves.
+    fn read(self, faults: &mut Faults) -> Option<(BgpConfig, PathBuf)> {
+        let file = self.config?;
+        let read = BgpConfig::load(&file).map_err(|err| faults.0.extend(err.0));
+        Some((read.ok()?, file))
+    }
+}
+
 /// What flags and environment say; each wins over the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -140,6 +149,7 @@ impl RawConfig {
         let endpoints = self.store.endpoints();
         let store = self.store.client(&mut faults);
         let paths = self.paths.check(&mut faults);
+        let bgp = self.bgp.read(&mut faults);
         match (settings, store, faults.0.is_empty()) {
             (Some(settings), Some(store), true) => Ok(Config {
                 settings,
@@ -151,7 +161,7 @@ impl RawConfig {
                 renew_margin,
                 paths,
                 http,
-                bgp: self.bgp.config,
+                bgp,
             }),
             _ => Err(ConfigFaults(faults.0)),
         }
