@@ -6,8 +6,7 @@
 mod flags;
 
 use std::{
-    env, fs, io,
-    os::unix::fs::OpenOptionsExt,
+    env, io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -112,20 +111,10 @@ fn say_what_has_no_effect(flags: &Flags) {
 
 /// flannel's key is lost by a reboot, ours is not: where nobody says another place, the one that the peers know goes on.
 fn take_over_key(config: &Config) -> io::Result<()> {
-    let (theirs, ours) = (Path::new(FLANNEL_KEY), &config.paths.wireguard_key);
-    if env::var_os("WIREGUARD_KEY_FILE").is_some() || ours.exists() || !theirs.exists() {
+    if env::var_os("WIREGUARD_KEY_FILE").is_some() {
         return Ok(());
     }
-    let text = fs::read(theirs)?;
-    if let Some(folder) = ours.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let draft = ours.with_extension("draft");
-    let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    io::Write::write_all(&mut file, &text)?;
-    file.sync_all()?;
-    fs::rename(&draft, ours)
+    russet_engine::key::take_over(Path::new(FLANNEL_KEY), &config.paths.wireguard_key)
 }
 
 const FLANNEL_KEY: &str = "/run/flannel/wgkey";

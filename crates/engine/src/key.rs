@@ -10,7 +10,7 @@ use std::{
 };
 
 use boringtun::x25519::{PublicKey, StaticSecret};
-use russet_net::PresharedKey;
+use russet_kernel::wireguard::read_secret;
 
 /// Reads the key, or makes one when there is no file.
 ///
@@ -44,22 +44,43 @@ fn read(file: File, path: &Path) -> io::Result<StaticSecret> {
         tracing::warn!(path = %path.display(), "others could read the key; now they cannot");
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
-    let mut text = String::new();
-    file.take(MOST).read_to_string(&mut text)?;
-    let secret: PresharedKey =
-        text.trim().parse().map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))?;
-    Ok(StaticSecret::from(secret.reveal()))
+    Ok(StaticSecret::from(read_secret(file)?.reveal()))
 }
 
-/// Whole or not at all: of two who make one at once, both use the one that is there in the end.
+/// Goes on with the key of a predecessor, if it has one and we have none yet.
+///
+/// # Errors
+///
+/// When theirs is no key or cannot be read, or ours not be made.
+pub fn take_over(theirs: &Path, ours: &Path) -> io::Result<()> {
+    if ours.exists() {
+        return Ok(());
+    }
+    match File::open(theirs) {
+        Ok(file) => keep(ours, read_secret(file)?.reveal()),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(err) => Err(err),
+    }
+}
+
 fn make(path: &Path) -> io::Result<StaticSecret> {
     let mut octets = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut octets)?;
+    keep(path, octets)?;
+    read(File::open(path)?, path)
+}
+
+/// Whole or not at all: of two who make one at once, both use the one that is there in the end.
+fn keep(path: &Path, octets: [u8; 32]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder)?;
     let draft = folder.join(format!(".wireguard.{}", std::process::id()));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    // One that is left of another life may be others' to read.
+    match fs::remove_file(&draft) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     // Written like a public key, which is nobody's yet.
     writeln!(file, "{}", russet_net::PublicKey::new(octets))?;
     file.sync_all()?;
@@ -69,12 +90,8 @@ fn make(path: &Path) -> io::Result<StaticSecret> {
         Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
         _ => {}
     }
-    File::open(folder)?.sync_all()?;
-    read(File::open(path)?, path)
+    File::open(folder)?.sync_all()
 }
-
-/// Octets of the file at most.
-const MOST: u64 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -96,6 +113,24 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(public(&path).unwrap(), first);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_predecessor_s_key_goes_on_once_and_what_is_no_key_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (theirs, ours) = (folder.path().join("wgkey"), folder.path().join("state/key"));
+        take_over(&theirs, &ours).unwrap();
+        assert!(!ours.exists(), "there was none");
+        fs::write(&theirs, "").unwrap();
+        assert!(take_over(&theirs, &ours).is_err() && !ours.exists());
+        fs::remove_file(&theirs).unwrap();
+        let key = public(&theirs).unwrap();
+        take_over(&theirs, &ours).unwrap();
+        assert_eq!(public(&ours).unwrap(), key);
+        assert_eq!(fs::metadata(&ours).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&theirs, "another").unwrap();
+        take_over(&theirs, &ours).unwrap();
+        assert_eq!(public(&ours).unwrap(), key, "ours stays");
     }
 
     #[test]

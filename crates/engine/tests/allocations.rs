@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod pair;
+mod tools;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

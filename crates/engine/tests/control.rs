@@ -1,11 +1,12 @@
 //! The engine's socket, with a real device behind it.
 
+mod tools;
+
 use std::{
     net::SocketAddr,
     os::{fd::AsFd, unix::net::UnixStream},
     path::PathBuf,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use russet_engine::{
@@ -21,6 +22,7 @@ use russet_kernel::{
     tun::Tun,
 };
 use russet_net::{IfName, Prefix};
+use tools::{eventually, ip};
 
 #[test]
 fn an_engine_is_told_what_to_do_and_tells_what_it_does() {
@@ -173,21 +175,4 @@ fn prefix(n: u16) -> Prefix {
 fn peer(n: u16) -> EnginePeerSpec {
     let [high, low] = n.to_be_bytes();
     EnginePeerSpec { endpoint: SocketAddr::from(([172, 16, high, low], 8_285)), key: None }
-}
-
-/// Runs `ip` in the thread's network namespace.
-fn ip(line: &str) {
-    let status = std::process::Command::new("sh").args(["-c", &format!("ip {line}")]).status();
-    assert!(status.unwrap().success(), "ip {line}");
-}
-
-fn eventually<T>(ready: impl Fn() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(it) = ready() {
-            return it;
-        }
-        assert!(Instant::now() < until, "not within 10 s");
-        thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -3,10 +3,11 @@
 //! The peer and its subnet are those of a lease that flanneld v0.20.2 wrote (key `…/subnets/10.50.31.0-24`, value
 //! `{"PublicIP":"192.168.77.2","PublicIPv6":null}`), and the wire is the reference's: the payload is the bare inner packet, from port to port, one hop taken at each end.
 
+mod tools;
+
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsFd,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ use russet_kernel::{
     tun::Tun,
 };
 use russet_net::{IfName, Prefix};
+use tools::ip;
 
 #[test]
 fn what_leaves_is_the_bare_packet_with_a_hop_less_whether_it_was_one_piece_or_many() {
@@ -149,12 +151,6 @@ impl Node {
         room.truncate(len);
         room
     }
-}
-
-/// Runs `ip` in the thread's network namespace.
-fn ip(line: &str) {
-    let status = Command::new("ip").args(line.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {line}");
 }
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);

@@ -6,6 +6,7 @@
 //! ```
 
 mod side;
+mod tools;
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -28,7 +29,8 @@ use russet_kernel::engine::{
     wire::{Answer, Ask, HandedOver, Hello, More},
 };
 
-use side::{Flow, Side, eventually, link, spec};
+use side::{Flow, Side, link, spec};
+use tools::eventually;
 
 #[test]
 fn an_engine_is_succeeded_under_traffic_and_no_packet_is_lost() {

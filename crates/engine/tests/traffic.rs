@@ -1,12 +1,13 @@
 //! Two engines carry traffic: real devices and sockets, in namespaces of this test's own (`pair`).
 
 mod pair;
+mod tools;
 
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use pair::{Pair, bound, inner};
@@ -17,6 +18,7 @@ use russet_engine::{
 };
 use russet_kernel::engine::{EngineWire, WireguardSpec};
 use russet_net::PresharedKey;
+use tools::eventually;
 
 #[test]
 fn tcp_and_udp_of_both_families_cross() {
@@ -61,7 +63,8 @@ fn what_is_not_sealed_by_a_peer_is_dropped_and_not_answered_with_more() {
     {
         stranger.send_to(&octets, "127.0.0.2:8285").unwrap();
     }
-    eventually(|| loss_at_b(&pair, Reason::Unsealed) == before[Reason::Unsealed as usize] + 4);
+    let wanted = before[Reason::Unsealed as usize] + 4;
+    eventually(|| (loss_at_b(&pair, Reason::Unsealed) == wanted).then_some(()));
     stranger.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     assert!(stranger.recv(&mut [0; 200]).is_err(), "a stranger was answered");
     assert_eq!(stream(&pair, 4, 1 << 10), 1 << 10);
@@ -119,7 +122,8 @@ fn strangers_and_liars_are_dropped_by_their_reason_and_nobody_is_answered() {
         (Reason::Long, 1),
         (Reason::Malformed, 1),
     ];
-    eventually(|| wanted.iter().all(|(reason, count)| loss_at_b(&pair, *reason) == *count));
+    let is_so = |(reason, count): &(Reason, u64)| loss_at_b(&pair, *reason) == *count;
+    eventually(|| wanted.iter().all(is_so).then_some(()));
     for socket in [stranger, liar] {
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         assert!(socket.recv(&mut [0; 64]).is_err(), "somebody was answered");
@@ -132,7 +136,7 @@ fn a_missing_route_is_told_to_the_sender() {
     let socket = pair.inside_a.run(|| bound("10.0.1.1:0")).unwrap();
     assert_eq!(unreachables(&pair), 0);
     socket.send_to(b"anybody?", "10.0.9.9:7").unwrap();
-    eventually(|| unreachables(&pair) == 1);
+    eventually(|| (unreachables(&pair) == 1).then_some(()));
     assert!(loss(&pair, Reason::NoRoute) >= 1);
 }
 
@@ -214,12 +218,4 @@ fn udp_packet(src: [u8; 4], dst: [u8; 4], hops: u8) -> Vec<u8> {
     let mut packet = Vec::new();
     etherparse::PacketBuilder::ipv4(src, dst, hops).udp(1, 9_999).write(&mut packet, b"x").unwrap();
     packet
-}
-
-fn eventually(fulfilled: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !fulfilled() {
-        assert!(Instant::now() < until, "not within 10 s");
-        thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -10,7 +10,7 @@ mod wire;
 
 use self::wire::Device;
 pub use self::{
-    device::{DeviceActual, WireguardDeviceDriver},
+    device::{DeviceActual, WireguardDeviceDriver, read_secret},
     peer::{PeerActual, WireguardPeerDriver},
 };
 use crate::{

@@ -7,7 +7,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    process::Command,
     sync::Arc,
 };
 
@@ -24,6 +23,8 @@ use russet_kernel::{
     tun::Tun,
 };
 use russet_net::{IfName, Prefix, PublicKey};
+
+use crate::tools::ip;
 
 pub struct Pair {
     pub a: Engine,
@@ -136,10 +137,4 @@ fn outer(n: u8, family: u8) -> IpAddr {
 
 pub fn bound(at: impl std::net::ToSocketAddrs) -> UdpSocket {
     UdpSocket::bind(at).unwrap()
-}
-
-/// Runs `ip` in the thread's network namespace.
-fn ip(line: &str) {
-    let status = Command::new("sh").args(["-c", &format!("ip {line}")]).status().unwrap();
-    assert!(status.success(), "ip {line}");
 }

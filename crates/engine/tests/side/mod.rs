@@ -7,13 +7,12 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use russet_engine::{
@@ -28,6 +27,8 @@ use russet_kernel::{
     tun::Tun,
 };
 use russet_net::{IfName, Prefix, PublicKey};
+
+use crate::tools::{eventually, ip};
 
 /// A node.
 pub struct Side {
@@ -200,21 +201,4 @@ pub fn spec(n: u8) -> EngineSpec {
 
 fn key_in(folder: &Path) -> PathBuf {
     folder.join("wireguard.key")
-}
-
-/// Runs `ip` in the thread's network namespace.
-fn ip(line: &str) {
-    let status = Command::new("sh").args(["-c", &format!("ip {line}")]).status();
-    assert!(status.unwrap().success(), "ip {line}");
-}
-
-pub fn eventually<T>(ready: impl Fn() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(it) = ready() {
-            return it;
-        }
-        assert!(Instant::now() < until, "not within 10 s");
-        thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -50,14 +50,20 @@ impl WireguardDeviceDriver {
 
     fn secret(&self) -> Result<PresharedKey, KernelError> {
         let path = self.file.as_deref().unwrap_or(Path::new("the node's key"));
-        read(path).map_err(|err| KernelError::file("read", path.display(), &err))
+        let read = File::open(path).and_then(read_secret);
+        read.map_err(|err| KernelError::file("read", path.display(), &err))
     }
 }
 
-/// Reads a private key; it has the form of every other key, and like a preshared one it is never shown.
-fn read(path: &Path) -> io::Result<PresharedKey> {
+/// Reads a private key, as `wg genkey` writes it; it has the form of every other key, and like a preshared one it is never
+/// shown.
+///
+/// # Errors
+///
+/// When the file cannot be read, or holds something else. What it holds is never told.
+pub fn read_secret(file: File) -> io::Result<PresharedKey> {
     let mut text = String::new();
-    File::open(path)?.take(MOST).read_to_string(&mut text)?;
+    file.take(MOST).read_to_string(&mut text)?;
     text.trim().parse().map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))
 }
 

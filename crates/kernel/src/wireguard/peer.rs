@@ -62,9 +62,11 @@ impl Driver<WireguardPeer> for WireguardPeerDriver {
         _: &Table<WireguardPeer>,
     ) -> Result<BTreeMap<WireguardPeerKey, PeerActual>, KernelError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // First, so that a failure leaves what is known.
+        let devices = host.wireguard.devices(&host.links)?;
         let told = std::mem::take(&mut self.held);
         let mut found = BTreeMap::new();
-        for device in host.wireguard.devices(&host.links)? {
+        for device in devices {
             let Some(link) = device.link else { continue };
             for (key, peer) in device.peers {
                 let told = told.get(&(link, key)).and_then(|held| held.told);
@@ -109,11 +111,7 @@ impl Driver<WireguardPeer> for WireguardPeerDriver {
         }
         let orders: Vec<_> = peers.iter().map(|(id, peer)| (*id, Order::Set(peer))).collect();
         let failed = send(host, &orders);
-        for (id, peer) in &peers {
-            if !failed.contains_key(id) {
-                self.note(*id, peer);
-            }
-        }
+        self.note(peers.iter().filter(|(id, _)| !failed.contains_key(id)));
         let of = |change: &Change<WireguardPeer, PeerActual>| (change.key.link, change.wanted.key);
         changes.iter().filter_map(|c| Some((c.key, failed.get(&of(c))?.clone()))).collect()
     }
@@ -126,9 +124,10 @@ impl Driver<WireguardPeer> for WireguardPeerDriver {
         // Peers go with their link.
         let there = |key: &&WireguardPeerKey| host.links.index(key.link).is_some();
         let mut losers: BTreeMap<Id, BTreeSet<Prefix>> = BTreeMap::new();
+        let holders = self.holders();
         for key in keys.iter().filter(there) {
-            if let Some(id) = self.holder(key) {
-                losers.entry(id).or_default().insert(key.prefix);
+            if let Some(holder) = holders.get(key) {
+                losers.entry((key.link, *holder)).or_default().insert(key.prefix);
             }
         }
         let left: BTreeMap<Id, BTreeSet<Prefix>> = losers
@@ -177,21 +176,31 @@ impl Driver<WireguardPeer> for WireguardPeerDriver {
 }
 
 impl WireguardPeerDriver {
-    fn holder(&self, key: &WireguardPeerKey) -> Option<Id> {
-        let mut held = self.held.iter().filter(|((link, _), _)| *link == key.link);
-        held.find(|(_, held)| held.allowed.contains(&key.prefix)).map(|(id, _)| *id)
+    /// Who holds each prefix.
+    fn holders(&self) -> BTreeMap<WireguardPeerKey, PublicKey> {
+        let of = |(&(link, key), held): (&Id, &Held)| {
+            held.allowed
+                .iter()
+                .map(|prefix| (WireguardPeerKey { link, prefix: *prefix }, key))
+                .collect::<Vec<_>>()
+        };
+        self.held.iter().flat_map(of).collect()
     }
 
-    /// A prefix has one holder: the kernel takes it from whoever had it.
-    fn note(&mut self, (link, key): Id, peer: &Peer) {
-        for ((other, _), held) in &mut self.held {
-            if *other == link {
-                held.allowed.retain(|prefix| !peer.allowed.contains(prefix));
+    /// Takes note of what was set. A prefix has one holder: the kernel takes it from whoever had it.
+    fn note<'a>(&mut self, set: impl Iterator<Item = (&'a Id, &'a Peer)>) {
+        let mut holders = self.holders();
+        for (&(link, key), peer) in set {
+            for prefix in &peer.allowed {
+                let before = holders.insert(WireguardPeerKey { link, prefix: *prefix }, key);
+                if let Some(held) = before.and_then(|before| self.held.get_mut(&(link, before))) {
+                    held.allowed.remove(prefix);
+                }
             }
+            let held = self.held.entry((link, key)).or_default();
+            held.allowed.extend(&peer.allowed);
+            held.told = peer.endpoint;
         }
-        let held = self.held.entry((link, key)).or_default();
-        held.allowed.extend(&peer.allowed);
-        held.told = peer.endpoint;
     }
 }
 
@@ -281,9 +290,10 @@ mod tests {
         let prefix: Prefix = "10.50.2.0/24".parse().unwrap();
         let peer = Peer { allowed: [prefix].into(), ..Peer::default() };
         let mut driver = WireguardPeerDriver::default();
-        driver.note((link, key(1)), &peer);
-        driver.note((link, key(2)), &peer);
+        for n in [1, 2] {
+            driver.note([(&(link, key(n)), &peer)].into_iter());
+        }
         assert!(driver.held[&(link, key(1))].allowed.is_empty());
-        assert_eq!(driver.holder(&WireguardPeerKey { link, prefix }), Some((link, key(2))));
+        assert_eq!(driver.holders()[&WireguardPeerKey { link, prefix }], key(2));
     }
 }
