@@ -118,3 +118,76 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SAY_AGAIN: Duration = Duration::from_millis(20);
 /// Prefixes of one message to the node.
 const MOST_AT_ONCE: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use russet_bgp::{
+        bestpath::MedRule,
+        reflector::Me,
+        rib::{RibConfig, Watch},
+        update::Bounds,
+        wire::{ClusterId, Nlri, RouterId},
+    };
+    use russet_net::Asn;
+
+    use super::*;
+
+    #[test]
+    fn all_is_told_once_and_where_anybody_may_come_only_when_time_is_over() {
+        let begun = Instant::now();
+        let missing = BTreeSet::from([IpAddr::from([10, 0, 0, 2]).into()]);
+        for (awaited, open_ended, soon) in [
+            (BTreeSet::new(), false, true),
+            (BTreeSet::new(), true, false),
+            (missing, false, false),
+        ] {
+            let (learned, mut told) = mpsc::channel(4);
+            let mut follower = Follower::new(learned, awaited, open_ended, begun);
+            follower.follow(&mut speaker(), begun);
+            assert_eq!(told.try_recv().is_ok_and(|it| it == Learned::All), soon);
+            assert_eq!(follower.due(begun).is_none(), soon);
+            follower.follow(&mut speaker(), begun + PATIENCE);
+            assert_eq!(told.try_recv().is_ok_and(|it| it == Learned::All), !soon);
+            follower.follow(&mut speaker(), begun + PATIENCE * 2);
+            assert!(told.try_recv().is_err(), "once is enough");
+        }
+    }
+
+    #[test]
+    fn a_node_that_does_not_keep_up_is_told_the_newest_of_each_prefix() {
+        let now = Instant::now();
+        let (learned, mut told) = mpsc::channel(1);
+        let mut follower = Follower::new(learned, BTreeSet::new(), false, now);
+        let mut speaker = speaker();
+        follower.follow(&mut speaker, now);
+        let key = NlriKey::from("10.9.0.0/16".parse::<Prefix>().unwrap());
+        let next_hop = IpAddr::from([192, 0, 2, 1]).into();
+        for _ in 0..3 {
+            speaker.rib_mut().originate(&Nlri::plain(key), &Attributes::default(), next_hop);
+            speaker.flush();
+            follower.follow(&mut speaker, now);
+            speaker.rib_mut().withdraw(&key);
+            speaker.flush();
+            follower.follow(&mut speaker, now);
+        }
+        assert!(follower.due(now).is_some(), "there was no room");
+        assert_eq!(told.try_recv(), Ok(Learned::All));
+        follower.follow(&mut speaker, now);
+        let Ok(Learned::Changed(changed)) = told.try_recv() else { panic!("nothing") };
+        // A route of our own leads nowhere else.
+        assert_eq!(changed, [(Dst::Prefix("10.9.0.0/16".parse().unwrap()), None)]);
+        assert_eq!(follower.due(now), None);
+    }
+
+    fn speaker() -> Speaker {
+        let id = RouterId::try_from(1).unwrap();
+        Speaker::new(RibConfig {
+            me: Me { asn: Asn::new(65_000), id, cluster: ClusterId::from(id) },
+            med: MedRule::SameNeighbor,
+            multipath: None,
+            watch: Watch::On,
+            seed: 1,
+            bounds: Bounds::default(),
+        })
+    }
+}
