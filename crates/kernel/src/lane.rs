@@ -222,9 +222,13 @@ impl Lane {
         });
         match drained {
             Ok(Drained::Empty | Drained::More) => {}
-            Err(error) => {
+            Ok(Drained::Lost) => {
                 self.counters.overruns += 1;
-                tracing::info!(%error, "kernel events lost; reading everything back");
+                tracing::info!("kernel events lost; reading everything back");
+                self.all.mark_stale(Path::Event);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "kernel events cannot be read; reading everything back");
                 self.all.mark_stale(Path::Event);
             }
         }
@@ -236,7 +240,7 @@ impl Lane {
                 self.all.mark_rules_stale(Path::Event);
             }
             Err(error) => {
-                tracing::info!(%error, "nftables events lost; reading the tables back");
+                tracing::warn!(%error, "nftables events cannot be read; reading the tables back");
                 self.all.mark_rules_stale(Path::Event);
             }
         }

@@ -1,12 +1,14 @@
 //! Hears what others do to links, addresses, neighbours, next hops and routes.
 //!
 //! The kernel drops the echoes of our own requests before they reach us, so an event is somebody else's
-//! doing or a consequence. When it had more to say than fits, it says so once (`is_overrun`): everything
-//! has to be read back then.
+//! doing or a consequence. When it had more to say than fits, everything has to be read back
+//! ([`Drained::Lost`]). It says so once and then drops without a word until all that waits has been read
+//! (`NETLINK_S_CONGESTED` in `net/netlink/af_netlink.c`), so that is the moment to read back, and no
+//! earlier one.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, mem,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::Duration,
@@ -22,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Monitor {
     socket: Socket,
+    /// Whether something was lost since all that waited had been read.
+    lost: bool,
 }
 
 /// Whether there is more to read.
@@ -29,6 +33,8 @@ pub struct Monitor {
 pub enum Drained {
     Empty,
     More,
+    /// Nothing waits, and events were lost before: what is known is out of date.
+    Lost,
 }
 
 impl Monitor {
@@ -59,7 +65,7 @@ impl Monitor {
         for group in groups {
             socket.join(*group)?;
         }
-        Ok(Self { socket })
+        Ok(Self { socket, lost: false })
     }
 
     /// How much the kernel may queue for us; by default as much as the events of 30,000 objects.
@@ -71,12 +77,15 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// The socket's failure, an overrun included.
+    /// When the socket fails otherwise than by an overrun.
     pub fn drain(&mut self, mut each: impl FnMut(Message<'_>)) -> Result<Drained, NetlinkError> {
         for _ in 0..DATAGRAMS {
-            match self.socket.receive(Duration::ZERO)? {
-                None => return Ok(Drained::Empty),
-                Some(messages) => messages.for_each(&mut each),
+            match self.socket.receive(Duration::ZERO) {
+                Ok(None) if mem::take(&mut self.lost) => return Ok(Drained::Lost),
+                Ok(None) => return Ok(Drained::Empty),
+                Ok(Some(messages)) => messages.for_each(&mut each),
+                Err(err) if err.is_overrun() => self.lost = true,
+                Err(err) => return Err(err),
             }
         }
         Ok(Drained::More)

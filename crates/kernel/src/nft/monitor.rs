@@ -4,6 +4,7 @@
 //! caused it, so those of our own are passed over, and a repair is not taken for a new disturbance.
 
 use std::{
+    mem,
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
@@ -26,13 +27,15 @@ pub struct Monitor {
     /// The port of the socket that makes our changes.
     ours: u32,
     culprit: Option<u32>,
+    /// Whether events were lost since all that waited had been read; see [`crate::monitor`].
+    lost: bool,
 }
 
 impl Monitor {
     pub(crate) fn open(ours: u32) -> Result<Self, NetlinkError> {
         let socket = Socket::open(Protocol::Netfilter)?;
         socket.join(NFNLGRP_NFTABLES)?;
-        Ok(Self { socket, ours, culprit: None })
+        Ok(Self { socket, ours, culprit: None, lost: false })
     }
 
     /// Reads what has come, without waiting, and tells whether the tables must be read back: another
@@ -47,14 +50,14 @@ impl Monitor {
         let mut concerned = false;
         for _ in 0..DATAGRAMS {
             match self.socket.receive(Duration::ZERO) {
-                Ok(None) => return Ok(concerned),
+                Ok(None) => return Ok(mem::take(&mut self.lost) || concerned),
                 Ok(Some(mut messages)) => {
                     if let Some(message) = messages.find(|m| concerns_us(m, self.ours)) {
                         concerned = true;
                         self.culprit = Some(message.port);
                     }
                 }
-                Err(err) if err.is_overrun() => concerned = true,
+                Err(err) if err.is_overrun() => self.lost = true,
                 Err(err) => return Err(err),
             }
         }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     KernelError,
     link::{LinkChange, Links},
-    monitor::Monitor,
+    monitor::{Drained, Monitor},
     netlink::{Batch, Message, NetlinkError, Protocol, Socket, rt},
 };
 
@@ -190,9 +190,10 @@ impl Eye {
         // Each event says so by itself here.
         links.take_changed();
         match drained {
-            Ok(_) => heard,
+            Ok(Drained::Empty | Drained::More) => heard,
+            Ok(Drained::Lost) => Some(What::Everything),
             Err(error) => {
-                tracing::debug!(%error, "events lost; looking at everything again");
+                tracing::warn!(%error, "events cannot be read; looking at everything again");
                 Some(What::Everything)
             }
         }

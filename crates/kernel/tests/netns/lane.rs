@@ -5,7 +5,8 @@ use std::{
     fs,
     process::Command,
     sync::{Arc, Mutex},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use russet_desired::{
@@ -15,6 +16,7 @@ use russet_desired::{
 use russet_kernel::{
     KernelError,
     lane::{Counters, Generation, LaneSettings, ReapLane, ReconcileLane, Report},
+    monitor::{Drained, Monitor},
     netlink::ReceiveBuffer,
     one_line,
     reconcile::News,
@@ -127,7 +129,7 @@ fn an_underlay_that_was_taken_away_and_put_back_carries_everything_again() {
         ip("link set switch0 up");
         ip("link set eth0 up");
         ip("addr add 192.168.77.1/24 dev eth0");
-        eventually("all is back", || ours() == before);
+        eventually_as(&before);
         eventually("nothing is refused", || lane.counters().refused == 0);
         assert_eq!(lane.counters().repairs_by_sweep, 0);
     });
@@ -262,10 +264,26 @@ fn events_that_were_lost_are_made_up_for_by_reading_back() {
         let before = ours();
 
         batch_of_ip(&deletions(1_000));
-        eventually("all is back", || ours() == before);
+        eventually_as(&before);
         let counters = lane.counters();
         assert!(counters.overruns > 0, "{counters:?}");
         assert_eq!(counters.repairs_by_sweep, 0);
+    });
+}
+
+#[test]
+fn a_loss_is_told_once_all_that_waited_has_been_read() {
+    on_a_node(|| {
+        let mut monitor = Monitor::open(0).unwrap();
+        monitor.set_receive_buffer(ReceiveBuffer(1));
+        let lane = Watched::start();
+        lane.settle(overlay(100));
+        let mut heard = 0;
+        // Told earlier, it would hide what the kernel still drops until then.
+        assert_eq!(monitor.drain(|_| heard += 1).unwrap(), Drained::Lost);
+        assert!(heard > 0);
+        ip("link add other0 type bridge");
+        assert_eq!(monitor.drain(|_| heard += 1).unwrap(), Drained::Empty);
     });
 }
 
@@ -349,7 +367,7 @@ fn repaired(remotes: u16, damage: impl FnOnce(&Watched) + Send) {
         lane.settle(overlay(remotes));
         let before = ours();
         damage(&lane);
-        eventually("all is back", || ours() == before);
+        eventually_as(&before);
         let repairs = || lane.counters().repairs_by_event;
         eventually("it is counted", || repairs() > 0 && lane.counters().refused == 0);
         assert_eq!(lane.counters().repairs_by_sweep, 0);
@@ -378,6 +396,23 @@ fn ours() -> Vec<String> {
     }
     lines.sort();
     lines
+}
+
+/// Waits until all that we keep is as it was, and tells what is not.
+fn eventually_as(before: &[String]) {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let now = ours();
+        if now == before {
+            return;
+        }
+        if Instant::now() > until {
+            let gone: Vec<_> = before.iter().filter(|line| !now.contains(line)).collect();
+            let new: Vec<_> = now.iter().filter(|line| !before.contains(line)).collect();
+            panic!("not within 10 s: all is back; gone: {gone:#?}, new: {new:#?}");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Next hops are known by their gateway here.
@@ -450,8 +485,10 @@ impl Watched {
 
     /// Hands over all wishes, and waits until they are fulfilled.
     fn settle(&self, patches: Patches) {
-        self.lane.complete();
+        // The wishes first: a lane that is told of completeness alone takes away everything.
         self.patch(patches);
+        self.lane.complete();
+        self.hear_everything();
         assert_eq!(self.failures(), [""; 0]);
     }
 
