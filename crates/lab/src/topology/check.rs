@@ -27,7 +27,12 @@ pub(super) fn check(text: &str) -> Result<Topology, Vec<Fault>> {
     }
     let file: form::File = serde_json::from_value(tree.to_json())
         .map_err(|err| vec![Fault { line: 0, place: String::new(), reason: err.to_string() }])?;
-    Meaning { tree: &tree, faults: Vec::new() }.topology(file)
+    let underlay = &file.underlay;
+    let router = underlay.router.unwrap_or(match underlay.subnets.len() {
+        0 | 1 => form::Router::None,
+        _ => form::Router::Forwards,
+    });
+    Meaning { tree: &tree, faults: Vec::new(), router }.topology(file)
 }
 
 fn not_yaml(err: &serde_saphyr::Error) -> Fault {
@@ -117,6 +122,8 @@ fn named<'a>(
 struct Meaning<'a> {
     tree: &'a Tree,
     faults: Vec<Fault>,
+    /// It takes the first address of each subnet.
+    router: form::Router,
 }
 
 impl Meaning<'_> {
@@ -127,11 +134,6 @@ impl Meaning<'_> {
         self.steps(&file.steps, &nodes);
         self.expectations(&file.expect, "expect");
         let pods = self.pods(file.pods, file.wired.is_some());
-        let router = file.underlay.router.unwrap_or(if subnets.len() > 1 {
-            form::Router::Forwards
-        } else {
-            form::Router::None
-        });
         let mtu = file.underlay.mtu.and_then(|mtu| Mtu::try_from(mtu).ok());
         let mtu = mtu.unwrap_or(Mtu::ETHERNET);
         let topology = Topology {
@@ -140,7 +142,7 @@ impl Meaning<'_> {
             needs: file.needs,
             mtu,
             subnets,
-            router,
+            router: self.router,
             nodes,
             pods,
             config: file.config.map(|config| config.into_iter().collect()),
@@ -243,8 +245,14 @@ impl Meaning<'_> {
                 self.fault(place, &format!("{addr} is given, but the subnet has no such family"));
                 None
             }
-            (Some(prefix), Some(addr)) if !prefix.contains(addr) || prefix.nth(1) == Some(addr) => {
-                let reason = format!("{addr} must lie in {prefix} and not be its first address");
+            (Some(prefix), Some(addr)) if !prefix.contains(addr) => {
+                self.fault(place, &format!("{addr} must lie in {prefix}"));
+                None
+            }
+            (Some(prefix), Some(addr))
+                if self.router == form::Router::Forwards && prefix.nth(1) == Some(addr) =>
+            {
+                let reason = format!("{addr} is the router's, as the first address of {prefix}");
                 self.fault(place, &reason);
                 None
             }
