@@ -36,6 +36,8 @@ pub struct Config {
     pub prefix: String,
     pub uplink: Uplink,
     pub renew_margin: Duration,
+    /// How often the paths to all peers are probed.
+    pub path_probe: Option<Duration>,
     pub paths: Paths,
     /// Where `/healthz`, `/readyz` and `/metrics` answer; `None` is off.
     pub http: Option<SocketAddr>,
@@ -160,17 +162,18 @@ mod tests {
     fn every_fault_is_told_at_once() {
         let err = check(
             "node = ''\npreset = 'calico'\ninterface = 'a/b'\npublic-ip = '10.0.0'\n\
-             lease-renew-margin-minutes = 1440\nwireguard = 'x'\n[store]\nendpoints = []\nprefix = 'x'\n\
+             lease-renew-margin-minutes = 1440\npath-probe-seconds = 86401\nwireguard = 'x'\n[store]\nendpoints = []\nprefix = 'x'\n\
              [pods]\nbridge = 'a-name-that-is-too-long'\n[http]\nlisten = 'x'",
         )
         .unwrap_err();
-        assert_eq!(err.0.len(), 10, "{err}");
+        assert_eq!(err.0.len(), 11, "{err}");
         for place in [
             "node",
             "preset",
             "interface",
             "public-ip",
             "lease-renew-margin-minutes",
+            "path-probe-seconds",
             "wireguard",
             "store",
             "pods.bridge",

@@ -17,6 +17,7 @@ mod node;
 mod notify;
 mod owner;
 mod pods;
+mod prober;
 mod store_task;
 mod tasks;
 

@@ -39,6 +39,11 @@ fn gauges(status: &Status) -> Vec<Row> {
             count(status.pending.len()),
         ),
         (
+            "path_problems",
+            "Paths to other nodes that do not carry what is sent over them",
+            count(status.paths.len()),
+        ),
+        (
             "forward_drops",
             "Foreign forward chains that drop pod traffic",
             count(status.forward_drops.len()),

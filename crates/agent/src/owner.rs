@@ -4,10 +4,11 @@
 //! it: patches to the reconcile lane, writes to the store, what a pod is given to the attach lane, what must
 //! survive to the keeper, the picture to whoever looks. `store` judges and translates what the datastore
 //! says, `trust` whether it is believed, `kernel` keeps what the lanes report, `outward` is all that leaves, `view`
-//! shows.
+//! shows, `paths` has what the prober found.
 
 mod kernel;
 mod outward;
+mod paths;
 mod store;
 mod trust;
 mod view;
@@ -28,12 +29,13 @@ use russet_net::{At, Dst, Reach};
 use russet_store::WatchEvent;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::{kernel::KernelView, store::StoreView};
+use self::{kernel::KernelView, paths::PathView, store::StoreView};
 use crate::{
     bgp::Learned,
     config::Config,
     disk::checkpoint::{Checkpoint, OwnLease},
     keeper::Keeper,
+    prober::{Finding, Paths},
 };
 
 /// What can happen to the owner.
@@ -55,6 +57,10 @@ pub enum Input {
     Detached(PodId),
     /// What the BGP speaker was taught.
     Learned(Learned),
+    /// The prober asks for the peer behind this one.
+    NextPath(Option<LeaseKey>, oneshot::Sender<Option<Paths>>),
+    /// What the prober found on a way to a peer.
+    Probed(LeaseKey, Finding),
     Ask(Ask, oneshot::Sender<Answer>),
 }
 
@@ -101,6 +107,9 @@ pub struct Owner {
     lease: LeaseMachine,
     store: StoreView,
     kernel: KernelView,
+    paths: PathView,
+    /// What the node looked like last.
+    node: Option<NodeFact>,
     outlets: Outlets,
     /// What no outlet has yet.
     patches: Patches,
@@ -128,6 +137,8 @@ impl Owner {
             ),
             store: StoreView::new(&config, kept.as_ref()),
             kernel: KernelView::default(),
+            paths: PathView::default(),
+            node: None,
             outlets,
             patches: Patches::default(),
             completed: false,
@@ -220,6 +231,9 @@ impl Owner {
                 self.change(Change::Remove { id: FactId::Pod(id) });
             }
             Input::Learned(learned) => self.learn(learned),
+            // The prober may be gone.
+            Input::NextPath(after, answer) => _ = answer.send(self.next_path(after)),
+            Input::Probed(key, finding) => self.probed(key, finding),
             Input::Ask(ask, answer) => {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.answer(ask, now));
@@ -266,8 +280,7 @@ impl Owner {
             Ok(node) => {
                 self.kernel.no_uplink = None;
                 self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
-                let fact = Fact::Node(node);
-                self.change(Change::Upsert { id: FactId::Node, fact, rev: 0 });
+                self.change_node(node);
                 // Once is enough, and it looks through all facts: links come and go with every pod.
                 if !self.calc.world().in_sync.contains(&Source::Kernel) {
                     self.change(Change::InSync(Source::Kernel));

@@ -14,9 +14,9 @@
 //!  ├───────────┤                     │             │  what to keep (1)     │ keeper: files  │─▶ disk
 //!  │ http      │     Input::Ask (64) │             │──────────────────────▶│                │
 //!  ├───────────┤────────────────────▶│             │                       └────────────────┘
-//!  │ BGP       │  Input::Learned (64)│             │
-//!  │ speaker   │────────────────────▶│             │     where configured; `bgp` draws its tasks and thread
-//!  └───────────┘◀─── what is here ───└─────────────┘
+//!  │ BGP       │  Input::Learned (64)│             │  Input::Probed (64)   ┌────────────────┐
+//!  │ speaker   │────────────────────▶│             │◀──────────────────────│ prober         │─▶ echo requests
+//!  └───────────┘◀─── what is here ───└─────────────┘                       └────────────────┘
 //! ```
 //!
 //! One of each. The owner is the only one that changes `World`, the calculation and the lease machine; everybody
@@ -50,6 +50,7 @@ use crate::{
     one_line,
     owner::{Input, Outlets, Owner, OwnerHandle},
     pods::PodDesk,
+    prober::Prober,
     store_task,
 };
 
@@ -60,6 +61,7 @@ pub struct Running {
     owner: tokio::task::JoinHandle<()>,
     cni: cni::Server,
     observer: Observer,
+    prober: Option<Prober>,
 }
 
 impl Running {
@@ -72,8 +74,8 @@ impl Running {
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
         // Their threads may be telling the owner something, so they are not waited for on its thread.
-        let (cni, observer) = (self.cni, self.observer);
-        let _ = tokio::task::spawn_blocking(move || drop((cni, observer))).await;
+        let threads = (self.cni, self.observer, self.prober);
+        let _ = tokio::task::spawn_blocking(move || drop(threads)).await;
         // With all senders gone the owner ends by itself, and the keeper after it.
         if tokio::time::timeout(STOP_PATIENCE, &mut self.owner).await.is_err() {
             self.owner.abort();
@@ -120,6 +122,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let owner = tokio::spawn(owner.run(inbox));
     let cni = serve_pods(config, given, inputs.clone()).await?;
     let observer = Observer::start(config.uplink.clone(), &inputs)?;
+    let prober = config.path_probe.map(|period| Prober::start(period, &inputs)).transpose()?;
 
     let mut tasks = JoinSet::new();
     if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {
@@ -140,7 +143,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
             http::AgentPages { owner: handle, engines: paths.engines() },
         ));
     }
-    Ok(Running { tasks, owner, cni, observer })
+    Ok(Running { tasks, owner, cni, observer, prober })
 }
 
 /// Passes on to the owner what the speaker was taught. While the owner is busy the speaker keeps the newest.

@@ -101,6 +101,9 @@ pub struct Status {
     pub pending: Vec<Pending>,
     /// What somebody else changed and we set right, the newest last.
     pub repaired: Vec<Repaired>,
+    /// Paths to other nodes that do not carry what is sent over them.
+    #[serde(default)]
+    pub paths: Vec<PathProblem>,
     /// Foreign forward chains that drop pod traffic.
     pub forward_drops: Vec<ForwardDrop>,
     pub counters: Counters,
@@ -194,6 +197,13 @@ pub struct Repaired {
     pub seconds_ago: u64,
     /// `event` when the kernel told of it at once, `sweep` when a read-back found it.
     pub found_by: String,
+}
+
+/// What is wrong with a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathProblem {
+    pub path: String,
+    pub problem: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -59,6 +59,8 @@ fn human(status: &Status) -> String {
         status.pending.is_empty(),
     );
     section(&mut text, "REPAIRED", &repaired(status), status.repaired.is_empty());
+    let rows = status.paths.iter().map(|row| vec![row.path.clone(), row.problem.clone()]);
+    section(&mut text, "PATHS", &table(&["path", "problem"], rows), status.paths.is_empty());
     let rows = status.forward_drops.iter().map(|d| {
         let accepted = if d.accepted {
             "our accept stands before it"

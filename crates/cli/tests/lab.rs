@@ -58,6 +58,8 @@ topologies! {
         both both_families_go_without_a_tunnel "direct-dual.yaml",
         both a_node_that_left_unseen_is_swept_at_the_start "peer-left.yaml",
         both a_changed_vni_or_backend_leaves_nothing_behind "vni-changed.yaml",
+        alone a_path_that_swallows_large_packets_is_named "black-hole.yaml",
+        alone a_card_that_spoils_checksums_in_the_tunnel_is_found_and_spared "spoiled-checksums.yaml",
         both what_stands_in_the_way_is_named_and_left "obstacles.yaml",
         both a_stranger_s_route_at_our_key_is_named_and_left "route-held.yaml",
         both pods_that_come_and_go_under_kills_leak_no_address "churn.yaml",

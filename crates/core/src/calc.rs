@@ -18,7 +18,7 @@ mod learned;
 mod oracle;
 mod peers;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use russet_desired::{Key, Patches, Tables};
 use russet_net::{Family, Prefix};
@@ -183,11 +183,22 @@ impl Calc {
 
     /// Every lease, with how its holder is reached.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
-        self.world.facts.keys().filter_map(lease_key).map(|key| PeerView {
+        self.world.facts.keys().filter_map(lease_key).map(|key| self.peer(key))
+    }
+
+    /// [`Self::peers`], from the first whose key is behind this one.
+    pub fn peers_after(&self, key: Option<LeaseKey>) -> impl Iterator<Item = PeerView<'_>> {
+        let from = FactId::Lease(key.unwrap_or(LeaseKey::LOWEST));
+        let behind = self.world.facts.range((Bound::Excluded(from), Bound::Unbounded));
+        behind.map_while(|(id, _)| lease_key(id)).map(|key| self.peer(key))
+    }
+
+    fn peer(&self, key: LeaseKey) -> PeerView<'_> {
+        PeerView {
             key,
             lease: self.world.lease(key).map(|(lease, _)| lease),
             standing: self.standing(key),
-        })
+        }
     }
 
     fn standing(&self, key: LeaseKey) -> Standing<'_> {

@@ -125,6 +125,8 @@ pub struct UnderlayFact {
     pub onlink: Vec<Prefix>,
     /// Whether the link's IPv6 default route comes from router advertisements.
     pub router_advertised: bool,
+    /// Whether checksums inside a tunnel, left to the link, do not come out right.
+    pub spoils_checksums: bool,
 }
 
 impl UnderlayFact {

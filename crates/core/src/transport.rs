@@ -264,12 +264,25 @@ impl Footing {
 
     /// What a pod's packet of a family may be, so that it fits the underlay of the same family.
     fn path_mtu(&self, family: Family) -> Result<Mtu, Fault> {
-        let outer = match self.config.transport() {
+        let overhead = self.transport().overhead(family);
+        room(self.underlay.link, self.outer_mtu(), overhead, family)
+    }
+
+    /// The largest packet that is sent over the underlay.
+    pub fn outer_mtu(&self) -> Mtu {
+        match self.config.transport() {
             TransportConfig::Vxlan(vxlan) => vxlan.mtu.unwrap_or(self.underlay.mtu),
             TransportConfig::Wireguard(wireguard) => wireguard.mtu.unwrap_or(self.underlay.mtu),
             _ => self.underlay.mtu,
-        };
-        room(self.underlay.link, outer, self.transport().overhead(family), family)
+        }
+    }
+
+    /// Our VXLAN device of a family, when the pool has one.
+    pub fn vxlan_link(&self, family: Family) -> Option<IfName> {
+        match &self.pool {
+            Carrier::Vxlan(vxlan) => vxlan.link(family),
+            _ => None,
+        }
     }
 }
 

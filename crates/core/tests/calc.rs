@@ -322,6 +322,21 @@ fn the_bridge_has_the_gateway_and_a_mac_that_follows_from_it() {
 }
 
 #[test]
+fn a_link_that_spoils_checksums_is_left_none_of_the_tunnels() {
+    let mut calc = ready(config(3));
+    calc.apply([own("10.50.7.0/24", "fd00:50:0:7::/64")]);
+    assert!(calc.tables().offloads.is_empty());
+    let underlay = UnderlayFact { spoils_checksums: true, ..node().underlay };
+    let patches = calc.apply([new_node(NodeFact { underlay, ..node() })]);
+    assert_eq!(patches.len(), 2, "{patches:?}");
+    for link in ["flannel.1", "flannel-v6.1"] {
+        assert!(!patches.offloads[&name(link)].unwrap().tx_checksum.is_on());
+    }
+    calc.apply([new_node(node())]);
+    assert!(calc.tables().offloads.is_empty());
+}
+
+#[test]
 fn ipv6_forwards_only_after_the_default_route_is_safe() {
     let underlay = UnderlayFact { router_advertised: true, ..node().underlay };
     let mut calc = ready(config(3));

@@ -420,6 +420,24 @@ pub struct FdbSpec {
     pub dst: IpAddr,
 }
 
+// ---- offloads
+
+/// What a link of ours leaves to the hardware. It is only required, and left as it is when no longer wanted.
+#[derive(Debug)]
+pub enum Offload {}
+
+impl Kind for Offload {
+    type Key = IfName;
+    type Value = OffloadSpec;
+    const NAME: &'static str = "offload";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffloadSpec {
+    /// Whether checksums of what is sent may be left to a later link (`ethtool -K … tx`).
+    pub tx_checksum: Flag,
+}
+
 // ---- sysctls
 
 /// A kernel setting that we need and do not own: it is set, and reported when somebody sets it back.

@@ -14,9 +14,10 @@ pub use self::{
         Address, AddressKey, AddressScope, AddressSpec, Engine, EngineEnd, EnginePeer,
         EnginePeerKey, EnginePeerSpec, EngineSpec, EngineWire, Fdb, FdbKey, FdbSpec, Flag,
         IpipSpec, Kind, Link, LinkKind, LinkSpec, Neighbour, NeighbourKey, NeighbourSpec, NextHop,
-        NextHopKey, NextHopSpec, Port, PortSpec, ROUTE_METRIC_V4, ROUTE_METRIC_V6, Route, RouteKey,
-        RouteSpec, Sysctl, SysctlKey, SysctlSpec, TABLE_MAIN, VxlanSpec, WireguardDevice,
-        WireguardDeviceSpec, WireguardPeer, WireguardPeerKey, WireguardPeerSpec, WireguardSpec,
+        NextHopKey, NextHopSpec, Offload, OffloadSpec, Port, PortSpec, ROUTE_METRIC_V4,
+        ROUTE_METRIC_V6, Route, RouteKey, RouteSpec, Sysctl, SysctlKey, SysctlSpec, TABLE_MAIN,
+        VxlanSpec, WireguardDevice, WireguardDeviceSpec, WireguardPeer, WireguardPeerKey,
+        WireguardPeerSpec, WireguardSpec,
     },
     nft::{
         BaseChain, Chain, ChainKey, ChainSpec, ChainType, Element, ElementKey, ElementSpec, Field,

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Address, Chain, Element, Engine, EnginePeer, Fdb, ForeignAccept, Kind, Leftover, Link,
-    Neighbour, NextHop, Port, Route, Set, Sysctl, WireguardDevice, WireguardPeer,
+    Neighbour, NextHop, Offload, Port, Route, Set, Sysctl, WireguardDevice, WireguardPeer,
 };
 
 /// All objects of one kind.
@@ -184,6 +184,7 @@ kinds! {
     WireguardDevice wireguard_devices,
     WireguardPeer wireguard_peers,
     Port ports,
+    Offload offloads,
     Address addresses,
     Neighbour neighbours,
     Fdb fdb,

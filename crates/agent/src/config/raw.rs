@@ -24,6 +24,7 @@ pub struct RawConfig {
     pub(super) public_ip: Option<String>,
     pub(super) public_ipv6: Option<String>,
     pub(super) lease_renew_margin_minutes: Option<u64>,
+    pub(super) path_probe_seconds: Option<u64>,
     pub(super) wireguard: Option<String>,
     pub(super) store: RawStore,
     pub(super) pods: RawPods,
@@ -143,6 +144,7 @@ impl RawConfig {
         let settings = self.settings(&mut faults);
         let uplink = self.uplink(&mut faults);
         let renew_margin = self.renew_margin(&mut faults);
+        let path_probe = self.path_probe(&mut faults);
         let prefix = self.store.prefix(&mut faults);
         let sealing = self.sealing(&mut faults);
         let http = self.http.address(&mut faults);
@@ -159,6 +161,7 @@ impl RawConfig {
                 prefix,
                 uplink,
                 renew_margin,
+                path_probe,
                 paths,
                 http,
                 bgp,
@@ -241,6 +244,15 @@ impl RawConfig {
         let reach = faults.parse("iface-can-reach", self.link_reaches.as_deref());
         choices.extend(reach.map(LinkChoice::Reaches));
         choices
+    }
+
+    fn path_probe(&self, faults: &mut Faults) -> Option<Duration> {
+        let seconds = self.path_probe_seconds.unwrap_or(60);
+        if seconds > 86_400 {
+            let fault = format!("{seconds} is not within 0 (never) to 86400");
+            faults.add("path-probe-seconds", &fault);
+        }
+        (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
     fn renew_margin(&self, faults: &mut Faults) -> Duration {

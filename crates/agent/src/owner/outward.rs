@@ -176,6 +176,7 @@ impl Owner {
             refused: view::refused(&self.calc),
             pending: self.kernel.pending(&self.calc),
             repaired: self.kernel.repaired(now),
+            paths: self.paths.problems(&self.calc),
             forward_drops: self.kernel.forward_drops(self.config.settings.forward_accept),
             counters,
         }

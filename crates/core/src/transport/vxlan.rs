@@ -6,7 +6,7 @@
 
 use russet_desired::{
     Emit, FdbKey, FdbSpec, Flag, Item, LinkKind, LinkSpec, NeighbourKey, NeighbourSpec, NextHopKey,
-    NextHopSpec, RouteKey, RouteSpec, VxlanSpec,
+    NextHopSpec, OffloadSpec, RouteKey, RouteSpec, VxlanSpec,
 };
 use russet_net::{At, Dst, Family, Form, IfName, Mac, Mtu, Reach};
 use sha2::{Digest, Sha256};
@@ -62,6 +62,10 @@ impl Vxlan {
         self.config.direct_routing.is_on()
     }
 
+    pub fn link(&self, family: Family) -> Option<IfName> {
+        self.end(family).map(|end| end.link)
+    }
+
     pub fn mac(&self, family: Family) -> Option<Mac> {
         self.end(family).map(|end| end.mac)
     }
@@ -87,6 +91,9 @@ impl Vxlan {
         out.push(Item::Link(end.link, end.spec(spec, me.settings.inherits())));
         out.push(super::whole_address(end.link, subnet.addr()));
         out.push(super::no_router_advertisements(end.link));
+        if me.footing.underlay.spoils_checksums {
+            out.push(Item::Offload(end.link, OffloadSpec { tx_checksum: Flag::Off }));
+        }
         Some(())
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use russet_desired::{
     Address, AddressKey, Engine, EnginePeer, Fdb, FdbKey, Key, Link, LinkKind, Neighbour,
-    NeighbourKey, NextHop, Patches, Port, Route, Sysctl, WireguardDevice, WireguardPeer,
+    NeighbourKey, NextHop, Offload, Patches, Port, Route, Sysctl, WireguardDevice, WireguardPeer,
 };
 use russet_net::{IfName, Mac};
 
@@ -28,6 +28,7 @@ use crate::{
     neighbour::NeighbourDriver,
     netlink::{Message, rt},
     next_hop::NextHopDriver,
+    offload::OffloadDriver,
     port::PortDriver,
     route::RouteDriver,
     sysctl::SysctlDriver,
@@ -45,6 +46,7 @@ pub struct Reconcilers {
     wireguard_devices: Reconciler<WireguardDevice, WireguardDeviceDriver>,
     wireguard_peers: Reconciler<WireguardPeer, WireguardPeerDriver>,
     ports: Reconciler<Port, PortDriver>,
+    offloads: Reconciler<Offload, OffloadDriver>,
     addresses: Reconciler<Address, AddressDriver>,
     neighbours: Reconciler<Neighbour, NeighbourDriver>,
     fdb: Reconciler<Fdb, FdbDriver>,
@@ -80,6 +82,7 @@ impl Reconcilers {
             wireguard_devices: Reconciler::new(WireguardDeviceDriver::new(key_file)),
             wireguard_peers: Reconciler::new(WireguardPeerDriver::default()),
             ports: Reconciler::new(PortDriver),
+            offloads: Reconciler::new(OffloadDriver),
             addresses: Reconciler::new(AddressDriver),
             neighbours: Reconciler::new(NeighbourDriver),
             fdb: Reconciler::new(FdbDriver),
@@ -203,6 +206,7 @@ impl Reconcilers {
         self.wireguard_devices.mark_stale(path);
         self.wireguard_peers.mark_stale(path);
         self.ports.mark_stale(path);
+        self.offloads.mark_stale(path);
         self.addresses.mark_stale(path);
         self.neighbours.mark_stale(path);
         self.fdb.mark_stale(path);
@@ -302,13 +306,13 @@ impl Reconcilers {
         self.sysctls.driver().before()
     }
 
-    fn row(&mut self) -> [&mut dyn Part; 13] {
+    fn row(&mut self) -> [&mut dyn Part; 14] {
         self.host_and_row().1
     }
 
     /// The kinds in the order of making.
-    fn host_and_row(&mut self) -> (&mut Host, [&mut dyn Part; 13]) {
-        let row: [&mut dyn Part; 13] = [
+    fn host_and_row(&mut self) -> (&mut Host, [&mut dyn Part; 14]) {
+        let row: [&mut dyn Part; 14] = [
             &mut self.sysctls,
             &mut self.links,
             &mut self.engines,
@@ -316,6 +320,7 @@ impl Reconcilers {
             &mut self.wireguard_devices,
             &mut self.wireguard_peers,
             &mut self.ports,
+            &mut self.offloads,
             &mut self.addresses,
             &mut self.neighbours,
             &mut self.fdb,

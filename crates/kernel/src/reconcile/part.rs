@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use russet_desired::{
-    Address, Engine, EnginePeer, Fdb, Key, Kind, Link, Neighbour, NextHop, Patch, Patches, Port,
-    Route, Sysctl, WireguardDevice, WireguardPeer,
+    Address, Engine, EnginePeer, Fdb, Key, Kind, Link, Neighbour, NextHop, Offload, Patch, Patches,
+    Port, Route, Sysctl, WireguardDevice, WireguardPeer,
 };
 
 use super::{Driver, News, Path, Reconciler};
@@ -40,6 +40,7 @@ slots! {
     WireguardDevice wireguard_devices,
     WireguardPeer wireguard_peers,
     Port ports,
+    Offload offloads,
     Address addresses,
     Neighbour neighbours,
     Fdb fdb,

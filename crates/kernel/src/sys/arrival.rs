@@ -51,6 +51,16 @@ pub fn receive_only(fd: BorrowedFd<'_>, types: &[u8]) -> io::Result<()> {
     set_option(fd, (libc::IPPROTO_ICMPV6, ICMPV6_FILTER), &filter)
 }
 
+/// Has a raw socket of `ICMP` receive only messages of these types, all below 32 (raw(7)).
+///
+/// # Errors
+///
+/// When the socket is no such one.
+pub fn receive_only_v4(fd: BorrowedFd<'_>, types: &[u8]) -> io::Result<()> {
+    let filter = types.iter().fold(u32::MAX, |filter, kind| filter & !(1 << (kind & 31)));
+    set_option(fd, (libc::SOL_RAW, ICMP_FILTER), &filter)
+}
+
 /// Receives one datagram without waiting; what is longer than the buffer is cut off.
 ///
 /// # Errors
@@ -132,6 +142,8 @@ const CONTROL: usize = 128;
 const HEADER: usize = mem::size_of::<usize>() + 2 * mem::size_of::<c_int>();
 const ALIGN: usize = mem::size_of::<usize>();
 /// linux/icmpv6.h.
+/// `linux/icmp.h`.
+const ICMP_FILTER: c_int = 1;
 const ICMPV6_FILTER: c_int = 1;
 
 #[cfg(test)]

@@ -73,6 +73,24 @@ pub fn forbid_fragments(fd: BorrowedFd<'_>, of: IpAddr) -> io::Result<()> {
     }
 }
 
+/// Never lets the kernel send a packet in fragments, whatever it has been told of the path: what is too large gets lost
+/// on its way.
+///
+/// # Errors
+///
+/// When the socket is none of the family.
+pub fn probe_path(fd: BorrowedFd<'_>, of: IpAddr) -> io::Result<()> {
+    match of {
+        IpAddr::V4(_) => {
+            set_number(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+        }
+        IpAddr::V6(_) => {
+            set_number(fd, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1)?;
+            set_number(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+        }
+    }
+}
+
 /// Asks for buffers of this many octets, past the system's bound where we may.
 pub fn set_buffers(fd: BorrowedFd<'_>, octets: c_int) {
     for (force, polite) in

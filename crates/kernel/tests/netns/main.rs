@@ -8,4 +8,5 @@ mod drivers;
 mod inherit;
 mod lane;
 mod observe;
+mod probe;
 mod support;
