@@ -54,6 +54,11 @@ impl AgentSocket {
         }
     }
 
+    /// Whether an agent listens there.
+    pub fn is_served(&self) -> bool {
+        self.connect().is_ok()
+    }
+
     fn connect(&self) -> std::io::Result<UnixStream> {
         let stream = UnixStream::connect::<&Path>(&self.socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;

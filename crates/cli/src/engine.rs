@@ -14,15 +14,21 @@ use russet_engine::{
     control::{Control, End},
     shared::Pace,
 };
-use russet_kernel::engine::{
-    Client, links_in, socket_in,
-    wire::{Hello, PeerCount, Totals},
+use russet_kernel::{
+    Host,
+    engine::{
+        Client, links_in, socket_in,
+        wire::{Hello, PeerCount, Totals},
+    },
+    link::LinkDriver,
+    reconcile::Driver,
 };
 use russet_net::IfName;
 use serde::Serialize;
 
 use crate::{
     agent::{LogFormat, start_logs},
+    client::AgentSocket,
     output::{self, Format, table},
 };
 
@@ -40,6 +46,8 @@ enum EngineCommand {
     Status(StatusArgs),
     /// Puts a process of this program in the place of every engine; no packet of peers that answer is lost
     Upgrade(UpgradeArgs),
+    /// Ends every engine and removes its link, for whoever leaves Russet; refused while an agent runs
+    Stop(StopArgs),
 }
 
 #[derive(Args, Debug)]
@@ -83,6 +91,14 @@ struct UpgradeArgs {
 }
 
 #[derive(Args, Debug)]
+struct StopArgs {
+    #[command(flatten)]
+    folder: Folder,
+    #[command(flatten)]
+    agent: AgentSocket,
+}
+
+#[derive(Args, Debug)]
 struct Folder {
     /// The folder of the engines' sockets
     #[arg(
@@ -99,6 +115,7 @@ pub fn run(args: EngineArgs) -> Result<ExitCode> {
         EngineCommand::Run(args) => serve(&args),
         EngineCommand::Status(args) => status(&args),
         EngineCommand::Upgrade(args) => upgrade(&args),
+        EngineCommand::Stop(args) => stop(&args),
     }
 }
 
@@ -271,6 +288,25 @@ fn await_successor(path: &Path, old: u32) -> Result<u32> {
         }
     }
     bail!("the successor does not come up; process {old} goes on")
+}
+
+fn stop(args: &StopArgs) -> Result<ExitCode> {
+    if args.agent.is_served() {
+        bail!("an agent runs, which would start them again; stop it first");
+    }
+    let folder = &args.folder.folder;
+    let mut host = Host::open()?;
+    for link in links_in(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = socket_in(folder, link);
+        let client = Client::connect(&path).with_context(|| format!("engine {link}"))?;
+        let pid = client.hello()?.0.pid;
+        client.stop().with_context(|| format!("engine {link}"))?;
+        if let Some((_, refused)) = LinkDriver.remove(&mut host, &[link]).pop() {
+            return Err(refused).with_context(|| format!("remove link {link}"));
+        }
+        println!("engine {link}: process {pid} has ended, and the link is gone");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How long a successor may take.

@@ -68,6 +68,7 @@ topologies! {
         both a_killed_agent_s_engine_loses_no_packet "udp-agent-killed.yaml",
         alone a_killed_engine_is_replaced_and_its_routes_stay "udp-engine-killed.yaml",
         alone an_engine_is_replaced_under_traffic_without_loss "udp-engine-upgraded.yaml",
+        alone who_leaves_ends_the_engines_too "engine-stopped.yaml",
         both udp_and_vxlan_go_side_by_side "udp-mixed.yaml",
         both what_others_carry_is_left_to_them "alloc.yaml",
         both what_flanneld_left_is_taken_over_under_traffic "adoption.yaml",

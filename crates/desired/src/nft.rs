@@ -198,7 +198,10 @@ impl fmt::Display for LeftoverKey {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeftoverSpec;
+pub struct LeftoverSpec {
+    /// Whether the table is that system's own, and goes with its last chain.
+    pub with_table: Flag,
+}
 
 /// The family word of `nft`.
 fn table_family(family: Family) -> &'static str {

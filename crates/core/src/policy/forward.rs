@@ -3,8 +3,9 @@
 //! An accept in a table of ours could not undo another table's drop (Docker, firewalld), so this one goes
 //! where the drop is. It is flannel's FLANNEL-FWD: from the network accept, to the network accept.
 
-use russet_desired::{Emit, ForeignAcceptSpec, Item, LeftoverKey, LeftoverSpec};
+use russet_desired::{Emit, ForeignAcceptSpec, Item};
 
+use super::{Leftovers, take_over};
 use crate::transport::Me;
 
 pub fn local(me: &Me<'_>, out: &mut Emit) {
@@ -13,9 +14,11 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
     }
     for pool in me.footing.config.pools() {
         out.push(Item::ForeignAccept(pool.network(), ForeignAcceptSpec));
-        if me.settings.inherits().is_on() {
-            let key = LeftoverKey { family: pool.family(), table: "filter", chain: "FLANNEL-FWD" };
-            out.push(Item::Leftover(key, LeftoverSpec));
-        }
+        take_over(
+            me,
+            pool.family(),
+            Leftovers { iptables: ("filter", "FLANNEL-FWD"), nftables: "forward" },
+            out,
+        );
     }
 }

@@ -16,10 +16,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use russet_desired::{
     BaseChain, ChainKey, ChainSpec, ChainType, ElementKey, ElementSpec, Emit, Field, Flag, Hook,
-    Item, LeftoverKey, LeftoverSpec, Match, Rule, SetKey, SetKind, SetSpec, Verdict,
+    Item, Match, Rule, SetKey, SetKind, SetSpec, Verdict,
 };
 use russet_net::{Family, Prefix};
 
+use super::{Leftovers, take_over};
 use crate::transport::Me;
 
 /// N.
@@ -43,11 +44,12 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
         let base = BaseChain { kind: ChainType::Nat, hook: Hook::Postrouting, priority: PRIORITY };
         let spec = ChainSpec { base: Some(base), rules: rules(me, family) };
         out.push(Item::Chain(ChainKey { family, name: CHAIN }, spec));
-        if me.settings.inherits().is_on() {
-            // flannel's own, by `iptables`.
-            let key = LeftoverKey { family, table: "nat", chain: "FLANNEL-POSTRTG" };
-            out.push(Item::Leftover(key, LeftoverSpec));
-        }
+        take_over(
+            me,
+            family,
+            Leftovers { iptables: ("nat", "FLANNEL-POSTRTG"), nftables: "postrtg" },
+            out,
+        );
     }
 }
 

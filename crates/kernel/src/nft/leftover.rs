@@ -1,12 +1,13 @@
-//! Chains that another system left in a foreign table, by `iptables` on `nf_tables`.
+//! Chains that another system left: in a foreign table, by `iptables` on `nf_tables`, or in a table of its own, which goes
+//! with the last of them.
 //!
 //! They are looked for once, when everything is told and ours is in its place: who makes them anew afterwards wants
 //! them. Each goes in a transaction of its own with the rules that lead to it. `iptables-legacy` keeps its rules
 //! elsewhere, where netlink does not reach.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use russet_desired::{Key, Leftover, LeftoverKey, Patch};
+use russet_desired::{Key, Leftover, LeftoverKey, LeftoverSpec, Patch};
 
 use super::{
     expr::{Code, Expr},
@@ -19,7 +20,7 @@ use crate::netlink::NetlinkError;
 /// Removes what was left.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
-    wanted_gone: BTreeSet<LeftoverKey>,
+    wanted_gone: BTreeMap<LeftoverKey, LeftoverSpec>,
     /// Those that are gone, or never were.
     settled: BTreeSet<LeftoverKey>,
 }
@@ -28,7 +29,7 @@ impl Leftovers {
     pub(crate) fn update(&mut self, patch: Patch<Leftover>) {
         for (key, wanted) in patch {
             match wanted {
-                Some(_) => _ = self.wanted_gone.insert(key),
+                Some(spec) => _ = self.wanted_gone.insert(key, spec),
                 None => _ = self.wanted_gone.remove(&key),
             }
         }
@@ -36,15 +37,20 @@ impl Leftovers {
 
     /// To be called when ours is in its place.
     pub(crate) fn apply(&mut self, kernel: &mut Kernel) -> Result<Vec<Refused>, NetlinkError> {
-        let due: Vec<_> = self.wanted_gone.difference(&self.settled).copied().collect();
+        let due = self.wanted_gone.iter().filter(|(key, _)| !self.settled.contains(key));
+        let due: Vec<_> = due.map(|(key, spec)| (*key, *spec)).collect();
         if due.is_empty() {
             return Ok(Vec::new());
         }
-        let chains = kernel.chains()?;
+        let mut chains = kernel.chains()?;
         let mut refused = Vec::new();
-        for key in due {
-            match remove(kernel, key, &chains) {
-                Ok(()) => _ = self.settled.insert(key),
+        for (key, spec) in due {
+            match remove(kernel, key, spec, &chains) {
+                Ok(()) => {
+                    let table = table_of(&key);
+                    chains.retain(|chain| !(chain.is_of(table) && chain.name == key.chain));
+                    self.settled.insert(key);
+                }
                 Err(error) => refused.push(Refused { key: Some(Key::Leftover(key)), error }),
             }
         }
@@ -52,8 +58,17 @@ impl Leftovers {
     }
 }
 
-fn remove(kernel: &mut Kernel, key: LeftoverKey, chains: &[RawChain]) -> Result<(), NetlinkError> {
-    let table = TableRef { family: family_number(key.family), name: key.table };
+fn table_of(key: &LeftoverKey) -> TableRef<'static> {
+    TableRef { family: family_number(key.family), name: key.table }
+}
+
+fn remove(
+    kernel: &mut Kernel,
+    key: LeftoverKey,
+    spec: LeftoverSpec,
+    chains: &[RawChain],
+) -> Result<(), NetlinkError> {
+    let table = table_of(&key);
     let of_table = || chains.iter().filter(|chain| chain.is_of(table));
     if !of_table().any(|chain| chain.name == key.chain) {
         return Ok(());
@@ -63,12 +78,16 @@ fn remove(kernel: &mut Kernel, key: LeftoverKey, chains: &[RawChain]) -> Result<
         let rules = kernel.chain_rules(table, &chain.name)?;
         leading.extend(rules.into_iter().filter(|rule| leads_to(rule, key.chain)));
     }
+    let is_last = of_table().all(|chain| chain.name == key.chain);
     kernel.change("remove leftover chain", &key.to_string(), |batch| {
         for rule in &leading {
             object::del_rule(batch, table, &rule.chain, rule.handle);
         }
         object::flush_chain(batch, table, key.chain);
         object::del_chain(batch, table, key.chain);
+        if is_last && spec.with_table.is_on() {
+            object::del_table(batch, table);
+        }
     })?;
     tracing::info!(
         op = "remove leftover chain",

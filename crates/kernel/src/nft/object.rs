@@ -55,6 +55,10 @@ pub(crate) fn new_table(batch: &mut Batch, table: TableRef<'_>, flags: u32) {
         .u32_be(NFTA_TABLE_FLAGS, flags);
 }
 
+pub(crate) fn del_table(batch: &mut Batch, table: TableRef<'_>) {
+    push(batch, NFT_MSG_DELTABLE, 0, table.family).str(NFTA_TABLE_NAME, table.name);
+}
+
 /// Makes a chain; with the policy accept when it is a base chain.
 pub(crate) fn new_chain(
     batch: &mut Batch,

@@ -1,6 +1,6 @@
 //! What flannel left by `iptables` goes when ours is in its place, and nothing else does.
 
-use russet_desired::{Item, LeftoverKey, LeftoverSpec, Patches};
+use russet_desired::{Flag, Item, LeftoverKey, LeftoverSpec, Patches};
 use russet_net::Family;
 
 use super::{in_netns, run};
@@ -28,6 +28,36 @@ fn chains_and_the_rules_that_lead_to_them_go_once_and_the_rest_stays() {
         assert!(driver.apply().unwrap().is_empty());
         assert!(listing().contains("FLANNEL-POSTRTG"));
     });
+}
+
+#[test]
+fn a_table_of_flannel_s_own_goes_with_its_last_chain() {
+    in_netns(|| {
+        own_table("postrtg", "nat hook postrouting priority 100");
+        own_table("forward", "filter hook forward priority 0");
+        let mut driver = Nft::open().unwrap();
+        driver.update(&mut wish());
+        driver.complete();
+        assert!(driver.apply().unwrap().is_empty());
+        assert!(!run("nft list ruleset").contains("flannel-ipv4"));
+
+        // What somebody else put there stays.
+        own_table("postrtg", "nat hook postrouting priority 100");
+        own_table("theirs", "filter hook input priority 0");
+        let mut driver = Nft::open().unwrap();
+        driver.update(&mut wish());
+        driver.complete();
+        assert!(driver.apply().unwrap().is_empty());
+        let left = run("nft list ruleset");
+        assert!(left.contains("chain theirs") && !left.contains("postrtg"), "{left}");
+    });
+}
+
+/// As flanneld v0.28 has it with `EnableNFTables`.
+fn own_table(chain: &str, hook: &str) {
+    run("nft add table ip flannel-ipv4");
+    run(&format!("nft add chain ip flannel-ipv4 {chain} {{ type {hook}; }}"));
+    run(&format!("nft add rule ip flannel-ipv4 {chain} ip saddr 10.50.0.0/16 accept"));
 }
 
 #[test]
@@ -59,8 +89,16 @@ fn listing() -> String {
 
 fn wish() -> Patches {
     let key = |table, chain| LeftoverKey { family: Family::V4, table, chain };
-    [key("nat", "FLANNEL-POSTRTG"), key("filter", "FLANNEL-FWD")]
-        .into_iter()
-        .map(|key| Item::Leftover(key, LeftoverSpec))
-        .collect()
+    let chain =
+        |table, chain| Item::Leftover(key(table, chain), LeftoverSpec { with_table: Flag::Off });
+    let own =
+        |chain| Item::Leftover(key("flannel-ipv4", chain), LeftoverSpec { with_table: Flag::On });
+    [
+        chain("nat", "FLANNEL-POSTRTG"),
+        chain("filter", "FLANNEL-FWD"),
+        own("postrtg"),
+        own("forward"),
+    ]
+    .into_iter()
+    .collect()
 }
