@@ -1,8 +1,9 @@
-//! Russet's own tooling: `cargo xtask demo|test|bench|instructions|fuzz|vm-test|ci|setup`.
+//! Russet's own tooling: `cargo xtask demo|test|bench|instructions|fuzz|vm-test|swap|ci|setup`.
 //!
 //! `setup` knows which programs the tests need and where Debian has them, `run` starts other programs and
 //! says what it starts, `fuzz` looks for bytes that break a target, `instructions`
-//! counts what the innermost work costs, `vm` plays topologies on another kernel, `layers` holds the crates to the architecture's map.
+//! counts what the innermost work costs, `vm` plays topologies on another kernel, `swap` changes a node between
+//! flanneld and Russet, `layers` holds the crates to the architecture's map.
 
 mod demo;
 mod fuzz;
@@ -10,6 +11,7 @@ mod instructions;
 mod layers;
 mod run;
 mod setup;
+mod swap;
 mod vm;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -59,6 +61,12 @@ enum Task {
         /// Topology files; those that differ by kernel when none is given
         topologies: Vec<PathBuf>,
     },
+    /// Changes a node from a real flanneld to Russet and back under traffic, for each backend
+    Swap {
+        /// The program
+        #[arg(long, value_name = "PATH")]
+        flanneld: PathBuf,
+    },
     /// What CI runs: formatting, lints, documentation, tests
     Ci,
     /// Installs what the tests need, and nothing else
@@ -85,6 +93,7 @@ fn dispatch(task: Task) -> Result<()> {
         }
         Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Task::VmTest { topologies } => vm::run(&topologies),
+        Task::Swap { flanneld } => swap::swap(&flanneld),
         Task::Ci => ci(),
         Task::Setup => setup::install(),
     }
