@@ -60,15 +60,16 @@ fn topology(backend: &Backend, flanneld: &Path) -> String {
         "{{Network: 10.244.0.0/16, EnableNFTables: true{families}, Backend: {}}}",
         backend.config
     );
-    let mut expect = String::new();
     let targets = [("10.244.90.1", "ipv4"), ("fd00:244:0:90::1", "ipv6")];
-    for (target, family) in &targets[..1 + usize::from(backend.dual)] {
-        let reach = format!("reach: {{from: a, to: \"{target}\", family: {family}}}");
-        expect += &format!("  - eventually: {{{reach}}}\n");
-        if let Some(lost) = backend.lost {
-            expect += &format!("  - always: {{{reach}, lost: {lost}}}\n");
-        }
-    }
+    let of_backend = targets.iter().take(if backend.dual { 2 } else { 1 });
+    let expect: String = of_backend
+        .map(|(target, family)| {
+            let reach = format!("reach: {{from: a, to: \"{target}\", family: {family}}}");
+            let always =
+                backend.lost.map(|lost| format!("  - always: {{{reach}, lost: {lost}}}\n"));
+            format!("  - eventually: {{{reach}}}\n{}", always.unwrap_or_default())
+        })
+        .collect();
     include_str!("swap/topology.yaml")
         .replace("@name@", backend.name)
         .replace("@flanneld@", &flanneld.display().to_string())
