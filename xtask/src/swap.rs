@@ -62,14 +62,12 @@ fn topology(backend: &Backend, flanneld: &Path) -> String {
     );
     let targets = [("10.244.90.1", "ipv4"), ("fd00:244:0:90::1", "ipv6")];
     let of_backend = targets.iter().take(if backend.dual { 2 } else { 1 });
-    let expect: String = of_backend
-        .map(|(target, family)| {
-            let reach = format!("reach: {{from: a, to: \"{target}\", family: {family}}}");
-            let always =
-                backend.lost.map(|lost| format!("  - always: {{{reach}, lost: {lost}}}\n"));
-            format!("  - eventually: {{{reach}}}\n{}", always.unwrap_or_default())
-        })
-        .collect();
+    let lines = of_backend.flat_map(|(target, family)| {
+        let reach = format!("reach: {{from: a, to: \"{target}\", family: {family}}}");
+        let always = backend.lost.map(|lost| format!("  - always: {{{reach}, lost: {lost}}}\n"));
+        [Some(format!("  - eventually: {{{reach}}}\n")), always]
+    });
+    let expect: String = lines.flatten().collect();
     include_str!("swap/topology.yaml")
         .replace("@name@", backend.name)
         .replace("@flanneld@", &flanneld.display().to_string())
