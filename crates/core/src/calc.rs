@@ -74,7 +74,7 @@ pub enum Standing<'a> {
 }
 
 /// A lease as `status` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerView<'a> {
     pub key: LeaseKey,
     /// `None` when it is unreadable.

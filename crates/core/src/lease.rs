@@ -46,7 +46,7 @@ impl Default for Term {
 }
 
 /// A key of the store that claims subnets, whoever holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseClaim {
     pub key: LeaseKey,
     /// `None` when the value is unreadable; the subnets are taken all the same.
@@ -113,7 +113,7 @@ pub enum LeaseOutput {
 }
 
 /// A write to the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreWrite {
     /// Grant, then a transaction: if the key's version is 0, put. The grant is revoked when it fails.
     Create { key: LeaseKey, lease: Lease, ttl_s: u32 },

@@ -138,14 +138,14 @@ impl Footing {
         }
         let pool = match config.transport() {
             TransportConfig::Vxlan(vxlan) => {
-                Carrier::Vxlan(Vxlan::new(settings, vxlan, &config, underlay)?)
+                Carrier::Vxlan(Vxlan::new(settings, *vxlan, &config, underlay)?)
             }
             TransportConfig::Direct => Carrier::Direct(Direct),
-            TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, udp, &config, underlay)?),
-            TransportConfig::Ipip(ipip) => Carrier::Ipip(Ipip::new(settings, ipip, underlay)?),
+            TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, *udp, &config, underlay)?),
+            TransportConfig::Ipip(ipip) => Carrier::Ipip(Ipip::new(settings, *ipip, underlay)?),
             TransportConfig::Unmanaged => Carrier::Unmanaged(Unmanaged),
             TransportConfig::Wireguard(wireguard) => {
-                Carrier::Wireguard(Wireguard::new(settings, wireguard, &config, underlay)?)
+                Carrier::Wireguard(Wireguard::new(settings, *wireguard, &config, underlay)?)
             }
         };
         let mut footing = Self {
@@ -204,9 +204,9 @@ impl Footing {
     /// When the holder speaks a backend that we do not.
     pub fn carrier(&self, lease: &Lease, family: Family) -> Result<&dyn Transport, Fault> {
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
-        match (lease.backend, &self.pool) {
+        match (&lease.backend, &self.pool) {
             (_, Carrier::Unmanaged(unmanaged)) => Ok(unmanaged),
-            (Backend::Foreign(name), _) => Err(Fault::Backend(name)),
+            (Backend::Foreign(name), _) => Err(Fault::Backend(*name)),
             (Backend::Wireguard { .. }, Carrier::Wireguard(wireguard)) => Ok(wireguard),
             // Where all is sealed nothing goes bare, not even over a shared link.
             (_, Carrier::Wireguard(_)) => Err(Fault::NotSealed),

@@ -23,7 +23,7 @@ fn lease(calc: &Calc, peer: &PeerView<'_>) -> LeaseRow {
     LeaseRow {
         subnets: peer.key.subnets().map(|subnet| subnet.to_string()).collect(),
         public_ips: Family::BOTH.into_iter().filter_map(said).map(|ip| ip.to_string()).collect(),
-        backend: peer.lease.map(|lease| backend(lease.backend)).unwrap_or_default(),
+        backend: peer.lease.as_ref().map(|lease| backend(&lease.backend)).unwrap_or_default(),
         transport: transport(peer.standing).into(),
         revision: calc.world().lease(peer.key).map_or(0, |(_, rev)| rev),
         problem: match peer.standing {
@@ -46,7 +46,7 @@ fn transport(standing: Standing<'_>) -> &'static str {
     }
 }
 
-fn backend(backend: Backend) -> String {
+fn backend(backend: &Backend) -> String {
     match backend {
         Backend::Vxlan { .. } => "vxlan".into(),
         Backend::HostGw => "host-gw".into(),

@@ -79,7 +79,7 @@ pub fn write_lease(lease: &Lease) -> String {
     let form = LeaseForm {
         public_ip: lease.public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
         public_ipv6: lease.public_ipv6,
-        backend_type: type_of(lease.backend),
+        backend_type: type_of(&lease.backend),
         backend_data: data(Family::V4),
         backend_v6_data: data(Family::V6),
     };
@@ -87,7 +87,7 @@ pub fn write_lease(lease: &Lease) -> String {
     serde_json::to_string(&form).unwrap_or_default()
 }
 
-fn type_of(backend: Backend) -> &'static str {
+fn type_of(backend: &Backend) -> &'static str {
     match backend {
         Backend::Vxlan { .. } => "vxlan",
         Backend::HostGw => "host-gw",

@@ -36,7 +36,7 @@ pub fn read_net_conf(text: &[u8], preset: Preset) -> Result<NetworkConfig, Fault
     let (Some(transport), true) = (transport, conf.faults.is_empty()) else {
         return Err(conf.faults.into());
     };
-    check_choices(transport, [v4, v6].into_iter().flatten().map(Pool::family))?;
+    check_choices(&transport, [v4, v6].into_iter().flatten().map(Pool::family))?;
     // There is a pool: a family that is enabled and has none is a fault above.
     NetworkConfig::new(v4, v6, transport).ok_or_else(|| vec![ConfigFault::NoFamily].into())
 }
@@ -183,7 +183,7 @@ fn vxlan(backend: &mut Reader) -> VxlanConfig {
 }
 
 fn check_choices(
-    transport: TransportConfig,
+    transport: &TransportConfig,
     families: impl Iterator<Item = Family>,
 ) -> Result<(), Fault> {
     let choices = match transport {
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn what_is_not_given_has_flannel_s_default() {
         let config = read(r#"{"Network":"10.50.0.0/16","Backend":{"Type":"vxlan"}}"#).unwrap();
-        assert_eq!(config.transport(), TransportConfig::Vxlan(VxlanConfig::default()));
+        assert_eq!(config.transport(), &TransportConfig::Vxlan(VxlanConfig::default()));
         let pool = config.pool(Family::V4).unwrap();
         assert_eq!(
             (pool.min().to_string(), pool.max().to_string()),
@@ -360,7 +360,7 @@ mod tests {
                 "Backend":{"Type":"vxlan","MTU":0,"Port":0,"VNI":null}}"#,
         )
         .unwrap();
-        assert_eq!(config.transport(), TransportConfig::Vxlan(VxlanConfig::default()));
+        assert_eq!(config.transport(), &TransportConfig::Vxlan(VxlanConfig::default()));
     }
 
     #[test]
@@ -423,7 +423,7 @@ mod tests {
         let ipip = r#""Backend":{"Type":"ipip","directrouting":true}"#;
         let config = read(&format!(r#"{{"Network":"10.50.0.0/16",{ipip}}}"#)).unwrap();
         let wanted = IpipConfig { direct_routing: Flag::On };
-        assert_eq!(config.transport(), TransportConfig::Ipip(wanted));
+        assert_eq!(config.transport(), &TransportConfig::Ipip(wanted));
         let both = format!(
             r#"{{"Network":"10.50.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:50::/48",{ipip}}}"#
         );

@@ -42,7 +42,7 @@ pub struct LeaseMachine {
     said: Option<LeaseFault>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// Configuration, underlay or snapshot are not known, or do not go together.
     Waiting,
@@ -59,7 +59,7 @@ enum State {
 }
 
 /// A lease that is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     key: LeaseKey,
     /// `None`: a reservation.
@@ -90,7 +90,7 @@ enum Upkeep {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Op {
     write: StoreWrite,
     issued: Instant,
@@ -143,9 +143,9 @@ impl LeaseMachine {
     /// Returns when [`LeaseInput::Timeout`] is next due. Changes after every [`Self::handle`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match self.state {
+        match &self.state {
             State::Waiting => None,
-            State::Asking { until, .. } | State::BackOff { until, .. } => Some(until),
+            State::Asking { until, .. } | State::BackOff { until, .. } => Some(*until),
             // Nothing is released before a lease is held.
             State::Held(held) => held.next().into_iter().chain(self.release_at).min(),
         }
@@ -153,7 +153,7 @@ impl LeaseMachine {
 
     /// The lease that is held, while it is.
     pub fn held(&self) -> Option<LeaseKey> {
-        match self.state {
+        match &self.state {
             State::Held(held) => Some(held.key),
             _ => None,
         }
@@ -165,8 +165,8 @@ impl LeaseMachine {
     fn snapshot(&mut self, claims: Vec<LeaseClaim>, rev: u64, now: Instant) {
         self.view.replace(claims);
         self.surplus.retain(|key, written| *written > rev || self.view.get(*key).is_some());
-        let State::Held(held) = self.state else { return };
-        match self.view.get(held.key).copied() {
+        let State::Held(held) = &self.state else { return };
+        match self.view.get(held.key).cloned() {
             Some(claim) => self.look_at(claim, now),
             None if rev >= held.rev => self.miss(),
             // A picture from before our write says nothing of it.
@@ -185,7 +185,7 @@ impl LeaseMachine {
     }
 
     fn claimed(&mut self, claim: LeaseClaim, now: Instant) {
-        self.view.insert(claim);
+        self.view.insert(claim.clone());
         self.look_at(claim, now);
     }
 
@@ -194,7 +194,7 @@ impl LeaseMachine {
         if self.surplus.get(&key).is_some_and(|written| *written <= rev) {
             self.surplus.remove(&key);
         }
-        if matches!(self.state, State::Held(held) if held.key == key && held.rev < rev) {
+        if matches!(&self.state, State::Held(held) if held.key == key && held.rev < rev) {
             self.miss();
         }
     }
@@ -213,8 +213,9 @@ impl LeaseMachine {
             return;
         }
         let address = claim.lease.as_ref().and_then(identity);
-        let ours = [Some(held.written), wished].into_iter().flatten();
-        if address.is_some() && !ours.into_iter().any(|lease| identity(&lease) == address) {
+        let bears = |lease: &Lease| identity(lease) == address;
+        let is_ours = bears(&held.written) || wished.as_ref().is_some_and(bears);
+        if address.is_some() && !is_ours {
             let lost = held.key;
             self.previous = None;
             self.state = State::BackOff { until: now, attempt: 0 };
@@ -227,8 +228,8 @@ impl LeaseMachine {
             held.expires = None;
         }
         if claim.lease.is_some() && claim.lease == wished {
-            held.written = wished.unwrap_or(held.written);
-        } else if claim.lease != Some(held.written) {
+            held.written = wished.unwrap_or_else(|| held.written.clone());
+        } else if claim.lease.as_ref() != Some(&held.written) {
             held.upkeep = held.upkeep.no_later_than(now);
         }
     }
@@ -240,7 +241,7 @@ impl LeaseMachine {
         // An outcome that is told twice is known no more the second time.
         let Some(op) = self.ops.remove(&id) else { return };
         let key = op.write.key();
-        match (op.write, outcome) {
+        match (&op.write, outcome) {
             (StoreWrite::Release { .. }, WriteOutcome::Failed(_)) => {}
             (StoreWrite::Release { .. }, _) => _ = self.surplus.remove(&key),
             (_, WriteOutcome::Done { rev }) => self.done(id, op, rev, now),
@@ -254,10 +255,10 @@ impl LeaseMachine {
 
     fn done(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
         let key = op.write.key();
-        match self.state {
+        match &self.state {
             State::Held(held) if held.key == key => self.hold(id, op, rev, now),
             State::Held(_) => _ = self.surplus.insert(key, rev),
-            State::Asking { op, .. } if op != id && !self.still_wanted(key) => {
+            State::Asking { op, .. } if *op != id && !self.still_wanted(key) => {
                 self.surplus.insert(key, rev);
             }
             State::Waiting | State::Asking { .. } | State::BackOff { .. } => {
@@ -267,7 +268,7 @@ impl LeaseMachine {
     }
 
     fn still_wanted(&self, key: LeaseKey) -> bool {
-        self.config.is_some_and(|config| config.fits(key))
+        self.config.as_ref().is_some_and(|config| config.fits(key))
     }
 
     /// Takes a lease as ours, or notes that it lives longer. A late answer never shortens its life.
@@ -279,7 +280,7 @@ impl LeaseMachine {
             StoreWrite::Update { key, lease } => (key, lease, None),
             StoreWrite::Release { .. } => return,
         };
-        let old = match self.state {
+        let old = match &self.state {
             State::Held(held) => Some(held),
             _ => None,
         };
@@ -293,14 +294,14 @@ impl LeaseMachine {
             _ => self.next_upkeep(expires, now),
         };
         let presence = Presence::Ours { seen: now };
+        if old.is_none() {
+            self.find_surplus(key, &lease);
+        }
         self.state =
             State::Held(Held { key, expires, written: lease, rev, presence, upkeep, attempt: 0 });
         self.previous = Some(key);
         self.said = None;
         self.say(LeaseOutput::Acquired { key, expires });
-        if old.is_none() {
-            self.find_surplus(key, &lease);
-        }
     }
 
     fn next_upkeep(&self, expires: Option<Instant>, now: Instant) -> Upkeep {
@@ -319,14 +320,15 @@ impl LeaseMachine {
 
     /// A write that did not do it. If it is the one that we wait for, wait and try otherwise.
     fn failed(&mut self, id: u64, fault: LeaseFault, now: Instant) {
-        match self.state {
-            State::Asking { op, attempt, .. } if op == id => {
+        match &self.state {
+            &State::Asking { op, attempt, .. } if op == id => {
                 self.pend(fault);
                 self.back_off(attempt, now);
             }
             State::Held(held @ Held { upkeep: Upkeep::Asking { op, .. }, attempt, .. })
-                if op == id =>
+                if *op == id =>
             {
+                let attempt = *attempt;
                 // That it has run out is the worse news, and stays.
                 if !held.has_run_out(now) {
                     self.pend(fault);
@@ -342,9 +344,9 @@ impl LeaseMachine {
     }
 
     fn give_up_late(&mut self, now: Instant) {
-        let late = match self.state {
-            State::Asking { op, until, .. } if until <= now => Some(op),
-            State::Held(Held { upkeep: Upkeep::Asking { op, until }, .. }) if until <= now => {
+        let late = match &self.state {
+            &State::Asking { op, until, .. } if until <= now => Some(op),
+            &State::Held(Held { upkeep: Upkeep::Asking { op, until }, .. }) if until <= now => {
                 Some(op)
             }
             _ => None,
@@ -358,11 +360,11 @@ impl LeaseMachine {
 // ---- what to do next
 impl LeaseMachine {
     fn advance(&mut self, now: Instant) {
-        match self.state {
+        match &self.state {
             State::Waiting => self.ask(0, now),
-            State::BackOff { until, attempt } if until <= now => self.ask(attempt, now),
+            &State::BackOff { until, attempt } if until <= now => self.ask(attempt, now),
             State::Asking { .. } | State::BackOff { .. } => {}
-            State::Held(held) => self.keep(held, now),
+            State::Held(held) => self.keep(held.clone(), now),
         }
     }
 
@@ -391,12 +393,15 @@ impl LeaseMachine {
 
     /// What to hold a lease of, and what it should say; `None` while something is not known.
     fn wish(&mut self) -> Option<(NetworkConfig, Lease)> {
-        let (config, underlay) = (self.config?, self.underlay.as_ref()?);
+        let (config, underlay) = (self.config.clone()?, self.underlay.as_ref()?);
         if !self.view.is_synced() {
             return None;
         }
         match Footing::new(&self.settings, config, underlay) {
-            Ok(footing) => Some((config, footing.advertise())),
+            Ok(footing) => {
+                let lease = footing.advertise();
+                Some((footing.config, lease))
+            }
             Err(fault) => {
                 self.pend(LeaseFault::Footing(fault));
                 None
@@ -407,11 +412,11 @@ impl LeaseMachine {
     fn keep(&mut self, held: Held, now: Instant) {
         // While the wish cannot be known, the lease is kept as it is.
         let wish = self.wish();
-        if wish.is_some_and(|(config, _)| !config.holds(held.key)) {
-            self.leave(held, now);
+        if wish.as_ref().is_some_and(|(config, _)| !config.holds(held.key)) {
+            self.leave(held.key, now);
             return;
         }
-        let lease = wish.map_or(held.written, |(_, lease)| lease);
+        let lease = wish.map_or_else(|| held.written.clone(), |(_, lease)| lease);
         if held.has_run_out(now) {
             self.pend(LeaseFault::RunOut);
         }
@@ -422,7 +427,7 @@ impl LeaseMachine {
             Upkeep::Asking { .. } => false,
         };
         if due {
-            let write = self.upkeep(held, lease, now);
+            let write = self.upkeep(&held, lease, now);
             let op = self.write(write, now);
             let upkeep = Upkeep::Asking { op, until: now + NO_ANSWER };
             self.state = State::Held(Held { upkeep, ..held });
@@ -430,14 +435,14 @@ impl LeaseMachine {
     }
 
     /// The network has moved away from under the lease.
-    fn leave(&mut self, held: Held, now: Instant) {
-        self.say(LeaseOutput::Lost { key: held.key, reason: LostReason::OutsideNetwork });
-        self.previous = Some(held.key);
+    fn leave(&mut self, held: LeaseKey, now: Instant) {
+        self.say(LeaseOutput::Lost { key: held, reason: LostReason::OutsideNetwork });
+        self.previous = Some(held);
         self.ask(0, now);
     }
 
     /// The write that keeps a lease, by what is known of its key.
-    fn upkeep(&self, held: Held, lease: Lease, now: Instant) -> StoreWrite {
+    fn upkeep(&self, held: &Held, lease: Lease, now: Instant) -> StoreWrite {
         match held.presence {
             // Seen since it should have run out, so it did not.
             Presence::Ours { seen } if held.expires.is_none_or(|end| now < end || end <= seen) => {
@@ -480,7 +485,7 @@ impl LeaseMachine {
     fn write(&mut self, write: StoreWrite, now: Instant) -> u64 {
         let op = self.next_op;
         self.next_op += 1;
-        self.ops.insert(op, Op { write, issued: now });
+        self.ops.insert(op, Op { write: write.clone(), issued: now });
         while self.ops.len() > MOST_OPS {
             self.ops.pop_first();
         }

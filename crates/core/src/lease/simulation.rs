@@ -160,7 +160,7 @@ fn a_spoilt_value_is_written_again() {
     let mut sim = Sim::new(1, "10.50.0.0/16");
     sim.run(Duration::from_mins(1));
     let key = sim.held(0).unwrap();
-    let right = sim.store.keys[&key].lease;
+    let right = sim.store.keys[&key].lease.clone();
     sim.put(key, None, Some(DAY));
     sim.run(Duration::from_mins(1));
     assert_eq!(sim.store.keys[&key].lease, right);
@@ -172,7 +172,7 @@ fn a_stolen_subnet_is_left_to_the_thief() {
     sim.run(Duration::from_mins(1));
     let key = sim.held(0).unwrap();
     let thief = Lease { public_ip: Some([192, 168, 77, 200].into()), ..lease_at(200) };
-    sim.put(key, Some(thief), Some(DAY));
+    sim.put(key, Some(thief.clone()), Some(DAY));
     sim.run(Duration::from_mins(1));
     assert_ne!(sim.held(0), Some(key));
     assert!(sim.held(0).is_some());
@@ -242,7 +242,10 @@ fn a_node_whose_address_changes_says_so_in_its_lease() {
     sim.feed(0, LeaseInput::Underlay(underlay(99)));
     sim.run(Duration::from_mins(1));
     assert_eq!(sim.held(0), Some(key));
-    assert_eq!(sim.store.keys[&key].lease.unwrap().public_ip, Some([192, 168, 77, 99].into()));
+    assert_eq!(
+        sim.store.keys[&key].lease.as_ref().unwrap().public_ip,
+        Some([192, 168, 77, 99].into())
+    );
 }
 
 /// A machine that asks to be woken at a time that has passed would keep its owner busy for nothing.

@@ -12,7 +12,7 @@ use russet_net::{Family, Mtu, Port, Prefix, PresharedKey, Vni};
 use crate::{error::ConfigFault, model::LeaseKey};
 
 /// A checked network configuration, of at least one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
     v4: Option<Pool>,
     v6: Option<Pool>,
@@ -43,8 +43,8 @@ impl NetworkConfig {
         self.pools().map(Pool::family)
     }
 
-    pub const fn transport(&self) -> TransportConfig {
-        self.transport
+    pub const fn transport(&self) -> &TransportConfig {
+        &self.transport
     }
 
     /// Whether a node that holds this lease can serve the network: a subnet of each family, of any length.
@@ -64,7 +64,7 @@ impl NetworkConfig {
 }
 
 /// How packets cross the underlay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportConfig {
     Vxlan(VxlanConfig),
     /// flannel's `host-gw`.
@@ -78,7 +78,7 @@ pub enum TransportConfig {
 
 impl TransportConfig {
     /// The family of the underlay that a family's packets cross by; `None` where a peer's addresses decide.
-    pub const fn outer(self, family: Family) -> Option<Family> {
+    pub const fn outer(&self, family: Family) -> Option<Family> {
         match self {
             Self::Wireguard(wireguard) => match wireguard.mode {
                 WireguardMode::Separate => Some(family),

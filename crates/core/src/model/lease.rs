@@ -69,7 +69,7 @@ impl fmt::Debug for LeaseKey {
 }
 
 /// How the holder of a lease is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub public_ip: Option<Ipv4Addr>,
     pub public_ipv6: Option<Ipv6Addr>,
@@ -87,25 +87,25 @@ impl Lease {
 
     /// The holder's VTEP of a family, when it has one.
     pub fn vtep(&self, family: Family) -> Option<Vtep> {
-        match (self.backend, family) {
-            (Backend::Vxlan { v4, .. }, Family::V4) => v4,
-            (Backend::Vxlan { v6, .. }, Family::V6) => v6,
+        match (&self.backend, family) {
+            (Backend::Vxlan { v4, .. }, Family::V4) => *v4,
+            (Backend::Vxlan { v6, .. }, Family::V6) => *v6,
             _ => None,
         }
     }
 
     /// The holder's WireGuard end of a family, when it has one.
     pub fn wireguard(&self, family: Family) -> Option<WireguardEnd> {
-        match (self.backend, family) {
-            (Backend::Wireguard { v4, .. }, Family::V4) => v4,
-            (Backend::Wireguard { v6, .. }, Family::V6) => v6,
+        match (&self.backend, family) {
+            (Backend::Wireguard { v4, .. }, Family::V4) => *v4,
+            (Backend::Wireguard { v6, .. }, Family::V6) => *v6,
             _ => None,
         }
     }
 }
 
 /// What the holder of a lease says of its transport. It overrides the pool for traffic to that holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     Vxlan {
         v4: Option<Vtep>,
