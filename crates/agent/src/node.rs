@@ -72,6 +72,7 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
         v6: wanted.public_ipv6.or_else(|| v6(link.best_address(Family::V6))),
         onlink: link.connected().collect(),
         router_advertised: link.router_advertised.is_on(),
+        prepared: BTreeMap::new(),
     };
     Ok(NodeFact { underlay, foreign: foreign(view) })
 }

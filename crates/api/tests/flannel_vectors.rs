@@ -9,8 +9,8 @@ use russet_api::flannel::{Keys, StoreKey, SubnetEnv, read_lease, read_net_conf, 
 use russet_core::{
     Calc, Change, Fact, FactId,
     model::{
-        Flag, Lease, LeaseKey, NetworkConfig, NodeFact, Preset, Settings, TransportConfig,
-        UdpConfig, UnderlayFact,
+        Flag, Lease, LeaseKey, NetworkConfig, NodeFact, Prepared, Preset, Settings,
+        TransportConfig, UdpConfig, UnderlayFact,
     },
 };
 use russet_desired::{LinkKind, Tables};
@@ -187,6 +187,7 @@ fn underlay() -> UnderlayFact {
         v6: Some("fd77::1".parse().unwrap()),
         onlink: vec!["192.168.77.0/24".parse().unwrap(), "fd77::/64".parse().unwrap()],
         router_advertised: false,
+        prepared: Prepared::new(),
     }
 }
 

@@ -66,6 +66,8 @@ pub enum Standing<'a> {
     /// Sealed, by the kernel or an engine of our own.
     Sealed,
     Direct,
+    /// By commands of the operator's.
+    Extension,
     /// By whatever somebody else has laid.
     Foreign,
     Refused(&'a Fault),

@@ -1,9 +1,10 @@
 //! The words of the calculation: what a network, a lease, a node and a pod are to us.
 //!
 //! None of these types is serialised; `api` has the wire forms and converts them by hand. `model/config`
-//! has the network's configuration, `model/lease` the leases.
+//! has the network's configuration, `model/lease` the leases, `model/extension` commands of the operator's.
 
 mod config;
+mod extension;
 mod lease;
 
 use std::{
@@ -20,6 +21,7 @@ pub use self::{
         IpipConfig, NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig, WireguardConfig,
         WireguardMode,
     },
+    extension::{ExtensionConfig, PRE_STARTUP, Prepared},
     lease::{Backend, Foreign, Lease, LeaseKey, Vtep, WireguardEnd},
 };
 
@@ -114,7 +116,7 @@ pub struct NodeFact {
     pub foreign: Vec<ForeignRoute>,
 }
 
-/// The link that reaches the other nodes, and our addresses on it.
+/// The link that reaches the other nodes, our addresses on it, and what is ready to use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnderlayFact {
     pub link: IfName,
@@ -125,6 +127,8 @@ pub struct UnderlayFact {
     pub onlink: Vec<Prefix>,
     /// Whether the link's IPv6 default route comes from router advertisements.
     pub router_advertised: bool,
+    /// What the operator's commands have made ready here, where the transport is such commands.
+    pub prepared: Prepared,
 }
 
 impl UnderlayFact {

@@ -126,7 +126,7 @@ fn the_last_good_configuration_stays_in_force() {
     assert!(
         calc.refusals()[&FactId::Config]
             .to_string()
-            .contains("use vxlan, host-gw, udp, ipip or wireguard")
+            .contains("use vxlan, host-gw, udp, ipip, wireguard, alloc or extension")
     );
     assert!(calc.is_complete(), "what is in force is known in full");
 

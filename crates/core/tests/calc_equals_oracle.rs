@@ -121,7 +121,7 @@ fn change() -> impl Strategy<Value = Change> {
         10 => lease_change(),
         4 => (dst(), router())
             .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router))),
-        1 => (0..15_usize, 1..9_u64).prop_map(|(i, rev)| {
+        1 => (0..16_usize, 1..9_u64).prop_map(|(i, rev)| {
             Change::Upsert { id: FactId::Config, fact: Fact::Config(config(i)), rev }
         }),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact))),
@@ -178,6 +178,7 @@ fn backend() -> impl Strategy<Value = Backend> {
         3 => Just(Backend::Udp),
         3 => (wireguard_end(), wireguard_end()).prop_map(|(v4, v6)| Backend::Wireguard { v4, v6 }),
         2 => Just(Backend::Ipip),
+        2 => Just(Backend::Extension(Some("x".into()))),
         1 => Just(Backend::Foreign(Foreign::Ipsec)),
     ]
 }

@@ -39,6 +39,7 @@ fn transport(standing: Standing<'_>) -> &'static str {
         Standing::Tunnel => "vxlan",
         Standing::Engine => "udp",
         Standing::Ipip => "ipip",
+        Standing::Extension => "extension",
         Standing::Foreign => "others",
         Standing::Sealed => "wireguard",
         Standing::Direct => "direct",
@@ -53,6 +54,7 @@ fn backend(backend: &Backend) -> String {
         Backend::Udp => "udp".into(),
         Backend::Ipip => "ipip".into(),
         Backend::Wireguard { .. } => "wireguard".into(),
+        Backend::Extension(_) => "extension".into(),
         Backend::Foreign(name) => name.to_string(),
     }
 }
@@ -120,6 +122,7 @@ fn transport_name(footing: &Footing, sealer: Sealer) -> String {
         }
         TransportConfig::Ipip(_) => "ipip".into(),
         TransportConfig::Unmanaged => "others (alloc)".into(),
+        TransportConfig::Extension(_) => "commands (extension)".into(),
         TransportConfig::Wireguard(_) => match sealer {
             Sealer::Kernel => "wireguard (kernel)".into(),
             Sealer::Engine => "wireguard (engine)".into(),

@@ -167,7 +167,7 @@ impl LeaseMachine {
         self.surplus.retain(|key, written| *written > rev || self.view.get(*key).is_some());
         let State::Held(held) = &self.state else { return };
         match self.view.get(held.key).cloned() {
-            Some(claim) => self.look_at(claim, now),
+            Some(claim) => self.look_at(&claim, now),
             None if rev >= held.rev => self.miss(),
             // A picture from before our write says nothing of it.
             None => {}
@@ -185,8 +185,8 @@ impl LeaseMachine {
     }
 
     fn claimed(&mut self, claim: LeaseClaim, now: Instant) {
-        self.view.insert(claim.clone());
-        self.look_at(claim, now);
+        self.look_at(&claim, now);
+        self.view.insert(claim);
     }
 
     fn gone(&mut self, key: LeaseKey, rev: u64) {
@@ -206,7 +206,7 @@ impl LeaseMachine {
     }
 
     /// Looks at what is at our key now: ours, spoilt, or another's.
-    fn look_at(&mut self, claim: LeaseClaim, now: Instant) {
+    fn look_at(&mut self, claim: &LeaseClaim, now: Instant) {
         let wished = self.wish().map(|(_, lease)| lease);
         let State::Held(held) = &mut self.state else { return };
         if claim.key != held.key || claim.mod_rev < held.rev {
@@ -344,9 +344,9 @@ impl LeaseMachine {
     }
 
     fn give_up_late(&mut self, now: Instant) {
-        let late = match &self.state {
-            &State::Asking { op, until, .. } if until <= now => Some(op),
-            &State::Held(Held { upkeep: Upkeep::Asking { op, until }, .. }) if until <= now => {
+        let late = match self.state {
+            State::Asking { op, until, .. } if until <= now => Some(op),
+            State::Held(Held { upkeep: Upkeep::Asking { op, until }, .. }) if until <= now => {
                 Some(op)
             }
             _ => None,

@@ -9,7 +9,10 @@ use std::net::IpAddr;
 use russet_desired::Flag;
 use russet_net::{Family, Mtu, Port, Prefix, PresharedKey, Vni};
 
-use crate::{error::ConfigFault, model::LeaseKey};
+use crate::{
+    error::ConfigFault,
+    model::{ExtensionConfig, LeaseKey},
+};
 
 /// A checked network configuration, of at least one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub enum TransportConfig {
     Wireguard(WireguardConfig),
     /// flannel's `alloc`: subnets are leased, and who carries packets between them is somebody else's business.
     Unmanaged,
+    /// flannel's `extension`: commands of the operator's carry packets between them.
+    Extension(ExtensionConfig),
 }
 
 impl TransportConfig {
@@ -85,9 +90,12 @@ impl TransportConfig {
                 WireguardMode::Auto => None,
                 WireguardMode::Over(outer) => Some(outer),
             },
-            Self::Vxlan(_) | Self::Direct | Self::Udp(_) | Self::Ipip(_) | Self::Unmanaged => {
-                Some(family)
-            }
+            Self::Vxlan(_)
+            | Self::Direct
+            | Self::Udp(_)
+            | Self::Ipip(_)
+            | Self::Unmanaged
+            | Self::Extension(_) => Some(family),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use russet_net::{Family, Mac, Port, Prefix, PublicKey, Vni};
@@ -119,6 +120,8 @@ pub enum Backend {
     Ipip,
     /// It names none at all: `udp`, and also `alloc`, which looks the same.
     Udp,
+    /// Commands of the operator's, with what theirs printed when the holder started.
+    Extension(Option<Arc<str>>),
     /// One that this version does not speak.
     Foreign(Foreign),
 }
@@ -142,7 +145,6 @@ pub struct WireguardEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
     Alloc,
-    Extension,
     Ipsec,
     /// `aws-vpc`, `gce`, `ali-vpc`, `tencent-vpc`: routes of a cloud's own.
     Cloud,
@@ -158,8 +160,8 @@ impl Foreign {
                 "use host-gw where the nodes share a link, else vxlan; or alloc, and let the cloud's own \
                  controller set its routes"
             }
-            Self::Alloc | Self::Extension | Self::Unknown => {
-                "use vxlan, host-gw, udp, ipip, wireguard or alloc"
+            Self::Alloc | Self::Unknown => {
+                "use vxlan, host-gw, udp, ipip, wireguard, alloc or extension"
             }
         }
     }
@@ -169,7 +171,6 @@ impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Alloc => "alloc",
-            Self::Extension => "extension",
             Self::Ipsec => "ipsec",
             Self::Cloud => "of a cloud",
             Self::Unknown => "of an unknown name",
