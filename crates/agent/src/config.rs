@@ -79,6 +79,11 @@ impl Paths {
         self.state.join("checkpoint.json")
     }
 
+    /// Whom the operator's commands have added.
+    pub fn errands(&self) -> PathBuf {
+        self.state.join("errands.json")
+    }
+
     pub fn spool(&self) -> PathBuf {
         self.state.join("cni-spool")
     }

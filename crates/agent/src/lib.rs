@@ -9,6 +9,7 @@ pub mod config;
 pub mod disk;
 
 mod admin;
+mod errands;
 mod http;
 mod keeper;
 mod lock;

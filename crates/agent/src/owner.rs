@@ -6,6 +6,7 @@
 //! says, `trust` whether it is believed, `kernel` keeps what the lanes report, `outward` is all that leaves, `view`
 //! shows.
 
+mod errand;
 mod kernel;
 mod outward;
 mod store;
@@ -20,8 +21,9 @@ use std::{
 use russet_api::admin::{Answer, Ask};
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
+    errand::{Problem, Wanted},
     lease::{LeaseFault, LeaseInput, LeaseMachine, StoreWrite, Term, WriteOutcome},
-    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork},
+    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork, Prepared},
 };
 use russet_desired::Patches;
 use russet_net::{At, Dst, Reach};
@@ -33,6 +35,7 @@ use crate::{
     bgp::Learned,
     config::Config,
     disk::checkpoint::{Checkpoint, OwnLease},
+    errands::Report,
     keeper::Keeper,
 };
 
@@ -53,6 +56,8 @@ pub enum Input {
     Recovered(Vec<(PodId, PodFact)>),
     Attached(PodId, PodFact),
     Detached(PodId),
+    /// What the operator's commands came to.
+    Errands(Report),
     /// What the BGP speaker was taught.
     Learned(Learned),
     Ask(Ask, oneshot::Sender<Answer>),
@@ -90,8 +95,17 @@ pub struct Outlets {
     pub keeper: Keeper,
     /// Asks somebody to give the cluster its id.
     pub name_cluster: mpsc::Sender<()>,
+    /// What is wanted of the operator's commands.
+    pub errands: watch::Sender<Wanted>,
     /// What is announced, where there is a BGP speaker.
     pub here: Option<watch::Sender<Vec<Reach>>>,
+}
+
+/// What is known of the operator's commands.
+#[derive(Debug, Default)]
+struct ErrandView {
+    prepared: Prepared,
+    problems: Vec<Problem>,
 }
 
 #[derive(Debug)]
@@ -101,6 +115,7 @@ pub struct Owner {
     lease: LeaseMachine,
     store: StoreView,
     kernel: KernelView,
+    errands: ErrandView,
     outlets: Outlets,
     /// What no outlet has yet.
     patches: Patches,
@@ -128,6 +143,7 @@ impl Owner {
             ),
             store: StoreView::new(&config, kept.as_ref()),
             kernel: KernelView::default(),
+            errands: ErrandView::default(),
             outlets,
             patches: Patches::default(),
             completed: false,
@@ -219,6 +235,7 @@ impl Owner {
                 self.kernel.counters.cni_dels += 1;
                 self.change(Change::Remove { id: FactId::Pod(id) });
             }
+            Input::Errands(report) => self.errands(report, now),
             Input::Learned(learned) => self.learn(learned),
             Input::Ask(ask, answer) => {
                 // Whoever asked may be gone.
@@ -263,7 +280,8 @@ impl Owner {
 
     fn observed(&mut self, node: Result<NodeFact, String>, now: Instant) {
         match node {
-            Ok(node) => {
+            Ok(mut node) => {
+                node.underlay.prepared.clone_from(&self.errands.prepared);
                 self.kernel.no_uplink = None;
                 self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
                 let fact = Fact::Node(node);

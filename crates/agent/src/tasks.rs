@@ -14,6 +14,9 @@
 //!  ├───────────┤                     │             │  what to keep (1)     │ keeper: files  │─▶ disk
 //!  │ http      │     Input::Ask (64) │             │──────────────────────▶│                │
 //!  ├───────────┤────────────────────▶│             │                       └────────────────┘
+//!  │ operator's│  Input::Errands (64)│             │
+//!  │ commands  │────────────────────▶│             │     with flannel's `extension`; `errands` runs them
+//!  ├───────────┤◀── what is wanted ──│             │
 //!  │ BGP       │  Input::Learned (64)│             │
 //!  │ speaker   │────────────────────▶│             │     where configured; `bgp` draws its tasks and thread
 //!  └───────────┘◀─── what is here ───└─────────────┘
@@ -29,7 +32,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use russet_api::flannel::{Keys, SubnetEnv};
-use russet_core::model::{LeaseKey, PodNetwork};
+use russet_core::{
+    errand::Wanted,
+    model::{LeaseKey, PodNetwork},
+};
 use russet_kernel::{
     engine::EnginePlaces,
     lane::{LaneSettings, ReconcileLane},
@@ -44,7 +50,7 @@ use crate::{
     StartError, admin, bgp, cni,
     config::Config,
     disk::{Files, checkpoint::Checkpoint},
-    http,
+    errands, http,
     keeper::Keeper,
     node::Observer,
     one_line,
@@ -99,6 +105,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (writes, to_write) = mpsc::channel(WRITES);
     let (name_cluster, names) = mpsc::channel(1);
     let (pod_network, given) = watch::channel(None);
+    let (errands, errands_wanted) = watch::channel(Wanted::default());
     let (here, announced) = config.bgp.as_ref().map(|_| watch::channel(Vec::new())).unzip();
     let handle = OwnerHandle::new(inputs.clone());
 
@@ -108,6 +115,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         pod_network,
         keeper: keeper(config)?,
         name_cluster,
+        errands,
         here,
     };
     let owner = Owner::new(
@@ -128,6 +136,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
         tasks.spawn(learn(taught, inputs.clone()));
     }
+    tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));
     let client = EtcdClient::new(&config.store);
     let keys = Keys::new(&config.prefix);
     tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));

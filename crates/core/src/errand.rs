@@ -23,7 +23,7 @@ use std::{
 use russet_net::Family;
 
 pub use self::{
-    machine::{Errand, Errands, Kept, Problem},
+    machine::{Errand, Errands, Kept, Problem, Run},
     words::words,
 };
 use crate::{

@@ -17,6 +17,15 @@ pub enum Errand {
     Peer(LeaseKey),
 }
 
+/// A command that is to be run now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub errand: Errand,
+    /// As flannel's documentation calls it.
+    pub name: &'static str,
+    pub task: Task,
+}
+
 /// What must survive the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -144,7 +153,7 @@ impl Errands {
 
     /// Returns the next command that is to be run now.
     #[must_use]
-    pub fn poll_run(&mut self, now: Instant) -> Option<(Errand, Task)> {
+    pub fn poll_run(&mut self, now: Instant) -> Option<Run> {
         while self.running.len() < AT_A_TIME {
             let (due, _) = self.queue.first()?;
             if *due > now {
@@ -155,7 +164,7 @@ impl Errands {
             let Some(step) = self.step(&errand) else { continue };
             let Some(task) = self.task(&errand, step) else { continue };
             self.running.insert(errand.clone(), (step, task.clone()));
-            return Some((errand, task));
+            return Some(Run { errand, name: step.name(), task });
         }
         None
     }

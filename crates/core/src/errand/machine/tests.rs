@@ -92,8 +92,8 @@ fn a_few_that_hang_do_not_stop_the_others() {
     let mut hang: Vec<_> = std::iter::from_fn(|| node.errands.poll_run(node.now)).collect();
     assert_eq!(hang.len(), AT_A_TIME);
     assert_eq!(node.errands.poll_timeout(), None, "nothing to wake up for");
-    let (errand, _) = hang.pop().unwrap();
-    node.errands.ended(&errand, Ok(String::new()), node.now);
+    let run = hang.pop().unwrap();
+    node.errands.ended(&run.errand, Ok(String::new()), node.now);
     assert_eq!(node.run().len(), 2);
 }
 
@@ -141,7 +141,7 @@ impl Node {
     /// Runs all that is due, and says what was run.
     fn run(&mut self) -> Vec<String> {
         let mut ran = Vec::new();
-        while let Some((errand, task)) = self.errands.poll_run(self.now) {
+        while let Some(Run { errand, task, .. }) = self.errands.poll_run(self.now) {
             let input = Some(&*task.input).filter(|input| !input.is_empty());
             let line =
                 format!("{} <{}", task.command, input.map_or(String::new(), |i| format!(" {i}")));
