@@ -68,6 +68,7 @@ topologies! {
         alone an_engine_is_replaced_under_traffic_without_loss "udp-engine-upgraded.yaml",
         both udp_and_vxlan_go_side_by_side "udp-mixed.yaml",
         both what_others_carry_is_left_to_them "alloc.yaml",
+        both commands_of_the_operator_s_carry_what_pods_send "extension.yaml",
         both what_flanneld_left_is_taken_over_under_traffic "adoption.yaml",
         both what_flanneld_left_of_both_families_is_taken_over "adoption-dual.yaml",
         both the_routes_of_host_gw_are_taken_over_where_they_are_right "adoption-host-gw.yaml",

@@ -377,7 +377,12 @@ impl World {
             if let Some(addr) = underlay.filter(|addr| network.contains(*addr)) {
                 return Err(Fault::NetworkHoldsNode { network, addr });
             }
-            let held = node.foreign.iter().find(|route| self.is_in_the_way(route, network));
+            // Where others carry the packets, routes within the network are theirs to lay.
+            let others = config.transport().is_carried_by_others();
+            let laid =
+                |route: &ForeignRoute| others && route.dst != network && network.covers(route.dst);
+            let held = |route: &&ForeignRoute| !laid(route) && self.is_in_the_way(route, network);
+            let held = node.foreign.iter().find(held);
             if let Some(ForeignRoute { dst: route, .. }) = held {
                 return Err(Fault::NetworkHeld { network, route: *route });
             }

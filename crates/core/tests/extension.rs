@@ -96,6 +96,22 @@ fn what_the_first_command_prints_is_waited_for_and_stands_in_the_lease() {
     assert_eq!(ours.backend, Backend::Extension(Some("02:00:00:00:00:07".into())));
 }
 
+#[test]
+fn what_the_commands_laid_in_an_earlier_life_is_not_in_the_way() {
+    for (pool, dst, stands) in [
+        (15, "10.50.200.0/24", true),
+        (14, "10.50.200.0/24", true),
+        (0, "10.50.200.0/24", false),
+        (15, "10.50.0.0/16", false),
+        (15, "10.0.0.0/8", false),
+    ] {
+        let mut calc = Calc::new(settings());
+        let foreign = vec![foreign_route(dst, "eth0")];
+        calc.apply([new_config(config(pool)), new_node(NodeFact { foreign, ..node() })]);
+        assert_eq!(calc.world().in_force().is_some(), stands, "{pool} {dst}");
+    }
+}
+
 fn standing<'a>(calc: &'a Calc, subnet: &str) -> Option<Standing<'a>> {
     let key: LeaseKey = lease_key(subnet, "");
     calc.peers().find(|peer| peer.key == key).map(|peer| peer.standing)

@@ -82,6 +82,11 @@ pub enum TransportConfig {
 }
 
 impl TransportConfig {
+    /// Whether nothing of ours carries packets between the nodes.
+    pub const fn is_carried_by_others(&self) -> bool {
+        matches!(self, Self::Unmanaged | Self::Extension(_))
+    }
+
     /// The family of the underlay that a family's packets cross by; `None` where a peer's addresses decide.
     pub const fn outer(&self, family: Family) -> Option<Family> {
         match self {
