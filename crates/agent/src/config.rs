@@ -41,6 +41,17 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// The node's BGP speaker, and the file that it is read from again; `None` is no speaker.
     pub bgp: Option<(BgpConfig, PathBuf)>,
+    pub on_unspoken: OnUnspoken,
+}
+
+/// What becomes of an agent whose network has a backend that is not spoken, before any other was in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnspoken {
+    /// It waits for another configuration.
+    #[default]
+    Wait,
+    /// It ends, as flanneld does.
+    End,
 }
 
 /// Files and folders.

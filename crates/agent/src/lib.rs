@@ -25,7 +25,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 pub use lock::running_beside;
 pub use node::look_for as look_for_uplink;
-use russet_core::model::Sealer;
+use russet_core::{Fault, model::Sealer};
 pub use russet_kernel::one_line;
 
 use crate::{config::Config, lock::LockError};
@@ -49,6 +49,8 @@ pub enum StartError {
     Bgp(#[source] bgp::BgpError),
     #[error("serve the CNI plugin")]
     Cni(#[source] cni::ServeError),
+    #[error("serve the network in the store; as flanneld does, it is not waited for another")]
+    Unspoken(#[source] Fault),
     #[error(
         "run the owner: its task ended by itself, as the log tells; the pods' network stays as it is"
     )]
@@ -70,7 +72,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let mut running = tasks::start(&config).await?;
     tokio::select! {
         () = shutdown => {}
-        () = running.owner_ended() => return Err(StartError::OwnerEnded),
+        error = running.owner_ended() => return Err(error),
     }
     tracing::info!(op = "stop", "the agent stops; the pods' network stays as it is");
     notify::notify("STOPPING=1");

@@ -20,7 +20,7 @@ use std::{
 
 use russet_api::admin::{Answer, Ask};
 use russet_core::{
-    Calc, Change, Fact, FactId, Source,
+    Calc, Change, Fact, FactId, Fault, Source,
     errand::{Problem, Wanted},
     lease::{LeaseFault, LeaseInput, LeaseMachine, StoreWrite, Term, WriteOutcome},
     model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork, Prepared},
@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::{kernel::KernelView, store::StoreView};
 use crate::{
     bgp::Learned,
-    config::Config,
+    config::{Config, OnUnspoken},
     disk::checkpoint::{Checkpoint, OwnLease},
     errands::Report,
     keeper::Keeper,
@@ -184,14 +184,18 @@ impl Owner {
     }
 
     /// Works until all senders are gone.
-    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    ///
+    /// # Errors
+    ///
+    /// With a configuration that cannot be served, where that is an end.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), Fault> {
         self.pass_on();
         loop {
             let due = self.next_timeout();
             let input = tokio::select! {
                 input = inputs.recv() => match input {
                     Some(input) => Some(input),
-                    None => return,
+                    None => return Ok(()),
                 },
                 () = tokio::time::sleep_until(due.into()) => None,
             };
@@ -205,8 +209,21 @@ impl Owner {
                 let Ok(input) = inputs.try_recv() else { break };
                 self.handle(input, now);
             }
+            if let Some(fault) = self.unspoken() {
+                return Err(fault);
+            }
             self.pass_on();
         }
+    }
+
+    /// What is wrong with the first configuration, when there is no use in waiting for another.
+    fn unspoken(&self) -> Option<Fault> {
+        let world = self.calc.world();
+        if self.config.on_unspoken == OnUnspoken::Wait || world.config().is_some() {
+            return None;
+        }
+        let fault = world.facts.get(&FactId::Config)?.fault.as_ref()?;
+        fault.is_unspoken().then(|| fault.clone())
     }
 
     fn next_timeout(&self) -> Instant {

@@ -33,6 +33,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use russet_api::flannel::{Keys, SubnetEnv};
 use russet_core::{
+    Fault,
     errand::Wanted,
     model::{LeaseKey, PodNetwork},
 };
@@ -63,15 +64,19 @@ use crate::{
 #[derive(Debug)]
 pub struct Running {
     tasks: JoinSet<()>,
-    owner: tokio::task::JoinHandle<()>,
+    owner: tokio::task::JoinHandle<Result<(), Fault>>,
     cni: cni::Server,
     observer: Observer,
 }
 
 impl Running {
-    /// Waits for what should not happen. There is nothing to stop after it, and [`Self::stop`] must not follow.
-    pub async fn owner_ended(&mut self) {
-        let _ = (&mut self.owner).await;
+    /// Waits for what should not happen, and tells why it did. There is nothing to stop after it, and [`Self::stop`]
+    /// must not follow.
+    pub async fn owner_ended(&mut self) -> StartError {
+        match (&mut self.owner).await {
+            Ok(Err(fault)) => StartError::Unspoken(fault),
+            Ok(Ok(())) | Err(_) => StartError::OwnerEnded,
+        }
     }
 
     /// Ends every task; what is still to be written is written. The kernel is left as it is.

@@ -241,7 +241,10 @@ fn their_addresses(dump: &Value) -> BTreeSet<String> {
 
 fn our_routes(tables: &Tables) -> BTreeSet<String> {
     let line = |(key, spec): (&russet_desired::RouteKey, &russet_desired::RouteSpec)| {
-        let hop = tables.next_hops.get(&spec.via).expect("a route's next hop is wanted too");
+        let hop = tables
+            .next_hops
+            .get(&spec.via.hop().unwrap())
+            .expect("a route's next hop is wanted too");
         let onlink = if hop.onlink.is_on() { " onlink" } else { "" };
         format!("{} {}{onlink}", key.dst, spec.via)
     };

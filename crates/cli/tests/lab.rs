@@ -73,6 +73,7 @@ topologies! {
         both what_flanneld_left_of_both_families_is_taken_over "adoption-dual.yaml",
         both the_routes_of_host_gw_are_taken_over_where_they_are_right "adoption-host-gw.yaml",
         both a_node_under_flanneld_s_name_is_one_like_any_other "flanneld.yaml",
+        both flanneld_s_switches_do_what_they_say "flanneld-switches.yaml",
         both sealed_pods_meet_while_agents_are_killed "wireguard.yaml",
         alone both_families_are_sealed "wireguard-dual.yaml",
         alone an_engine_that_seals_is_replaced_under_traffic_without_loss "wireguard-engine-upgraded.yaml",

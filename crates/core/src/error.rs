@@ -146,6 +146,16 @@ pub enum Fault {
     NotOnLink { ip: IpAddr, link: IfName },
 }
 
+impl Fault {
+    /// Whether a configuration names a backend that this version will never serve.
+    pub fn is_unspoken(&self) -> bool {
+        let is_it = |fault: &ConfigFault| {
+            matches!(fault, ConfigFault::UnknownBackend { .. } | ConfigFault::Unspoken(_))
+        };
+        matches!(self, Self::Config(ConfigFaults(faults)) if faults.iter().any(is_it))
+    }
+}
+
 /// All faults of one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFaults(pub Vec<ConfigFault>);

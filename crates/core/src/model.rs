@@ -49,6 +49,9 @@ pub struct Settings {
     pub fully_random: Flag,
     /// Whether a foreign forward chain that drops gets an accept for the network.
     pub forward_accept: Flag,
+    /// Whether what is for an address of this node's subnet that no pod has goes nowhere (`-ip-blackhole-route`),
+    /// also while there is no bridge.
+    pub blackhole: Flag,
     /// Whether a pod may reach itself through a service.
     pub hairpin: Flag,
     /// Whether clients from outside are masqueraded on their way to a pod of another node (flannel's rule 6).
@@ -81,6 +84,7 @@ impl Settings {
             masquerade: Flag::Off,
             fully_random: Flag::On,
             forward_accept: Flag::from(preset == Preset::Flannel),
+            blackhole: Flag::Off,
             hairpin: Flag::On,
             hide_client_source: Flag::On,
             key: None,

@@ -321,7 +321,10 @@ fn whole_address(link: IfName, addr: IpAddr) -> Item {
 fn into_device(link: IfName, subnet: Prefix, out: &mut Emit) {
     let via = NextHopKey { via: subnet.addr(), link };
     out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
-    out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via, inherits: Flag::Off }));
+    out.push(Item::Route(
+        RouteKey::main(subnet),
+        RouteSpec { via: via.into(), inherits: Flag::Off },
+    ));
 }
 
 /// A tunnel is no place to learn a default route from.

@@ -71,8 +71,8 @@ pub fn refused(calc: &Calc) -> Vec<Refused> {
 pub fn routes(calc: &Calc, state_of: impl Fn(&Key) -> String) -> Vec<RouteRow> {
     let row = |(key, spec): (&RouteKey, &RouteSpec)| RouteRow {
         dst: key.dst.to_string(),
-        via: spec.via.via.to_string(),
-        link: spec.via.link.to_string(),
+        via: spec.via.hop().map_or_else(|| "blackhole".into(), |hop| hop.via.to_string()),
+        link: spec.via.hop().map_or_else(String::new, |hop| hop.link.to_string()),
         state: state_of(&Key::Route(*key)),
     };
     calc.tables().routes.iter().map(row).collect()

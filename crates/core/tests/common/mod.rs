@@ -166,7 +166,8 @@ pub fn told(calc: &Calc, subnet: &str) -> String {
 /// As `ip route` has them.
 pub fn routes(tables: &Tables) -> Vec<String> {
     let line = |(key, spec): (&RouteKey, &RouteSpec)| {
-        let onlink = if tables.next_hops[&spec.via].onlink.is_on() { " onlink" } else { "" };
+        let hop = spec.via.hop().map(|hop| tables.next_hops[&hop].onlink.is_on());
+        let onlink = if hop == Some(true) { " onlink" } else { "" };
         format!("{key} {}{onlink}", spec.via)
     };
     tables.routes.iter().map(line).collect()
