@@ -179,6 +179,7 @@ impl Owner {
             refused: view::refused(&self.calc),
             pending,
             repaired: self.kernel.repaired(now),
+            leftovers: Vec::new(),
             forward_drops: self.kernel.forward_drops(self.config.settings.forward_accept),
             counters,
         }
