@@ -58,6 +58,11 @@ pub enum Fault {
     #[error("this node's subnet {subnet} is not within the network {network}")]
     OwnOutside { subnet: Prefix, network: Prefix },
 
+    #[error(
+        "its address {addr} is not in this node's subnet any more: it reaches this node and its pods, and no other node; start it anew"
+    )]
+    PodOutside { addr: IpAddr },
+
     // ---- what a router teaches
     #[error("{dst} {why}")]
     NotTaught { dst: Prefix, why: &'static str },

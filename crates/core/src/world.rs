@@ -294,6 +294,7 @@ impl World {
         self.held.clear();
         self.settle_footing();
         self.settle_own();
+        self.settle_pods();
     }
 
     /// Lets a tunnel's end go that nobody sends to any more. Before all leases are known, nobody knows.
@@ -323,6 +324,17 @@ impl World {
             Ok(()) => self.own_in_force = Some(own),
             Err(fault) => _ = self.held.insert(FactId::Own, fault),
         }
+    }
+
+    /// Pods that were given an address before the node's lease was lost to another.
+    fn settle_pods(&mut self) {
+        let Some(own) = self.own_in_force else { return };
+        let outside = |(id, pod): (&PodId, &PodFact)| {
+            let addr = *pod.addresses.iter().find(|addr| !own.contains(**addr))?;
+            Some((FactId::Pod(id.clone()), Fault::PodOutside { addr }))
+        };
+        let outside: Vec<_> = self.pods().filter_map(outside).collect();
+        self.held.extend(outside);
     }
 
     fn settle_footing(&mut self) {

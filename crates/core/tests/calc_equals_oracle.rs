@@ -14,7 +14,7 @@ use russet_core::{
         WireguardEnd,
     },
 };
-use russet_desired::{Key, Patches, Tables};
+use russet_desired::{Key, Patches, RouteVia, Tables};
 use russet_net::{Port, Prefix, Vni};
 
 proptest! {
@@ -90,9 +90,10 @@ fn takes_back_only_what_was_told(told: &Tables, patches: &Patches) -> Result<(),
 }
 
 fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCaseError> {
-    for key in tables.routes.keys() {
+    for (key, spec) in tables.routes.iter() {
         let cause = calc.cause_of(&Key::Route(*key));
         let is_it = match cause {
+            Some(FactId::Pod(_)) => matches!(spec.via, RouteVia::Link(_)),
             Some(FactId::Lease(lease)) => lease.subnets().any(|subnet| subnet == key.dst),
             Some(FactId::Learned(dst)) => dst == key.dst,
             _ => false,

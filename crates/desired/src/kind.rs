@@ -305,7 +305,7 @@ pub struct NextHopSpec {
 
 // ---- routes
 
-/// A route of ours (protocol 82), through a next-hop object or into nowhere.
+/// A route of ours (protocol 82), through a next-hop object, onto a link, or into nowhere.
 #[derive(Debug)]
 pub enum Route {}
 
@@ -359,6 +359,8 @@ pub struct RouteSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteVia {
     Hop(NextHopKey),
+    /// Whoever is on this link.
+    Link(IfName),
     /// Nowhere: packets vanish without a word.
     Blackhole,
 }
@@ -367,7 +369,7 @@ impl RouteVia {
     pub const fn hop(self) -> Option<NextHopKey> {
         match self {
             Self::Hop(hop) => Some(hop),
-            Self::Blackhole => None,
+            Self::Link(_) | Self::Blackhole => None,
         }
     }
 }
@@ -382,6 +384,7 @@ impl fmt::Display for RouteVia {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hop(hop) => hop.fmt(f),
+            Self::Link(link) => write!(f, "dev {link}"),
             Self::Blackhole => f.write_str("blackhole"),
         }
     }

@@ -1,4 +1,4 @@
-//! Routes of ours, each through a next-hop object, or into nowhere.
+//! Routes of ours, each through a next-hop object, onto a link, or into nowhere.
 //!
 //! Ours is what bears our protocol. A route is made exclusively: where somebody else has one at its key,
 //! theirs stays, ours is refused, and the error names the holder. Only what was read back as ours is
@@ -22,7 +22,6 @@ use crate::{
         Batch, Message, NetlinkError, Socket, Writer, flags,
         rt::{self, ROUTE_HEADER_LEN},
     },
-    next_hop::NextHopIds,
     reconcile::{Change, Driver, Events, Refused, Seen},
 };
 
@@ -41,6 +40,8 @@ pub struct RouteDriver {
 pub enum Leads {
     /// Through the next hop of this number; 0 is none, which is never wanted.
     Hop(u32),
+    /// Onto the link of this index.
+    Link(u32),
     Blackhole,
 }
 
@@ -69,7 +70,7 @@ impl Driver<Route> for RouteDriver {
     /// A next hop that was made again has another number, and a second one with the same gateway does not
     /// count.
     fn is_met(&self, host: &Host, _: &RouteKey, wanted: &RouteSpec, actual: &Leads) -> bool {
-        leads(&host.next_hops, wanted) == Some(*actual)
+        leads(host, wanted) == Some(*actual)
     }
 
     fn upsert(&mut self, host: &mut Host, changes: &[Change<Route, Leads>]) -> Vec<Refused<Route>> {
@@ -106,7 +107,7 @@ impl Driver<Route> for RouteDriver {
     }
 
     fn settled(&self, host: &Host, _: &RouteKey, wanted: &RouteSpec) -> Option<Leads> {
-        leads(&host.next_hops, wanted)
+        leads(host, wanted)
     }
 
     fn decode(&self, _: &Host, message: &Message<'_>) -> Option<Seen<Route, Leads>> {
@@ -130,39 +131,49 @@ enum Gone {
 }
 
 fn upsert_all(host: &mut Host, changes: &[Change<Route, Leads>]) -> Vec<Refused<Route>> {
-    let Host { socket, next_hops, .. } = host;
-    let items = changes.iter().map(|change| (change.key, change));
-    send_each::<Route, _>(socket, SET, Tolerate::Nothing, items, |batch, key, change| {
-        let leads = leads(next_hops, &change.wanted)
-            .ok_or_else(|| missing_next_hop(key, &change.wanted))?;
-        let how = match change.before {
-            Some(_) => flags::REPLACE,
-            None => flags::EXCL,
-        };
-        let kind = match leads {
-            Leads::Hop(_) => rt::RTN_UNICAST,
-            Leads::Blackhole => rt::RTN_BLACKHOLE,
-        };
-        let header = header(key, rt::RT_SCOPE_UNIVERSE, kind, PROTOCOL);
-        let mut message = batch.push(rt::RTM_NEWROUTE, flags::CREATE | how, &header);
-        write_key(&mut message, key);
-        if let Leads::Hop(id) = leads {
-            message.u32(rt::RTA_NH_ID, id);
-        }
-        Ok(())
-    })
+    let led = |change: &Change<Route, Leads>| leads(host, &change.wanted);
+    let led: Vec<_> = changes.iter().map(led).collect();
+    let items = changes.iter().zip(led).map(|(change, leads)| (change.key, (change, leads)));
+    send_each::<Route, _>(
+        &mut host.socket,
+        SET,
+        Tolerate::Nothing,
+        items,
+        |batch, key, (change, leads)| {
+            let leads = leads.ok_or_else(|| missing_next_hop(key, &change.wanted))?;
+            let how = match change.before {
+                Some(_) => flags::REPLACE,
+                None => flags::EXCL,
+            };
+            let (scope, kind) = match leads {
+                Leads::Hop(_) => (rt::RT_SCOPE_UNIVERSE, rt::RTN_UNICAST),
+                Leads::Link(_) => (rt::RT_SCOPE_LINK, rt::RTN_UNICAST),
+                Leads::Blackhole => (rt::RT_SCOPE_UNIVERSE, rt::RTN_BLACKHOLE),
+            };
+            let header = header(key, scope, kind, PROTOCOL);
+            let mut message = batch.push(rt::RTM_NEWROUTE, flags::CREATE | how, &header);
+            write_key(&mut message, key);
+            match leads {
+                Leads::Hop(id) => _ = message.u32(rt::RTA_NH_ID, id),
+                Leads::Link(index) => _ = message.u32(rt::RTA_OIF, index),
+                Leads::Blackhole => {}
+            }
+            Ok(())
+        },
+    )
 }
 
-/// Where a route is to lead to, once its next hop is there.
-fn leads(next_hops: &NextHopIds, wanted: &RouteSpec) -> Option<Leads> {
+/// Where a route is to lead to, once its next hop or its link is there.
+fn leads(host: &Host, wanted: &RouteSpec) -> Option<Leads> {
     match wanted.via {
-        RouteVia::Hop(hop) => next_hops.get(&hop).map(Leads::Hop),
+        RouteVia::Hop(hop) => host.next_hops.get(&hop).map(Leads::Hop),
+        RouteVia::Link(link) => host.links.index(link).map(Leads::Link),
         RouteVia::Blackhole => Some(Leads::Blackhole),
     }
 }
 
 fn missing_next_hop(key: &RouteKey, wanted: &RouteSpec) -> NetlinkError {
-    NetlinkError::missing(SET, key, format_args!("next hop {}", wanted.via))
+    NetlinkError::missing(SET, key, format_args!("{}", wanted.via))
 }
 
 /// Looks at what is in the way: ours is replaced, anybody else's is named. One listing for all keys.
@@ -317,6 +328,7 @@ impl ParsedRoute {
         let key = RouteKey { table, dst, metric };
         let leads = match message.u8(7) {
             rt::RTN_BLACKHOLE => Leads::Blackhole,
+            _ if next_hop == 0 && gateway.is_none() => Leads::Link(link),
             _ => Leads::Hop(next_hop),
         };
         Some(Self { key, protocol: message.u8(5), leads, link, gateway })

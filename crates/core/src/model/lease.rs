@@ -46,6 +46,11 @@ impl LeaseKey {
         self.v4.into_iter().chain(self.v6)
     }
 
+    /// Whether an address lies in one of the subnets.
+    pub fn contains(self, addr: IpAddr) -> bool {
+        self.subnets().any(|subnet| subnet.contains(addr))
+    }
+
     /// Whether any subnet of the one overlaps any of the other.
     pub fn overlaps(self, other: Self) -> bool {
         self.subnets().any(|ours| other.subnets().any(|theirs| ours.overlaps(theirs)))
