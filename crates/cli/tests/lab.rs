@@ -52,6 +52,7 @@ topologies! {
         both the_keys_move_to_another_store_while_agents_work "store-moved.yaml",
         both a_store_that_is_wiped_while_it_is_watched_removes_nothing "store-wiped.yaml",
         both a_deleted_lease_is_taken_again "lease-deleted.yaml",
+        both two_nodes_with_one_address_say_so_and_neither_takes_from_the_other "same-address.yaml",
         both a_stolen_subnet_leaves_its_pods_to_their_node "lease-stolen.yaml",
         both what_leaves_the_network_takes_the_node_s_address "masquerade.yaml",
         both ipv6_alone_works_with_our_own_keys "ipv6-alone.yaml",

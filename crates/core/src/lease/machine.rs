@@ -5,11 +5,14 @@
 //! there. And an outcome that comes late is never trusted for more than it says: a create that succeeded
 //! after it was given up is either what we still want, or it is released.
 
+mod contest;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
+use self::contest::other_end;
 use super::{
     LeaseClaim, LeaseFault, LeaseInput, LeaseOutput, Life, LostReason, StoreWrite, Term,
     WriteOutcome,
@@ -70,6 +73,11 @@ struct Held {
     presence: Presence,
     upkeep: Upkeep,
     attempt: u32,
+    /// How often somebody else with our address has written it.
+    contests: u32,
+    /// Until when it is not said to be ours, and we give way to somebody who writes it: we took over what was there, and
+    /// know of no earlier life in which it was ours.
+    unproven: Option<Instant>,
 }
 
 /// What the store was last known to have at our key.
@@ -147,6 +155,7 @@ impl LeaseMachine {
             State::Waiting => None,
             State::Asking { until, .. } | State::BackOff { until, .. } => Some(*until),
             // Nothing is released before a lease is held.
+            State::Held(held) if held.unproven.is_some() => held.next(),
             State::Held(held) => held.next().into_iter().chain(self.release_at).min(),
         }
     }
@@ -154,7 +163,7 @@ impl LeaseMachine {
     /// The lease that is held, while it is.
     pub fn held(&self) -> Option<LeaseKey> {
         match &self.state {
-            State::Held(held) => Some(held.key),
+            State::Held(held) if held.unproven.is_none() => Some(held.key),
             _ => None,
         }
     }
@@ -222,8 +231,14 @@ impl LeaseMachine {
             self.say(LeaseOutput::Lost { key: lost, reason: LostReason::Taken });
             return;
         }
+        // With a write of ours under way it may be that one.
+        let known = held.rev > 0 && !self.ops.values().any(|op| op.write.key() == claim.key);
+        let contested = known && claim.mod_rev > held.rev && claim.lease.is_some();
         held.presence = Presence::Ours { seen: now };
         held.rev = claim.mod_rev;
+        if contested {
+            return self.contest(claim, now);
+        }
         if claim.life == Life::Reserved {
             held.expires = None;
         }
@@ -273,7 +288,7 @@ impl LeaseMachine {
 
     /// Takes a lease as ours, or notes that it lives longer. A late answer never shortens its life.
     fn hold(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
-        let (key, lease, expires) = match op.write {
+        let (key, lease, expires) = match op.write.clone() {
             StoreWrite::Create { key, lease, .. } | StoreWrite::Renew { key, lease, .. } => {
                 (key, lease, Some(op.issued + self.term.ttl))
             }
@@ -294,14 +309,32 @@ impl LeaseMachine {
             _ => self.next_upkeep(expires, now),
         };
         let presence = Presence::Ours { seen: now };
+        let created = matches!(op.write, StoreWrite::Create { .. });
+        let unproven = match old {
+            Some(old) => old.unproven,
+            None if created || self.previous == Some(key) => None,
+            None => Some(now + PROBATION),
+        };
+        let contests = old.map_or(0, |old| old.contests);
         if old.is_none() {
             self.find_surplus(key, &lease);
         }
-        self.state =
-            State::Held(Held { key, expires, written: lease, rev, presence, upkeep, attempt: 0 });
+        self.state = State::Held(Held {
+            key,
+            expires,
+            written: lease,
+            rev,
+            presence,
+            upkeep,
+            attempt: 0,
+            contests,
+            unproven,
+        });
         self.previous = Some(key);
         self.said = None;
-        self.say(LeaseOutput::Acquired { key, expires });
+        if unproven.is_none() {
+            self.say(LeaseOutput::Acquired { key, expires });
+        }
     }
 
     fn next_upkeep(&self, expires: Option<Instant>, now: Instant) -> Upkeep {
@@ -312,7 +345,11 @@ impl LeaseMachine {
     /// What else bears our address when a lease is taken is a leftover of ours, and the others would see
     /// two leases of one node. What appears later is somebody else's fault, and is left alone.
     fn find_surplus(&mut self, held: LeaseKey, lease: &Lease) {
-        let leftover = |claim: &&LeaseClaim| claim.key != held && claim.life == Life::Leased;
+        // One that says another tunnel's end may be another node's, with our address.
+        let same =
+            |claim: &LeaseClaim| !claim.lease.as_ref().is_some_and(|it| other_end(it, lease));
+        let leftover =
+            |claim: &&LeaseClaim| claim.key != held && claim.life == Life::Leased && same(claim);
         let leftovers = self.view.ours(lease).filter(leftover);
         self.surplus.extend(leftovers.map(|claim| (claim.key, claim.mod_rev)));
         self.surplus.remove(&held);
@@ -375,7 +412,7 @@ impl LeaseMachine {
             return;
         };
         let write =
-            if let Some(claim) = self.view.reusable(&lease, &config) {
+            if let Some(claim) = self.view.reusable(&lease, &config, self.previous) {
                 Some(self.overwrite(claim.key, claim.life, lease))
             } else {
                 let taken = self.view.taken(&lease);
@@ -409,7 +446,12 @@ impl LeaseMachine {
         }
     }
 
-    fn keep(&mut self, held: Held, now: Instant) {
+    fn keep(&mut self, mut held: Held, now: Instant) {
+        if held.unproven.is_some_and(|until| until <= now) {
+            held.unproven = None;
+            self.state = State::Held(held.clone());
+            self.say(LeaseOutput::Acquired { key: held.key, expires: held.expires });
+        }
         // While the wish cannot be known, the lease is kept as it is.
         let wish = self.wish();
         if wish.as_ref().is_some_and(|(config, _)| !config.holds(held.key)) {
@@ -468,7 +510,7 @@ impl LeaseMachine {
             return;
         }
         let due = self.release_at.is_none_or(|at| at <= now);
-        if !due || !matches!(self.state, State::Held(_)) {
+        if !due || self.held().is_none() {
             return;
         }
         // Until it is known to be gone, it is asked for again.
@@ -529,10 +571,11 @@ impl Held {
     }
 
     fn next(&self) -> Option<Instant> {
-        match self.upkeep {
+        let upkeep = match self.upkeep {
             Upkeep::Never => None,
             Upkeep::At(at) | Upkeep::Asking { until: at, .. } => Some(at),
-        }
+        };
+        upkeep.into_iter().chain(self.unproven).min()
     }
 }
 
@@ -551,6 +594,8 @@ fn later(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     Some(one?.max(other?))
 }
 
+/// Whoever holds what we took over, and lives, has seen our write and answered it by then.
+const PROBATION: Duration = Duration::from_secs(2);
 /// After this long without an answer a write is given up, though it may yet have happened.
 const NO_ANSWER: Duration = Duration::from_secs(30);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
