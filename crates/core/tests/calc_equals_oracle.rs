@@ -90,7 +90,7 @@ fn takes_back_only_what_was_told(told: &Tables, patches: &Patches) -> Result<(),
 }
 
 fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCaseError> {
-    for (key, spec) in tables.routes.iter() {
+    for (key, spec) in &tables.routes {
         let cause = calc.cause_of(&Key::Route(*key));
         let is_it = match cause {
             Some(FactId::Pod(_)) => matches!(spec.via, RouteVia::Link(_)),

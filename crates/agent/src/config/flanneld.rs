@@ -9,6 +9,7 @@ use super::{
 
 /// flanneld's flags, by their names.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "flanneld has as many switches")]
 pub struct Flanneld {
     pub node: Option<String>,
     pub etcd_endpoints: Vec<String>,

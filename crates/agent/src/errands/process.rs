@@ -179,7 +179,7 @@ mod tests {
         for _ in 0..100 {
             match std::fs::read_to_string(&state) {
                 Ok(stat) if !stat.contains(") Z ") => {
-                    tokio::time::sleep(Duration::from_millis(20)).await
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 _ => return,
             }

@@ -288,9 +288,11 @@ impl LeaseMachine {
 
     /// Takes a lease as ours, or notes that it lives longer. A late answer never shortens its life.
     fn hold(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
-        let (key, lease, expires) = match op.write.clone() {
+        let Op { write, issued } = op;
+        let created = matches!(write, StoreWrite::Create { .. });
+        let (key, lease, expires) = match write {
             StoreWrite::Create { key, lease, .. } | StoreWrite::Renew { key, lease, .. } => {
-                (key, lease, Some(op.issued + self.term.ttl))
+                (key, lease, Some(issued + self.term.ttl))
             }
             StoreWrite::Update { key, lease } => (key, lease, None),
             StoreWrite::Release { .. } => return,
@@ -309,7 +311,6 @@ impl LeaseMachine {
             _ => self.next_upkeep(expires, now),
         };
         let presence = Presence::Ours { seen: now };
-        let created = matches!(op.write, StoreWrite::Create { .. });
         let unproven = match old {
             Some(old) => old.unproven,
             None if created || self.previous == Some(key) => None,

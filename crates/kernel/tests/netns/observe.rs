@@ -40,7 +40,9 @@ fn chains_that_flannel_left_by_iptables_legacy_are_found_and_their_removal_works
                 "chain FLANNEL-POSTRTG in table nat of ip6tables-legacy",
             ]
         );
-        found.iter().for_each(|chain| sh(&chain.removal()));
+        for chain in &found {
+            sh(&chain.removal());
+        }
         assert_eq!(flannel_chains().unwrap(), []);
     });
 }
