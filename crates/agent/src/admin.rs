@@ -6,9 +6,10 @@
 use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use russet_api::{
-    admin::{Answer, Reply, Request},
+    admin::{Answer, Leftover, Reply, Request},
     frame,
 };
+use russet_kernel::legacy::{self, LegacyChain};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
@@ -51,7 +52,7 @@ pub async fn serve(listener: UnixListener, owner: OwnerHandle) {
 async fn converse(mut stream: UnixStream, owner: &OwnerHandle) -> io::Result<()> {
     let answer = if stream.peer_cred()?.uid() == 0 {
         match read::<Request>(&mut stream).await {
-            Ok(request) => owner.ask(request.ask).await,
+            Ok(request) => with_leftovers(owner.ask(request.ask).await),
             Err(fault) => Answer::Error(fault),
         }
     } else {
@@ -60,6 +61,21 @@ async fn converse(mut stream: UnixStream, owner: &OwnerHandle) -> io::Result<()>
     let bytes = frame::encode(&Reply::new(answer)).map_err(io::Error::other)?;
     stream.write_all(&bytes).await?;
     stream.shutdown().await
+}
+
+/// What flannel left where the owner does not look.
+fn with_leftovers(mut answer: Answer) -> Answer {
+    if let Answer::Status(status) = &mut answer
+        && status.preset == "flannel"
+    {
+        status.leftovers =
+            legacy::flannel_chains().unwrap_or_default().iter().map(leftover).collect();
+    }
+    answer
+}
+
+fn leftover(chain: &LegacyChain) -> Leftover {
+    Leftover { what: chain.to_string(), removal: chain.removal() }
 }
 
 /// Reads one request of either admin socket.

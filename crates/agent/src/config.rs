@@ -43,6 +43,17 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// The node's BGP speaker, and the file that it is read from again; `None` is no speaker.
     pub bgp: Option<(BgpConfig, PathBuf)>,
+    pub on_unspoken: OnUnspoken,
+}
+
+/// What becomes of an agent whose network has a backend that is not spoken, before any other was in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnspoken {
+    /// It waits for another configuration.
+    #[default]
+    Wait,
+    /// It ends, as flanneld does.
+    End,
 }
 
 /// Files and folders.
@@ -79,6 +90,11 @@ impl Paths {
 
     pub fn checkpoint(&self) -> PathBuf {
         self.state.join("checkpoint.json")
+    }
+
+    /// Whom the operator's commands have added.
+    pub fn errands(&self) -> PathBuf {
+        self.state.join("errands.json")
     }
 
     pub fn spool(&self) -> PathBuf {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod disk;
 
 mod admin;
+mod errands;
 mod http;
 mod keeper;
 mod lock;
@@ -25,7 +26,10 @@ use std::{io, path::PathBuf, sync::Arc};
 
 pub use lock::running_beside;
 pub use node::look_for as look_for_uplink;
-use russet_core::model::Sealer;
+use russet_core::{
+    Fault,
+    model::{Preset, Sealer},
+};
 pub use russet_kernel::one_line;
 
 use crate::{config::Config, lock::LockError};
@@ -49,6 +53,8 @@ pub enum StartError {
     Bgp(#[source] bgp::BgpError),
     #[error("serve the CNI plugin")]
     Cni(#[source] cni::ServeError),
+    #[error("serve the network in the store; as flanneld does, it is not waited for another")]
+    Unspoken(#[source] Fault),
     #[error(
         "run the owner: its task ended by itself, as the log tells; the pods' network stays as it is"
     )]
@@ -64,18 +70,35 @@ pub enum StartError {
 pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     config.settings.sealer = config.sealing.unwrap_or_else(usual_sealer);
     config.settings.macs = node::macs().map_err(StartError::Observe)?;
+    say_what_is_left(&config);
     let config = Arc::new(config);
     let _lock = lock::NodeLock::take(&config.paths.lock())?;
     tracing::info!(op = "start", node = %config.settings.node, version = env!("CARGO_PKG_VERSION"), "russet agent");
     let mut running = tasks::start(&config).await?;
     tokio::select! {
         () = shutdown => {}
-        () = running.owner_ended() => return Err(StartError::OwnerEnded),
+        error = running.owner_ended() => return Err(error),
     }
     tracing::info!(op = "stop", "the agent stops; the pods' network stays as it is");
     notify::notify("STOPPING=1");
     running.stop().await;
     Ok(())
+}
+
+/// What flannel left by `iptables-legacy` does no harm beside ours, and is not ours to remove.
+fn say_what_is_left(config: &Config) {
+    if config.settings.preset != Preset::Flannel {
+        return;
+    }
+    match russet_kernel::legacy::flannel_chains() {
+        Ok(chains) => chains.iter().for_each(|chain| {
+            let removal = chain.removal();
+            tracing::warn!(op = "start", %chain, %removal, "flannel left a chain that stays");
+        }),
+        Err(error) => {
+            tracing::warn!(op = "start", %error, "iptables-legacy's tables could not be looked at");
+        }
+    }
 }
 
 /// The kernel where it can: it is faster, and no process of ours is in a packet's way.

@@ -74,6 +74,7 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
         router_advertised: link.router_advertised.is_on(),
         // Nobody sees that by looking; the prober finds out.
         spoils_checksums: false,
+        prepared: BTreeMap::new(),
     };
     Ok(NodeFact { underlay, foreign: foreign(view) })
 }

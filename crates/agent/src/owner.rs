@@ -6,6 +6,7 @@
 //! says, `trust` whether it is believed, `kernel` keeps what the lanes report, `outward` is all that leaves, `view`
 //! shows, `paths` has what the prober found.
 
+mod errand;
 mod kernel;
 mod outward;
 mod paths;
@@ -20,9 +21,10 @@ use std::{
 
 use russet_api::admin::{Answer, Ask};
 use russet_core::{
-    Calc, Change, Fact, FactId, Source,
+    Calc, Change, Fact, FactId, Fault, Source,
+    errand::{Problem, Wanted},
     lease::{LeaseFault, LeaseInput, LeaseMachine, StoreWrite, Term, WriteOutcome},
-    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork},
+    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork, Prepared},
 };
 use russet_desired::Patches;
 use russet_net::{At, Dst, Reach};
@@ -32,8 +34,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::{kernel::KernelView, paths::PathView, store::StoreView};
 use crate::{
     bgp::Learned,
-    config::Config,
+    config::{Config, OnUnspoken},
     disk::checkpoint::{Checkpoint, OwnLease},
+    errands::Report,
     keeper::Keeper,
     prober::{Finding, Paths},
 };
@@ -55,6 +58,8 @@ pub enum Input {
     Recovered(Vec<(PodId, PodFact)>),
     Attached(PodId, PodFact),
     Detached(PodId),
+    /// What the operator's commands came to.
+    Errands(Report),
     /// What the BGP speaker was taught.
     Learned(Learned),
     /// The prober asks for the peer behind this one.
@@ -96,8 +101,17 @@ pub struct Outlets {
     pub keeper: Keeper,
     /// Asks somebody to give the cluster its id.
     pub name_cluster: mpsc::Sender<()>,
+    /// What is wanted of the operator's commands.
+    pub errands: watch::Sender<Wanted>,
     /// What is announced, where there is a BGP speaker.
     pub here: Option<watch::Sender<Vec<Reach>>>,
+}
+
+/// What is known of the operator's commands.
+#[derive(Debug, Default)]
+struct ErrandView {
+    prepared: Prepared,
+    problems: Vec<Problem>,
 }
 
 #[derive(Debug)]
@@ -108,8 +122,7 @@ pub struct Owner {
     store: StoreView,
     kernel: KernelView,
     paths: PathView,
-    /// What the node looked like last.
-    node: Option<NodeFact>,
+    errands: ErrandView,
     outlets: Outlets,
     /// What no outlet has yet.
     patches: Patches,
@@ -138,7 +151,7 @@ impl Owner {
             store: StoreView::new(&config, kept.as_ref()),
             kernel: KernelView::default(),
             paths: PathView::default(),
-            node: None,
+            errands: ErrandView::default(),
             outlets,
             patches: Patches::default(),
             completed: false,
@@ -179,14 +192,18 @@ impl Owner {
     }
 
     /// Works until all senders are gone.
-    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    ///
+    /// # Errors
+    ///
+    /// With a configuration that cannot be served, where that is an end.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), Fault> {
         self.pass_on();
         loop {
             let due = self.next_timeout();
             let input = tokio::select! {
                 input = inputs.recv() => match input {
                     Some(input) => Some(input),
-                    None => return,
+                    None => return Ok(()),
                 },
                 () = tokio::time::sleep_until(due.into()) => None,
             };
@@ -200,8 +217,21 @@ impl Owner {
                 let Ok(input) = inputs.try_recv() else { break };
                 self.handle(input, now);
             }
+            if let Some(fault) = self.unspoken() {
+                return Err(fault);
+            }
             self.pass_on();
         }
+    }
+
+    /// What is wrong with the first configuration, when there is no use in waiting for another.
+    fn unspoken(&self) -> Option<Fault> {
+        let world = self.calc.world();
+        if self.config.on_unspoken == OnUnspoken::Wait || world.config().is_some() {
+            return None;
+        }
+        let fault = world.facts.get(&FactId::Config)?.fault.as_ref()?;
+        fault.is_unspoken().then(|| fault.clone())
     }
 
     fn next_timeout(&self) -> Instant {
@@ -230,6 +260,7 @@ impl Owner {
                 self.kernel.counters.cni_dels += 1;
                 self.change(Change::Remove { id: FactId::Pod(id) });
             }
+            Input::Errands(report) => self.errands(report, now),
             Input::Learned(learned) => self.learn(learned),
             // The prober may be gone.
             Input::NextPath(after, answer) => _ = answer.send(self.next_path(after)),
@@ -277,7 +308,8 @@ impl Owner {
 
     fn observed(&mut self, node: Result<NodeFact, String>, now: Instant) {
         match node {
-            Ok(node) => {
+            Ok(mut node) => {
+                node.underlay.prepared.clone_from(&self.errands.prepared);
                 self.kernel.no_uplink = None;
                 self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
                 self.change_node(node);

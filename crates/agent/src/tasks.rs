@@ -14,6 +14,9 @@
 //!  ├───────────┤                     │             │  what to keep (1)     │ keeper: files  │─▶ disk
 //!  │ http      │     Input::Ask (64) │             │──────────────────────▶│                │
 //!  ├───────────┤────────────────────▶│             │                       └────────────────┘
+//!  │ operator's│  Input::Errands (64)│             │
+//!  │ commands  │────────────────────▶│             │     with flannel's `extension`; `errands` runs them
+//!  ├───────────┤◀── what is wanted ──│             │
 //!  │ BGP       │  Input::Learned (64)│             │  Input::Probed (64)   ┌────────────────┐
 //!  │ speaker   │────────────────────▶│             │◀──────────────────────│ prober         │─▶ echo requests
 //!  └───────────┘◀─── what is here ───└─────────────┘                       └────────────────┘
@@ -29,7 +32,11 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use russet_api::flannel::{Keys, SubnetEnv};
-use russet_core::model::{LeaseKey, PodNetwork};
+use russet_core::{
+    Fault,
+    errand::Wanted,
+    model::{LeaseKey, PodNetwork},
+};
 use russet_kernel::{
     engine::EnginePlaces,
     lane::{LaneSettings, ReconcileLane},
@@ -44,7 +51,7 @@ use crate::{
     StartError, admin, bgp, cni,
     config::Config,
     disk::{Files, checkpoint::Checkpoint},
-    http,
+    errands, http,
     keeper::Keeper,
     node::Observer,
     one_line,
@@ -58,16 +65,20 @@ use crate::{
 #[derive(Debug)]
 pub struct Running {
     tasks: JoinSet<()>,
-    owner: tokio::task::JoinHandle<()>,
+    owner: tokio::task::JoinHandle<Result<(), Fault>>,
     cni: cni::Server,
     observer: Observer,
     prober: Option<Prober>,
 }
 
 impl Running {
-    /// Waits for what should not happen. There is nothing to stop after it, and [`Self::stop`] must not follow.
-    pub async fn owner_ended(&mut self) {
-        let _ = (&mut self.owner).await;
+    /// Waits for what should not happen, and tells why it did. There is nothing to stop after it, and [`Self::stop`]
+    /// must not follow.
+    pub async fn owner_ended(&mut self) -> StartError {
+        match (&mut self.owner).await {
+            Ok(Err(fault)) => StartError::Unspoken(fault),
+            Ok(Ok(())) | Err(_) => StartError::OwnerEnded,
+        }
     }
 
     /// Ends every task; what is still to be written is written. The kernel is left as it is.
@@ -101,6 +112,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (writes, to_write) = mpsc::channel(WRITES);
     let (name_cluster, names) = mpsc::channel(1);
     let (pod_network, given) = watch::channel(None);
+    let (errands, errands_wanted) = watch::channel(Wanted::default());
     let (here, announced) = config.bgp.as_ref().map(|_| watch::channel(Vec::new())).unzip();
     let handle = OwnerHandle::new(inputs.clone());
 
@@ -110,6 +122,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         pod_network,
         keeper: keeper(config)?,
         name_cluster,
+        errands,
         here,
     };
     let owner = Owner::new(
@@ -131,6 +144,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
         tasks.spawn(learn(taught, inputs.clone()));
     }
+    tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));
     let client = EtcdClient::new(&config.store);
     let keys = Keys::new(&config.prefix);
     tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));

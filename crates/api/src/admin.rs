@@ -106,6 +106,9 @@ pub struct Status {
     pub paths: Vec<PathProblem>,
     /// Foreign forward chains that drop pod traffic.
     pub forward_drops: Vec<ForwardDrop>,
+    /// What the system before us left and we do not remove.
+    #[serde(default)]
+    pub leftovers: Vec<Leftover>,
     pub counters: Counters,
 }
 
@@ -211,6 +214,13 @@ pub struct ForwardDrop {
     pub chain: String,
     pub why: String,
     pub accepted: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    pub what: String,
+    /// The commands that remove it.
+    pub removal: String,
 }
 
 /// What was done since the agent's start.

@@ -9,8 +9,8 @@ use russet_api::flannel::{Keys, StoreKey, SubnetEnv, read_lease, read_net_conf, 
 use russet_core::{
     Calc, Change, Fact, FactId,
     model::{
-        Flag, Lease, LeaseKey, NetworkConfig, NodeFact, Preset, Settings, TransportConfig,
-        UdpConfig, UnderlayFact,
+        Flag, Lease, LeaseKey, NetworkConfig, NodeFact, Prepared, Preset, Settings,
+        TransportConfig, UdpConfig, UnderlayFact,
     },
 };
 use russet_desired::{LinkKind, Tables};
@@ -25,14 +25,15 @@ fn net_conf_is_read_as_flannel_reads_it() {
         let read = read_net_conf(text(row, "conf").as_bytes(), Preset::Flannel);
         match (row["accepted"].as_bool().unwrap(), row["type"].as_str()) {
             (true, Some("vxlan")) => {
-                let TransportConfig::Vxlan(vxlan) = read.unwrap().transport() else {
+                let read = read.unwrap();
+                let TransportConfig::Vxlan(vxlan) = read.transport() else {
                     panic!("{name}: no vxlan")
                 };
                 assert_eq!(u64::from(vxlan.port.get()), row["port"].as_u64().unwrap(), "{name}");
                 assert_eq!(vxlan.direct_routing.is_on(), row["directRouting"].as_bool().unwrap());
             }
             (true, Some("udp")) => {
-                assert_eq!(read.unwrap().transport(), TransportConfig::Udp(UdpConfig::default()));
+                assert_eq!(read.unwrap().transport(), &TransportConfig::Udp(UdpConfig::default()));
             }
             // flannel takes it; we say by name what we do not speak.
             (true, Some(other)) => {
@@ -112,7 +113,7 @@ fn a_udp_peer_is_skipped_by_name() {
 fn udp_makes_flannel_s_device_with_its_address_and_subnet_env() {
     let Some(dump) = vector("kernel/udp.json") else { return };
     let config = read_net_conf(text(&dump, "config").as_bytes(), Preset::Flannel).unwrap();
-    let calc = calculated(&dump, config);
+    let calc = calculated(&dump, config.clone());
     let tables = calc.tables();
     assert_eq!(calc.refusals().len(), 0, "{:?}", calc.refusals());
     let theirs = rows(&dump, "links").find(|link| link["ifname"] == "flannel0").unwrap();
@@ -133,7 +134,7 @@ const KERNELS: [&str; 5] = ["vxlan", "vxlan-direct", "vxlan-dual", "host-gw", "u
 fn assert_same_kernel_state(name: &str) {
     let Some(dump) = vector(&format!("kernel/{name}.json")) else { return };
     let config = read_net_conf(text(&dump, "config").as_bytes(), Preset::Flannel).unwrap();
-    let calc = calculated(&dump, config);
+    let calc = calculated(&dump, config.clone());
     let tables = calc.tables();
 
     assert_eq!(calc.refusals().values().count(), 0, "{:?}", calc.refusals());
@@ -187,6 +188,7 @@ fn underlay() -> UnderlayFact {
         onlink: vec!["192.168.77.0/24".parse().unwrap(), "fd77::/64".parse().unwrap()],
         router_advertised: false,
         spoils_checksums: false,
+        prepared: Prepared::new(),
     }
 }
 
@@ -240,7 +242,10 @@ fn their_addresses(dump: &Value) -> BTreeSet<String> {
 
 fn our_routes(tables: &Tables) -> BTreeSet<String> {
     let line = |(key, spec): (&russet_desired::RouteKey, &russet_desired::RouteSpec)| {
-        let hop = tables.next_hops.get(&spec.via).expect("a route's next hop is wanted too");
+        let hop = tables
+            .next_hops
+            .get(&spec.via.hop().unwrap())
+            .expect("a route's next hop is wanted too");
         let onlink = if hop.onlink.is_on() { " onlink" } else { "" };
         format!("{} {}{onlink}", key.dst, spec.via)
     };

@@ -50,7 +50,6 @@ pub fn run(words: Vec<String>) -> Result<ExitCode> {
         .map_err(|fault| anyhow!("find the link to the other nodes: {fault}"))?;
     russet_kernel::sys::share_one_heap();
     start_logs_at(LogFormat::Text, level(flags.number("v")));
-    say_what_has_no_effect(&flags);
     take_over_key(&config).context("take over flannel's WireGuard key")?;
     serve(config)
 }
@@ -77,6 +76,7 @@ fn settings(flags: &Flags) -> Flanneld {
         ip_masq: flags.is_on("ip-masq"),
         fully_random: !flags.is_on("ip-masq-fully-random-disable"),
         forward_rules: flags.is_on("iptables-forward-rules"),
+        blackhole_route: flags.is_on("ip-blackhole-route"),
         healthz: healthz(flags),
         wireguard_key: env::var_os("WIREGUARD_KEY_FILE").map(PathBuf::from),
     }
@@ -99,16 +99,6 @@ const fn level(verbosity: i64) -> &'static str {
     }
 }
 
-/// A flag that somebody relies on must not be passed over in silence.
-fn say_what_has_no_effect(flags: &Flags) {
-    if flags.is_on("ip-blackhole-route") {
-        tracing::warn!(
-            op = "read flags",
-            "-ip-blackhole-route has no effect: no blackhole route is set"
-        );
-    }
-}
-
 /// flannel's key is lost by a reboot, ours is not: where nobody says another place, the one that the peers know goes on.
 fn take_over_key(config: &Config) -> io::Result<()> {
     if env::var_os("WIREGUARD_KEY_FILE").is_some() {
@@ -125,6 +115,8 @@ const NO_KUBERNETES: &str = "-kube-subnet-mgr: Kubernetes as the store is not in
 
 #[cfg(test)]
 mod tests {
+    use russet_agent::config::OnUnspoken;
+
     use super::*;
 
     #[test]
@@ -146,6 +138,7 @@ mod tests {
             "-healthz-ip=::1",
             "-healthz-port=8090",
             "-iptables-forward-rules=false",
+            "-ip-blackhole-route",
         ])
         .unwrap();
         assert_eq!((config.endpoints.len(), config.prefix.as_str()), (2, "/net"));
@@ -157,7 +150,7 @@ mod tests {
         assert_eq!(config.http, "[::1]:8090".parse().ok());
         let settings = &config.settings;
         assert!(settings.masquerade.is_on() && !settings.fully_random.is_on());
-        assert!(!settings.forward_accept.is_on());
+        assert!(!settings.forward_accept.is_on() && settings.blackhole.is_on());
     }
 
     #[test]
@@ -166,7 +159,8 @@ mod tests {
         assert_eq!(config.endpoints, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
         assert_eq!(config.http, None);
         assert!(!config.settings.masquerade.is_on() && config.settings.fully_random.is_on());
-        assert!(config.settings.forward_accept.is_on());
+        assert!(config.settings.forward_accept.is_on() && !config.settings.blackhole.is_on());
+        assert_eq!(config.on_unspoken, OnUnspoken::End);
         assert_eq!(config.paths.wireguard_key, Path::new("/var/lib/russet/wireguard.key"));
     }
 

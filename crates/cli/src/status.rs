@@ -75,6 +75,13 @@ fn human(status: &Status) -> String {
         &table(&["chain", "why", "so"], rows),
         status.forward_drops.is_empty(),
     );
+    let rows = status.leftovers.iter().map(|left| vec![left.what.clone(), left.removal.clone()]);
+    section(
+        &mut text,
+        "LEFT BY FLANNEL",
+        &table(&["what", "to be rid of it"], rows),
+        status.leftovers.is_empty(),
+    );
     text
 }
 

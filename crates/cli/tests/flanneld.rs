@@ -1,5 +1,8 @@
 //! What starts flanneld starts `russet flanneld` in its place: the words that it is told and the codes that it ends with.
 
+#[path = "flanneld/etcd.rs"]
+mod etcd;
+
 use std::{
     os::unix::fs::symlink,
     process::{Command, Output},

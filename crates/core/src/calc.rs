@@ -66,6 +66,8 @@ pub enum Standing<'a> {
     /// Sealed, by the kernel or an engine of our own.
     Sealed,
     Direct,
+    /// By commands of the operator's.
+    Extension,
     /// By whatever somebody else has laid.
     Foreign,
     Refused(&'a Fault),
@@ -74,7 +76,7 @@ pub enum Standing<'a> {
 }
 
 /// A lease as `status` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerView<'a> {
     pub key: LeaseKey,
     /// `None` when it is unreadable.

@@ -49,8 +49,19 @@ pub enum Fault {
     #[error("VNI {vni}: {fault}; choose a smaller one")]
     LinkName { vni: Vni, fault: ParseError },
 
+    #[error("{name} has not ended yet, and the lease says what it prints")]
+    CommandRuns { name: &'static str },
+
+    #[error("{name}: {reason}; it is tried again")]
+    Command { name: &'static str, reason: String },
+
     #[error("this node's subnet {subnet} is not within the network {network}")]
     OwnOutside { subnet: Prefix, network: Prefix },
+
+    #[error(
+        "its address {addr} is not in this node's subnet any more: it reaches this node and its pods, and no other node; start it anew"
+    )]
+    PodOutside { addr: IpAddr },
 
     // ---- what a router teaches
     #[error("{dst} {why}")]
@@ -131,10 +142,23 @@ pub enum Fault {
     #[error("its backend is udp (or alloc, which looks the same), and this network's is not")]
     NoUdpHere,
 
+    #[error("its backend is extension, and this network's is not")]
+    NoExtensionHere,
+
     #[error(
         "{ip} is not on a link that this node shares ({link}); host-gw needs one, use vxlan between subnets"
     )]
     NotOnLink { ip: IpAddr, link: IfName },
+}
+
+impl Fault {
+    /// Whether a configuration names a backend that this version will never serve.
+    pub fn is_unspoken(&self) -> bool {
+        let is_it = |fault: &ConfigFault| {
+            matches!(fault, ConfigFault::UnknownBackend { .. } | ConfigFault::Unspoken(_))
+        };
+        matches!(self, Self::Config(ConfigFaults(faults)) if faults.iter().any(is_it))
+    }
 }
 
 /// All faults of one configuration.
@@ -188,10 +212,14 @@ pub enum ConfigFault {
     #[error("{min_key} {min} is above {max_key} {max}")]
     MinAboveMax { min_key: &'static str, min: IpAddr, max_key: &'static str, max: IpAddr },
 
-    #[error("Backend.Type is missing or empty; use vxlan, host-gw, udp, ipip or wireguard")]
+    #[error(
+        "Backend.Type is missing or empty; use vxlan, host-gw, udp, ipip, wireguard, alloc or extension"
+    )]
     NoBackendType,
 
-    #[error("Backend.Type {name:?} is unknown; use vxlan, host-gw, udp, ipip or wireguard")]
+    #[error(
+        "Backend.Type {name:?} is unknown; use vxlan, host-gw, udp, ipip, wireguard, alloc or extension"
+    )]
     UnknownBackend { name: String },
 
     #[error("backend {0} is not spoken by this version; {instead}", instead = .0.instead())]

@@ -12,6 +12,10 @@
 //!                                                                         └─ taken by another: asks for a new one
 //! ```
 //!
+//! Of two nodes with one address the one that came later finds the other's lease and takes it for its own of an earlier
+//! life, as flannel does. The other sees that and writes it again; the later one then gives way, and asks for a new
+//! subnet. Both say so, and so does everybody who sees two leases with one address.
+//!
 //! Forwarding does not wait for any of this: [`LeaseOutput::Lost`] is said when the subnet is somebody
 //! else's, or not in the network any more, and the calculation keeps the old one until the next
 //! [`LeaseOutput::Acquired`]. `addressing::node_subnet` has the choice of the subnet, `lease/machine` the
@@ -22,7 +26,10 @@ mod machine;
 mod simulation;
 mod view;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 pub use self::machine::LeaseMachine;
 use crate::{
@@ -46,7 +53,7 @@ impl Default for Term {
 }
 
 /// A key of the store that claims subnets, whoever holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseClaim {
     pub key: LeaseKey,
     /// `None` when the value is unreadable; the subnets are taken all the same.
@@ -113,7 +120,7 @@ pub enum LeaseOutput {
 }
 
 /// A write to the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreWrite {
     /// Grant, then a transaction: if the key's version is 0, put. The grant is revoked when it fails.
     Create { key: LeaseKey, lease: Lease, ttl_s: u32 },
@@ -152,6 +159,8 @@ pub enum LostReason {
     Taken,
     #[error("the network does not hold the subnet any more")]
     OutsideNetwork,
+    #[error("its holder lives and has this node's address {0}; give one of the two another")]
+    Shared(IpAddr),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -166,6 +175,10 @@ pub enum LeaseFault {
     Write(String),
     #[error("write lease to the store: no answer")]
     NoAnswer,
+    #[error(
+        "another node has this node's address {0} and writes its lease; give one of the two another"
+    )]
+    SharedAddress(IpAddr),
     #[error("the lease has run out while the store was away; forwarding goes on")]
     RunOut,
     #[error("this node cannot serve the network")]

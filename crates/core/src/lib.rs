@@ -6,6 +6,7 @@
 //!                 addressing  attachment  transport  distribution  policy
 //!
 //!   LeaseInput + time ──▶ lease::LeaseMachine ──▶ LeaseOutput (store writes as values)
+//!   what is wanted + time ──▶ errand::Errands ──▶ which command of the operator's is run next
 //! ```
 //!
 //! Nothing in here names a clock, a socket, a file, a thread or a source of randomness: `now` is an
@@ -19,6 +20,7 @@ pub mod calc;
 pub mod change;
 pub mod choices;
 pub mod distribution;
+pub mod errand;
 pub mod error;
 pub mod ipam;
 pub mod lease;

@@ -1,9 +1,10 @@
 //! The words of the calculation: what a network, a lease, a node and a pod are to us.
 //!
 //! None of these types is serialised; `api` has the wire forms and converts them by hand. `model/config`
-//! has the network's configuration, `model/lease` the leases.
+//! has the network's configuration, `model/lease` the leases, `model/extension` commands of the operator's.
 
 mod config;
+mod extension;
 mod lease;
 
 use std::{
@@ -20,6 +21,7 @@ pub use self::{
         IpipConfig, NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig, WireguardConfig,
         WireguardMode,
     },
+    extension::{ExtensionConfig, PRE_STARTUP, Prepared},
     lease::{Backend, Foreign, Lease, LeaseKey, Vtep, WireguardEnd},
 };
 
@@ -47,6 +49,9 @@ pub struct Settings {
     pub fully_random: Flag,
     /// Whether a foreign forward chain that drops gets an accept for the network.
     pub forward_accept: Flag,
+    /// Whether what is for an address of this node's subnet that no pod has goes nowhere (`-ip-blackhole-route`),
+    /// also while there is no bridge.
+    pub blackhole: Flag,
     /// Whether a pod may reach itself through a service.
     pub hairpin: Flag,
     /// Whether clients from outside are masqueraded on their way to a pod of another node (flannel's rule 6).
@@ -79,6 +84,7 @@ impl Settings {
             masquerade: Flag::Off,
             fully_random: Flag::On,
             forward_accept: Flag::from(preset == Preset::Flannel),
+            blackhole: Flag::Off,
             hairpin: Flag::On,
             hide_client_source: Flag::On,
             key: None,
@@ -114,7 +120,7 @@ pub struct NodeFact {
     pub foreign: Vec<ForeignRoute>,
 }
 
-/// The link that reaches the other nodes, and our addresses on it.
+/// The link that reaches the other nodes, our addresses on it, and what is ready to use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnderlayFact {
     pub link: IfName,
@@ -127,6 +133,8 @@ pub struct UnderlayFact {
     pub router_advertised: bool,
     /// Whether checksums inside a tunnel, left to the link, do not come out right.
     pub spoils_checksums: bool,
+    /// What the operator's commands have made ready here, where the transport is such commands.
+    pub prepared: Prepared,
 }
 
 impl UnderlayFact {

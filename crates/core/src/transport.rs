@@ -19,12 +19,17 @@
 //! | wireguard | wireguard | wireguard | wireguard |
 //! | wireguard | anything else | refused | refused |
 //! | anything else | wireguard | refused | refused |
+//! | extension | extension | the operator's command | the operator's command |
+//! | extension | vxlan, host-gw or ipip | direct | refused |
+//! | extension | udp | refused | refused |
+//! | anything else | extension | refused | refused |
 //! | alloc | anything | whoever routes it | whoever routes it |
 //!
 //! A pool that turns from vxlan or ipip to another transport keeps its tunnel's end as *retiring*, to receive by, until
 //! no peer's lease says so any more: the others send into the tunnel until they have seen our new lease.
 
 mod direct;
+mod extension;
 mod ipip;
 mod udp;
 mod unmanaged;
@@ -40,7 +45,8 @@ use russet_desired::{
 use russet_net::{At, Family, Form, IfName, Mac, Mtu, Prefix, Reach};
 
 pub use self::{
-    direct::Direct, ipip::Ipip, udp::Udp, unmanaged::Unmanaged, vxlan::Vxlan, wireguard::Wireguard,
+    direct::Direct, extension::Extension, ipip::Ipip, udp::Udp, unmanaged::Unmanaged, vxlan::Vxlan,
+    wireguard::Wireguard,
 };
 use crate::{
     error::Fault,
@@ -104,6 +110,7 @@ enum Carrier {
     Ipip(Ipip),
     Wireguard(Wireguard),
     Unmanaged(Unmanaged),
+    Extension(Extension),
 }
 
 impl Carrier {
@@ -115,6 +122,7 @@ impl Carrier {
             Self::Ipip(ipip) => ipip,
             Self::Wireguard(wireguard) => wireguard,
             Self::Unmanaged(unmanaged) => unmanaged,
+            Self::Extension(extension) => extension,
         }
     }
 
@@ -138,14 +146,17 @@ impl Footing {
         }
         let pool = match config.transport() {
             TransportConfig::Vxlan(vxlan) => {
-                Carrier::Vxlan(Vxlan::new(settings, vxlan, &config, underlay)?)
+                Carrier::Vxlan(Vxlan::new(settings, *vxlan, &config, underlay)?)
             }
             TransportConfig::Direct => Carrier::Direct(Direct),
-            TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, udp, &config, underlay)?),
-            TransportConfig::Ipip(ipip) => Carrier::Ipip(Ipip::new(settings, ipip, underlay)?),
+            TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, *udp, &config, underlay)?),
+            TransportConfig::Ipip(ipip) => Carrier::Ipip(Ipip::new(settings, *ipip, underlay)?),
             TransportConfig::Unmanaged => Carrier::Unmanaged(Unmanaged),
+            TransportConfig::Extension(extension) => {
+                Carrier::Extension(Extension::new(extension, underlay)?)
+            }
             TransportConfig::Wireguard(wireguard) => {
-                Carrier::Wireguard(Wireguard::new(settings, wireguard, &config, underlay)?)
+                Carrier::Wireguard(Wireguard::new(settings, *wireguard, &config, underlay)?)
             }
         };
         let mut footing = Self {
@@ -204,15 +215,17 @@ impl Footing {
     /// When the holder speaks a backend that we do not.
     pub fn carrier(&self, lease: &Lease, family: Family) -> Result<&dyn Transport, Fault> {
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
-        match (lease.backend, &self.pool) {
+        match (&lease.backend, &self.pool) {
             (_, Carrier::Unmanaged(unmanaged)) => Ok(unmanaged),
-            (Backend::Foreign(name), _) => Err(Fault::Backend(name)),
+            (Backend::Foreign(name), _) => Err(Fault::Backend(*name)),
             (Backend::Wireguard { .. }, Carrier::Wireguard(wireguard)) => Ok(wireguard),
             // Where all is sealed nothing goes bare, not even over a shared link.
             (_, Carrier::Wireguard(_)) => Err(Fault::NotSealed),
             (Backend::Wireguard { .. }, _) => Err(Fault::NoWireguardHere),
             (Backend::Udp, Carrier::Udp(udp)) => Ok(udp),
             (Backend::Udp, _) => Err(Fault::NoUdpHere),
+            (Backend::Extension(_), Carrier::Extension(extension)) => Ok(extension),
+            (Backend::Extension(_), _) => Err(Fault::NoExtensionHere),
             (Backend::Vxlan { .. }, Carrier::Vxlan(vxlan)) if !(shared && vxlan.is_direct()) => {
                 Ok(vxlan)
             }
@@ -231,6 +244,7 @@ impl Footing {
             (Carrier::Udp(udp), At::Node { form: Form::Udp, .. }) => udp,
             (Carrier::Ipip(ipip), At::Node { form: Form::Ipip, .. }) => ipip,
             (Carrier::Unmanaged(unmanaged), At::Node { form: Form::Foreign, .. }) => unmanaged,
+            (Carrier::Extension(extension), At::Node { form: Form::Extension, .. }) => extension,
             (Carrier::Wireguard(wireguard), At::Node { form: Form::Wireguard(..), .. }) => {
                 wireguard
             }
@@ -320,7 +334,10 @@ fn whole_address(link: IfName, addr: IpAddr) -> Item {
 fn into_device(link: IfName, subnet: Prefix, out: &mut Emit) {
     let via = NextHopKey { via: subnet.addr(), link };
     out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
-    out.push(Item::Route(RouteKey::main(subnet), RouteSpec { via, inherits: Flag::Off }));
+    out.push(Item::Route(
+        RouteKey::main(subnet),
+        RouteSpec { via: via.into(), inherits: Flag::Off },
+    ));
 }
 
 /// A tunnel is no place to learn a default route from.

@@ -106,7 +106,7 @@ impl World {
     pub fn lease_config(&self) -> Option<NetworkConfig> {
         match self.held.get(&FactId::Config) {
             None | Some(Fault::OwnOutside { .. } | Fault::FamilyMissing { .. }) => self.config(),
-            Some(_) => self.in_force.as_ref().map(|footing| footing.config),
+            Some(_) => self.in_force.as_ref().map(|footing| footing.config.clone()),
         }
     }
 
@@ -121,7 +121,7 @@ impl World {
     /// A lease that is readable, with its revision.
     pub fn lease(&self, key: LeaseKey) -> Option<(Lease, u64)> {
         match self.good(&FactId::Lease(key))? {
-            (Fact::Lease(lease), rev) => Some((*lease, *rev)),
+            (Fact::Lease(lease), rev) => Some((lease.clone(), *rev)),
             _ => None,
         }
     }
@@ -133,7 +133,9 @@ impl World {
 
     fn leases_from(&self, first: FactId) -> impl Iterator<Item = (LeaseKey, Lease, u64)> {
         self.facts.range(first..).filter_map(|(id, known)| match (id, &known.good) {
-            (FactId::Lease(key), Some((Fact::Lease(lease), rev))) => Some((*key, *lease, *rev)),
+            (FactId::Lease(key), Some((Fact::Lease(lease), rev))) => {
+                Some((*key, lease.clone(), *rev))
+            }
             _ => None,
         })
     }
@@ -193,12 +195,13 @@ impl World {
     /// The last good configuration, in force or not.
     pub fn config(&self) -> Option<NetworkConfig> {
         match self.good(&FactId::Config)? {
-            (Fact::Config(config), _) => Some(*config),
+            (Fact::Config(config), _) => Some(config.clone()),
             _ => None,
         }
     }
 
-    fn node(&self) -> Option<&NodeFact> {
+    /// What this node last observed of itself.
+    pub fn node(&self) -> Option<&NodeFact> {
         match self.good(&FactId::Node)? {
             (Fact::Node(node), _) => Some(node),
             _ => None,
@@ -291,6 +294,7 @@ impl World {
         self.held.clear();
         self.settle_footing();
         self.settle_own();
+        self.settle_pods();
     }
 
     /// Lets a tunnel's end go that nobody sends to any more. Before all leases are known, nobody knows.
@@ -316,22 +320,33 @@ impl World {
             return;
         };
         let Some(footing) = &self.in_force else { return };
-        match lies_within(own, footing.config) {
+        match lies_within(own, &footing.config) {
             Ok(()) => self.own_in_force = Some(own),
             Err(fault) => _ = self.held.insert(FactId::Own, fault),
         }
     }
 
+    /// Pods that were given an address before the node's lease was lost to another.
+    fn settle_pods(&mut self) {
+        let Some(own) = self.own_in_force else { return };
+        let outside = |(id, pod): (&PodId, &PodFact)| {
+            let addr = *pod.addresses.iter().find(|addr| !own.contains(**addr))?;
+            Some((FactId::Pod(id.clone()), Fault::PodOutside { addr }))
+        };
+        let outside: Vec<_> = self.pods().filter_map(outside).collect();
+        self.held.extend(outside);
+    }
+
     fn settle_footing(&mut self) {
         let (Some(config), Some(node)) = (self.config(), self.node()) else { return };
-        let fault = match self.footing(config, node) {
+        let fault = match self.footing(config.clone(), node) {
             Ok(footing) => {
                 self.in_force = Some(footing.after(self.in_force.as_ref()));
                 return;
             }
             Err(fault) => fault,
         };
-        match self.in_force.as_ref().map(|old| self.still(old.config, &node.underlay)) {
+        match self.in_force.as_ref().map(|old| self.still(old.config.clone(), &node.underlay)) {
             None => _ = self.held.insert(FactId::Config, fault),
             Some(Ok(footing)) => {
                 if footing.config != config {
@@ -346,7 +361,8 @@ impl World {
     /// A configuration on this node, if it may come into force.
     fn footing(&self, config: NetworkConfig, node: &NodeFact) -> Result<Footing, Fault> {
         let footing = self.still(config, &node.underlay)?;
-        if self.in_force.as_ref().is_some_and(|old| old.config == config) {
+        let config = &footing.config;
+        if self.in_force.as_ref().is_some_and(|old| old.config == *config) {
             // What is in force has been let in before: a stranger's route that comes later is a matter
             // between that route and ours, not a reason to stop.
             return Ok(footing);
@@ -363,17 +379,22 @@ impl World {
     }
 
     /// While our lease lies elsewhere, the machine is on its way to another; until then all stays.
-    fn holds_own(&self, config: NetworkConfig) -> Result<(), Fault> {
+    fn holds_own(&self, config: &NetworkConfig) -> Result<(), Fault> {
         self.own().map_or(Ok(()), |own| lies_within(own, config))
     }
 
-    fn lies_free(&self, config: NetworkConfig, node: &NodeFact) -> Result<(), Fault> {
+    fn lies_free(&self, config: &NetworkConfig, node: &NodeFact) -> Result<(), Fault> {
         for network in config.pools().map(Pool::network) {
             let underlay = node.underlay.addr(network.family());
             if let Some(addr) = underlay.filter(|addr| network.contains(*addr)) {
                 return Err(Fault::NetworkHoldsNode { network, addr });
             }
-            let held = node.foreign.iter().find(|route| self.is_in_the_way(route, network));
+            // Where others carry the packets, routes within the network are theirs to lay.
+            let others = config.transport().is_carried_by_others();
+            let laid =
+                |route: &ForeignRoute| others && route.dst != network && network.covers(route.dst);
+            let held = |route: &&ForeignRoute| !laid(route) && self.is_in_the_way(route, network);
+            let held = node.foreign.iter().find(held);
             if let Some(ForeignRoute { dst: route, .. }) = held {
                 return Err(Fault::NetworkHeld { network, route: *route });
             }
@@ -413,7 +434,7 @@ impl World {
     }
 }
 
-fn lies_within(own: LeaseKey, config: NetworkConfig) -> Result<(), Fault> {
+fn lies_within(own: LeaseKey, config: &NetworkConfig) -> Result<(), Fault> {
     for pool in config.pools() {
         let (family, network) = (pool.family(), pool.network());
         let subnet = own.of(family).ok_or(Fault::FamilyMissing { family })?;

@@ -126,7 +126,7 @@ fn the_last_good_configuration_stays_in_force() {
     assert!(
         calc.refusals()[&FactId::Config]
             .to_string()
-            .contains("use vxlan, host-gw, udp, ipip or wireguard")
+            .contains("use vxlan, host-gw, udp, ipip, wireguard, alloc or extension")
     );
     assert!(calc.is_complete(), "what is in force is known in full");
 
@@ -310,6 +310,28 @@ fn a_pod_is_a_port_of_the_bridge_and_its_own_cause() {
     assert_eq!(calc.cause_of(&Key::Link(name("veth1"))), Some(FactId::Pod(pod_id(1))));
     assert_eq!(calc.cause_of(&Key::Link(name("cni0"))), Some(FactId::Config));
     assert_eq!(calc.cause_of(&Key::Link(name("veth2"))), None);
+}
+
+#[test]
+fn pods_of_a_subnet_that_was_lost_are_named_and_reach_their_node() {
+    let mut calc = ready(config(0));
+    calc.apply([new_pod(1, 1_450), new_pod(2, 1_450)]);
+    assert!(calc.refusals().is_empty());
+    calc.apply([own("10.50.8.0/24", ""), upsert_lease("10.50.7.0/24", vxlan_lease(77, 9), 1)]);
+    let told = calc.refusals()[&FactId::Pod(pod_id(1))].to_string();
+    assert!(told.contains("10.50.7.3 is not in this node's subnet any more"), "{told}");
+    let tables = calc.tables();
+    assert_eq!(
+        routes(&tables),
+        [
+            "10.50.7.0/24 via 10.50.7.0 dev flannel.1 onlink",
+            "10.50.7.3/32 metric 1 dev cni0",
+            "10.50.7.4/32 metric 1 dev cni0",
+        ]
+    );
+    let addresses = keys(tables.addresses.keys());
+    assert!(addresses.contains(&"10.50.7.1/32 dev cni0".to_owned()), "{addresses:?}");
+    assert!(addresses.contains(&"10.50.8.1/24 dev cni0".to_owned()), "{addresses:?}");
 }
 
 #[test]

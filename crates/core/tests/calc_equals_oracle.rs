@@ -14,7 +14,7 @@ use russet_core::{
         WireguardEnd,
     },
 };
-use russet_desired::{Key, Patches, Tables};
+use russet_desired::{Key, Patches, RouteVia, Tables};
 use russet_net::{Port, Prefix, Vni};
 
 proptest! {
@@ -90,9 +90,10 @@ fn takes_back_only_what_was_told(told: &Tables, patches: &Patches) -> Result<(),
 }
 
 fn every_object_has_a_cause(calc: &Calc, tables: &Tables) -> Result<(), TestCaseError> {
-    for key in tables.routes.keys() {
+    for (key, spec) in &tables.routes {
         let cause = calc.cause_of(&Key::Route(*key));
         let is_it = match cause {
+            Some(FactId::Pod(_)) => matches!(spec.via, RouteVia::Link(_)),
             Some(FactId::Lease(lease)) => lease.subnets().any(|subnet| subnet == key.dst),
             Some(FactId::Learned(dst)) => dst == key.dst,
             _ => false,
@@ -121,7 +122,7 @@ fn change() -> impl Strategy<Value = Change> {
         10 => lease_change(),
         4 => (dst(), router())
             .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router))),
-        1 => (0..15_usize, 1..9_u64).prop_map(|(i, rev)| {
+        1 => (0..16_usize, 1..9_u64).prop_map(|(i, rev)| {
             Change::Upsert { id: FactId::Config, fact: Fact::Config(config(i)), rev }
         }),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact))),
@@ -178,6 +179,7 @@ fn backend() -> impl Strategy<Value = Backend> {
         3 => Just(Backend::Udp),
         3 => (wireguard_end(), wireguard_end()).prop_map(|(v4, v6)| Backend::Wireguard { v4, v6 }),
         2 => Just(Backend::Ipip),
+        2 => Just(Backend::Extension(Some("x".into()))),
         1 => Just(Backend::Foreign(Foreign::Ipsec)),
     ]
 }

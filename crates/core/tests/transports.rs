@@ -66,7 +66,7 @@ fn direct_routing_spares_the_tunnel_only_on_a_shared_link() {
 fn what_a_peer_says_of_itself_overrides_the_pool() {
     let host_gw = Lease { backend: Backend::HostGw, ..vxlan_lease(77, 3) };
     for (pool, peer, want) in [
-        (0, host_gw, "10.50.1.0/24 via 192.168.77.3 dev eth0"),
+        (0, host_gw.clone(), "10.50.1.0/24 via 192.168.77.3 dev eth0"),
         (2, host_gw, "10.50.1.0/24 via 192.168.77.3 dev eth0"),
         (2, vxlan_lease(77, 3), "10.50.1.0/24 via 192.168.77.3 dev eth0"),
         (0, vxlan_lease(77, 3), "10.50.1.0/24 via 10.50.1.0 dev flannel.1 onlink"),

@@ -305,7 +305,7 @@ pub struct NextHopSpec {
 
 // ---- routes
 
-/// A route of ours (protocol 82), through a next-hop object.
+/// A route of ours (protocol 82), through a next-hop object, onto a link, or into nowhere.
 #[derive(Debug)]
 pub enum Route {}
 
@@ -350,9 +350,44 @@ impl fmt::Display for RouteKey {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
-    pub via: NextHopKey,
+    pub via: RouteVia,
     /// Whether one that does the same and bears nobody's mark is taken over: a predecessor's.
     pub inherits: Flag,
+}
+
+/// Where a route leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteVia {
+    Hop(NextHopKey),
+    /// Whoever is on this link.
+    Link(IfName),
+    /// Nowhere: packets vanish without a word.
+    Blackhole,
+}
+
+impl RouteVia {
+    pub const fn hop(self) -> Option<NextHopKey> {
+        match self {
+            Self::Hop(hop) => Some(hop),
+            Self::Link(_) | Self::Blackhole => None,
+        }
+    }
+}
+
+impl From<NextHopKey> for RouteVia {
+    fn from(hop: NextHopKey) -> Self {
+        Self::Hop(hop)
+    }
+}
+
+impl fmt::Display for RouteVia {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hop(hop) => hop.fmt(f),
+            Self::Link(link) => write!(f, "dev {link}"),
+            Self::Blackhole => f.write_str("blackhole"),
+        }
+    }
 }
 
 /// `RT_TABLE_MAIN`.

@@ -15,9 +15,9 @@ pub use self::{
         EnginePeerKey, EnginePeerSpec, EngineSpec, EngineWire, Fdb, FdbKey, FdbSpec, Flag,
         IpipSpec, Kind, Link, LinkKind, LinkSpec, Neighbour, NeighbourKey, NeighbourSpec, NextHop,
         NextHopKey, NextHopSpec, Offload, OffloadSpec, Port, PortSpec, ROUTE_METRIC_V4,
-        ROUTE_METRIC_V6, Route, RouteKey, RouteSpec, Sysctl, SysctlKey, SysctlSpec, TABLE_MAIN,
-        VxlanSpec, WireguardDevice, WireguardDeviceSpec, WireguardPeer, WireguardPeerKey,
-        WireguardPeerSpec, WireguardSpec,
+        ROUTE_METRIC_V6, Route, RouteKey, RouteSpec, RouteVia, Sysctl, SysctlKey, SysctlSpec,
+        TABLE_MAIN, VxlanSpec, WireguardDevice, WireguardDeviceSpec, WireguardPeer,
+        WireguardPeerKey, WireguardPeerSpec, WireguardSpec,
     },
     nft::{
         BaseChain, Chain, ChainKey, ChainSpec, ChainType, Element, ElementKey, ElementSpec, Field,

@@ -12,6 +12,7 @@ pub mod error;
 pub mod fdb;
 pub mod host;
 pub mod lane;
+pub mod legacy;
 pub mod link;
 pub mod monitor;
 pub mod neighbour;

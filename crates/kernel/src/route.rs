@@ -1,4 +1,4 @@
-//! Routes of ours, each through a next-hop object.
+//! Routes of ours, each through a next-hop object, onto a link, or into nowhere.
 //!
 //! Ours is what bears our protocol. A route is made exclusively: where somebody else has one at its key,
 //! theirs stays, ours is refused, and the error names the holder. Only what was read back as ours is
@@ -11,7 +11,7 @@ use std::{
     net::IpAddr,
 };
 
-use russet_desired::{Route, RouteKey, RouteSpec, Table};
+use russet_desired::{NextHopKey, Route, RouteKey, RouteSpec, RouteVia, Table};
 use russet_net::{Family, Prefix};
 
 use crate::{
@@ -35,43 +35,45 @@ pub struct RouteDriver {
     inherited: BTreeSet<RouteKey>,
 }
 
-/// The number of the next hop that a route of ours goes through; 0 when it goes through none, which is
-/// never wanted.
-pub type NextHopId = u32;
+/// Where a route of ours leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leads {
+    /// Through the next hop of this number; 0 is none, which is never wanted.
+    Hop(u32),
+    /// Onto the link of this index.
+    Link(u32),
+    Blackhole,
+}
 
 impl Driver<Route> for RouteDriver {
     type Context = Host;
-    type Actual = NextHopId;
+    type Actual = Leads;
     const EVENTS: Events = Events::Exact;
 
     fn list_owned(
         &mut self,
         host: &mut Host,
         _desired: &Table<Route>,
-    ) -> Result<BTreeMap<RouteKey, NextHopId>, KernelError> {
+    ) -> Result<BTreeMap<RouteKey, Leads>, KernelError> {
         let mut found = BTreeMap::new();
         for family in Family::BOTH {
             let ours = dump(&mut host.socket, family, PROTOCOL)?;
-            found.extend(ours.into_iter().map(|route| (route.key, route.next_hop)));
+            found.extend(ours.into_iter().map(|route| (route.key, route.leads)));
         }
         self.inherited = inherited(host)?;
         for key in &self.inherited {
-            found.entry(*key).or_insert(0);
+            found.entry(*key).or_insert(Leads::Hop(0));
         }
         Ok(found)
     }
 
     /// A next hop that was made again has another number, and a second one with the same gateway does not
     /// count.
-    fn is_met(&self, host: &Host, _: &RouteKey, wanted: &RouteSpec, actual: &NextHopId) -> bool {
-        host.next_hops.get(&wanted.via) == Some(*actual)
+    fn is_met(&self, host: &Host, _: &RouteKey, wanted: &RouteSpec, actual: &Leads) -> bool {
+        leads(host, wanted) == Some(*actual)
     }
 
-    fn upsert(
-        &mut self,
-        host: &mut Host,
-        changes: &[Change<Route, NextHopId>],
-    ) -> Vec<Refused<Route>> {
+    fn upsert(&mut self, host: &mut Host, changes: &[Change<Route, Leads>]) -> Vec<Refused<Route>> {
         let mut refused = upsert_all(host, changes);
         let taken: BTreeSet<RouteKey> =
             refused.iter().filter(|(_, err)| is_taken(err)).map(|(key, _)| *key).collect();
@@ -104,11 +106,11 @@ impl Driver<Route> for RouteDriver {
         )
     }
 
-    fn settled(&self, host: &Host, _: &RouteKey, wanted: &RouteSpec) -> Option<NextHopId> {
-        host.next_hops.get(&wanted.via)
+    fn settled(&self, host: &Host, _: &RouteKey, wanted: &RouteSpec) -> Option<Leads> {
+        leads(host, wanted)
     }
 
-    fn decode(&self, _: &Host, message: &Message<'_>) -> Option<Seen<Route, NextHopId>> {
+    fn decode(&self, _: &Host, message: &Message<'_>) -> Option<Seen<Route, Leads>> {
         let gone = match message.kind {
             rt::RTM_NEWROUTE => Gone::No,
             rt::RTM_DELROUTE => Gone::Yes,
@@ -117,7 +119,7 @@ impl Driver<Route> for RouteDriver {
         let route = ParsedRoute::of(message)?;
         Some(match gone {
             _ if route.protocol != PROTOCOL => Seen::Foreign(route.key),
-            Gone::No => Seen::Ours(route.key, route.next_hop),
+            Gone::No => Seen::Ours(route.key, route.leads),
             Gone::Yes => Seen::Gone(route.key),
         })
     }
@@ -128,33 +130,56 @@ enum Gone {
     Yes,
 }
 
-fn upsert_all(host: &mut Host, changes: &[Change<Route, NextHopId>]) -> Vec<Refused<Route>> {
-    let Host { socket, next_hops, .. } = host;
-    let items = changes.iter().map(|change| (change.key, change));
-    send_each::<Route, _>(socket, SET, Tolerate::Nothing, items, |batch, key, change| {
-        let id = next_hops
-            .get(&change.wanted.via)
-            .ok_or_else(|| missing_next_hop(key, &change.wanted))?;
-        let how = match change.before {
-            Some(_) => flags::REPLACE,
-            None => flags::EXCL,
-        };
-        let header = header(key, rt::RT_SCOPE_UNIVERSE, rt::RTN_UNICAST, PROTOCOL);
-        let mut message = batch.push(rt::RTM_NEWROUTE, flags::CREATE | how, &header);
-        write_key(&mut message, key);
-        message.u32(rt::RTA_NH_ID, id);
-        Ok(())
-    })
+fn upsert_all(host: &mut Host, changes: &[Change<Route, Leads>]) -> Vec<Refused<Route>> {
+    let led = |change: &Change<Route, Leads>| leads(host, &change.wanted);
+    let led: Vec<_> = changes.iter().map(led).collect();
+    let items = changes.iter().zip(led).map(|(change, leads)| (change.key, (change, leads)));
+    send_each::<Route, _>(
+        &mut host.socket,
+        SET,
+        Tolerate::Nothing,
+        items,
+        |batch, key, (change, leads)| {
+            let leads = leads.ok_or_else(|| missing_next_hop(key, &change.wanted))?;
+            let how = match change.before {
+                Some(_) => flags::REPLACE,
+                None => flags::EXCL,
+            };
+            let (scope, kind) = match leads {
+                Leads::Hop(_) => (rt::RT_SCOPE_UNIVERSE, rt::RTN_UNICAST),
+                Leads::Link(_) => (rt::RT_SCOPE_LINK, rt::RTN_UNICAST),
+                Leads::Blackhole => (rt::RT_SCOPE_UNIVERSE, rt::RTN_BLACKHOLE),
+            };
+            let header = header(key, scope, kind, PROTOCOL);
+            let mut message = batch.push(rt::RTM_NEWROUTE, flags::CREATE | how, &header);
+            write_key(&mut message, key);
+            match leads {
+                Leads::Hop(id) => _ = message.u32(rt::RTA_NH_ID, id),
+                Leads::Link(index) => _ = message.u32(rt::RTA_OIF, index),
+                Leads::Blackhole => {}
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Where a route is to lead to, once its next hop or its link is there.
+fn leads(host: &Host, wanted: &RouteSpec) -> Option<Leads> {
+    match wanted.via {
+        RouteVia::Hop(hop) => host.next_hops.get(&hop).map(Leads::Hop),
+        RouteVia::Link(link) => host.links.index(link).map(Leads::Link),
+        RouteVia::Blackhole => Some(Leads::Blackhole),
+    }
 }
 
 fn missing_next_hop(key: &RouteKey, wanted: &RouteSpec) -> NetlinkError {
-    NetlinkError::missing(SET, key, format_args!("next hop {}", wanted.via))
+    NetlinkError::missing(SET, key, format_args!("{}", wanted.via))
 }
 
 /// Looks at what is in the way: ours is replaced, anybody else's is named. One listing for all keys.
 fn settle_taken(
     host: &mut Host,
-    changes: &[Change<Route, NextHopId>],
+    changes: &[Change<Route, Leads>],
     taken: &BTreeSet<RouteKey>,
 ) -> Vec<Refused<Route>> {
     let holders = match list_holders(&mut host.socket, taken) {
@@ -168,7 +193,7 @@ fn settle_taken(
             Some(holder)
                 if holder.protocol == PROTOCOL || holder.is_what(&change.wanted, &host.links) =>
             {
-                again.push(Change { before: Some(holder.next_hop), ..change.clone() });
+                again.push(Change { before: Some(holder.leads), ..change.clone() });
             }
             Some(holder) => {
                 let name = format_args!("protocol {}", ProtocolName(holder.protocol));
@@ -255,7 +280,7 @@ fn write_key(message: &mut Writer<'_>, key: &RouteKey) {
 struct ParsedRoute {
     key: RouteKey,
     protocol: u8,
-    next_hop: NextHopId,
+    leads: Leads,
     link: u32,
     gateway: Option<IpAddr>,
 }
@@ -271,10 +296,12 @@ impl ParsedRoute {
     /// Whether it does already what is wanted, laid by whoever laid it without a mark: flannel's `host-gw`, whose
     /// routes go through a link that is nobody's.
     fn is_what(&self, wanted: &RouteSpec, links: &Links) -> bool {
+        let same = |hop: NextHopKey| {
+            self.gateway == Some(hop.via) && links.index(hop.link) == Some(self.link)
+        };
         wanted.inherits.is_on()
             && self.protocol == rt::RTPROT_BOOT
-            && self.gateway == Some(wanted.via.via)
-            && links.index(wanted.via.link) == Some(self.link)
+            && wanted.via.hop().is_some_and(same)
     }
 
     /// `None` for what is no entry of a routing table, and for those of the kernel's own table.
@@ -299,7 +326,12 @@ impl ParsedRoute {
         }
         let dst = Prefix::new(dst, message.u8(1)).ok()?;
         let key = RouteKey { table, dst, metric };
-        Some(Self { key, protocol: message.u8(5), next_hop, link, gateway })
+        let leads = match message.u8(7) {
+            rt::RTN_BLACKHOLE => Leads::Blackhole,
+            _ if next_hop == 0 && gateway.is_none() => Leads::Link(link),
+            _ => Leads::Hop(next_hop),
+        };
+        Some(Self { key, protocol: message.u8(5), leads, link, gateway })
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Form {
     Udp,
     /// Sealed by WireGuard for this key, at this port.
     Wireguard(PublicKey, Port),
+    /// By commands of the operator's.
+    Extension,
     /// By whatever somebody else has laid; nothing of ours is in the way.
     Foreign,
 }

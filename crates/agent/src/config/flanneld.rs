@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use super::{
-    Config, ConfigFaults,
+    Config, ConfigFaults, OnUnspoken,
     raw::{RawConfig, RawHttp, RawPaths, RawPods, RawStore},
 };
 
 /// flanneld's flags, by their names.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "flanneld has as many switches")]
 pub struct Flanneld {
     pub node: Option<String>,
     pub etcd_endpoints: Vec<String>,
@@ -29,6 +30,7 @@ pub struct Flanneld {
     pub ip_masq: bool,
     pub fully_random: bool,
     pub forward_rules: bool,
+    pub blackhole_route: bool,
     /// `ADDRESS:PORT`; `None` is off.
     pub healthz: Option<String>,
     pub wireguard_key: Option<PathBuf>,
@@ -61,6 +63,7 @@ impl Flanneld {
                 masquerade: Some(self.ip_masq),
                 masquerade_fully_random: Some(self.fully_random),
                 forward_accept: Some(self.forward_rules),
+                blackhole: Some(self.blackhole_route),
                 ..RawPods::default()
             },
             paths: RawPaths {
@@ -74,6 +77,6 @@ impl Flanneld {
             link_reaches: self.iface_can_reach,
             ..RawConfig::default()
         };
-        raw.check()
+        raw.check().map(|config| Config { on_unspoken: OnUnspoken::End, ..config })
     }
 }

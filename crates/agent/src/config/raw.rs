@@ -12,7 +12,7 @@ use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
 use serde::Deserialize;
 
-use super::{BgpConfig, Config, ConfigFaults, LinkChoice, Paths, Uplink, preset};
+use super::{BgpConfig, Config, ConfigFaults, LinkChoice, OnUnspoken, Paths, Uplink, preset};
 
 /// The file, key by key; every key may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -63,6 +63,7 @@ pub(super) struct RawPods {
     pub(super) masquerade_fully_random: Option<bool>,
     pub(super) hide_client_source: Option<bool>,
     pub(super) forward_accept: Option<bool>,
+    pub(super) blackhole: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -165,6 +166,7 @@ impl RawConfig {
                 paths,
                 http,
                 bgp,
+                on_unspoken: OnUnspoken::default(),
             }),
             _ => Err(ConfigFaults(faults.0)),
         }
@@ -203,6 +205,7 @@ impl RawConfig {
                 self.pods.forward_accept,
                 preset == russet_core::model::Preset::Flannel,
             ),
+            blackhole: on(self.pods.blackhole, false),
             hairpin: on(self.pods.hairpin, true),
             key: None,
             sealer: Sealer::default(),

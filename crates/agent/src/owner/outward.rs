@@ -9,7 +9,7 @@ use russet_api::admin::{Answer, Ask, Page, SHOWN, Status, StoreStatus};
 use russet_api::flannel::SubnetEnv;
 use russet_core::{Change, Fact, FactId, Source, distribution::bgp, lease::LeaseOutput};
 
-use super::{Owner, view};
+use super::{Owner, errand, view};
 use crate::{
     disk::checkpoint::{Checkpoint, OwnLease},
     keeper::Files,
@@ -55,6 +55,7 @@ impl Owner {
         }
         self.pass_pod_network();
         self.announce();
+        self.pass_errands();
         self.keep();
         self.tell_ready();
     }
@@ -158,6 +159,8 @@ impl Owner {
         let expires = self.own_lease.and_then(|lease| lease.expires);
         let expires_in =
             expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
+        let commands = errand::pending(&self.errands.problems);
+        let pending = commands.chain(self.kernel.pending(&self.calc)).take(SHOWN).collect();
         let peers_total = self.calc.peers().count();
         let mut counters = self.kernel.counters;
         counters.store_events = self.store.events;
@@ -174,9 +177,10 @@ impl Owner {
             peers_total,
             pods: self.calc.world().pods().count(),
             refused: view::refused(&self.calc),
-            pending: self.kernel.pending(&self.calc),
+            pending,
             repaired: self.kernel.repaired(now),
             paths: self.paths.problems(&self.calc),
+            leftovers: Vec::new(),
             forward_drops: self.kernel.forward_drops(self.config.settings.forward_accept),
             counters,
         }

@@ -109,7 +109,7 @@ impl Owner {
             if self.paths.spoils_checksums {
                 tracing::warn!(op = "probe", node = %finding.path.node, "checksums inside the tunnel are spoiled when they are left to the link; tx-checksum is off from here on");
             }
-            if let Some(node) = self.node.clone() {
+            if let Some(node) = self.calc.world().node().cloned() {
                 self.change_node(node);
             }
         }
@@ -118,18 +118,19 @@ impl Owner {
     /// Takes what the node looks like, with what only the prober knows of it.
     pub(super) fn change_node(&mut self, mut node: NodeFact) {
         node.underlay.spoils_checksums = self.paths.spoils_checksums;
-        self.node = Some(node.clone());
         self.change(Change::Upsert { id: FactId::Node, fact: Fact::Node(node), rev: 0 });
     }
 }
 
 /// The ways to a peer; `None` when it is us, or not reached by any way of ours.
 fn paths(calc: &Calc, peer: &PeerView<'_>) -> Option<Paths> {
-    let (lease, me) = (peer.lease?, calc.world().me()?);
+    let (lease, me) = (peer.lease.as_ref()?, calc.world().me()?);
     match peer.standing {
-        Standing::Own | Standing::Refused(_) | Standing::Unknown | Standing::Foreign => {
-            return None;
-        }
+        Standing::Own
+        | Standing::Refused(_)
+        | Standing::Unknown
+        | Standing::Foreign
+        | Standing::Extension => return None,
         Standing::Tunnel
         | Standing::Engine
         | Standing::Ipip
@@ -139,7 +140,7 @@ fn paths(calc: &Calc, peer: &PeerView<'_>) -> Option<Paths> {
     let octets = u16::try_from(me.footing.outer_mtu().get()).unwrap_or(u16::MAX);
     let families = me.footing.config.families();
     let ways = families.filter_map(|family| {
-        let node = me.footing.carrier(&lease, family).ok()?.address(&lease, family)?;
+        let node = me.footing.carrier(lease, family).ok()?.address(lease, family)?;
         let tunnelled = peer.standing == Standing::Tunnel;
         let tunnel = tunnelled.then(|| tunnel(&me, peer.key, family)).flatten();
         Some(Path { node, octets, tunnel })

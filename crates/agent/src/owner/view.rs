@@ -23,7 +23,7 @@ fn lease(calc: &Calc, peer: &PeerView<'_>) -> LeaseRow {
     LeaseRow {
         subnets: peer.key.subnets().map(|subnet| subnet.to_string()).collect(),
         public_ips: Family::BOTH.into_iter().filter_map(said).map(|ip| ip.to_string()).collect(),
-        backend: peer.lease.map(|lease| backend(lease.backend)).unwrap_or_default(),
+        backend: peer.lease.as_ref().map(|lease| backend(&lease.backend)).unwrap_or_default(),
         transport: transport(peer.standing).into(),
         revision: calc.world().lease(peer.key).map_or(0, |(_, rev)| rev),
         problem: match peer.standing {
@@ -39,6 +39,7 @@ fn transport(standing: Standing<'_>) -> &'static str {
         Standing::Tunnel => "vxlan",
         Standing::Engine => "udp",
         Standing::Ipip => "ipip",
+        Standing::Extension => "extension",
         Standing::Foreign => "others",
         Standing::Sealed => "wireguard",
         Standing::Direct => "direct",
@@ -46,13 +47,14 @@ fn transport(standing: Standing<'_>) -> &'static str {
     }
 }
 
-fn backend(backend: Backend) -> String {
+fn backend(backend: &Backend) -> String {
     match backend {
         Backend::Vxlan { .. } => "vxlan".into(),
         Backend::HostGw => "host-gw".into(),
         Backend::Udp => "udp".into(),
         Backend::Ipip => "ipip".into(),
         Backend::Wireguard { .. } => "wireguard".into(),
+        Backend::Extension(_) => "extension".into(),
         Backend::Foreign(name) => name.to_string(),
     }
 }
@@ -69,8 +71,8 @@ pub fn refused(calc: &Calc) -> Vec<Refused> {
 pub fn routes(calc: &Calc, state_of: impl Fn(&Key) -> String) -> Vec<RouteRow> {
     let row = |(key, spec): (&RouteKey, &RouteSpec)| RouteRow {
         dst: key.dst.to_string(),
-        via: spec.via.via.to_string(),
-        link: spec.via.link.to_string(),
+        via: spec.via.hop().map_or_else(|| "blackhole".into(), |hop| hop.via.to_string()),
+        link: spec.via.hop().map_or_else(String::new, |hop| hop.link.to_string()),
         state: state_of(&Key::Route(*key)),
     };
     calc.tables().routes.iter().map(row).collect()
@@ -120,6 +122,7 @@ fn transport_name(footing: &Footing, sealer: Sealer) -> String {
         }
         TransportConfig::Ipip(_) => "ipip".into(),
         TransportConfig::Unmanaged => "others (alloc)".into(),
+        TransportConfig::Extension(_) => "commands (extension)".into(),
         TransportConfig::Wireguard(_) => match sealer {
             Sealer::Kernel => "wireguard (kernel)".into(),
             Sealer::Engine => "wireguard (engine)".into(),

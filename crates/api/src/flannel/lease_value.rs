@@ -3,7 +3,10 @@
 //! Written in flannel's order and without blanks, because flannel's own tests of equality are on the text:
 //! `{"PublicIP":"192.168.77.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"…"}}`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use russet_core::{
     Fault,
@@ -40,6 +43,7 @@ struct LeaseForm {
 enum DataForm {
     Vtep(VtepForm),
     Wireguard(WireguardForm),
+    Text(String),
 }
 
 #[derive(Serialize)]
@@ -76,26 +80,30 @@ pub fn write_lease(lease: &Lease) -> String {
         let vtep = lease.vtep(family).map(|vtep| DataForm::Vtep(vtep.into()));
         vtep.or_else(|| lease.wireguard(family).map(|end| DataForm::Wireguard(end.into())))
     };
+    let text = match &lease.backend {
+        Backend::Extension(text) => text.as_ref().map(|text| DataForm::Text(text.to_string())),
+        _ => None,
+    };
     let form = LeaseForm {
         public_ip: lease.public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
         public_ipv6: lease.public_ipv6,
-        backend_type: type_of(lease.backend),
-        backend_data: data(Family::V4),
+        backend_type: type_of(&lease.backend),
+        backend_data: text.or_else(|| data(Family::V4)),
         backend_v6_data: data(Family::V6),
     };
     // Texts, numbers and addresses: nothing in it can fail to be JSON.
     serde_json::to_string(&form).unwrap_or_default()
 }
 
-fn type_of(backend: Backend) -> &'static str {
+fn type_of(backend: &Backend) -> &'static str {
     match backend {
         Backend::Vxlan { .. } => "vxlan",
         Backend::HostGw => "host-gw",
         Backend::Wireguard { .. } => "wireguard",
         Backend::Udp | Backend::Foreign(Foreign::Unknown | Foreign::Cloud) => "",
         Backend::Ipip => "ipip",
+        Backend::Extension(_) => "extension",
         Backend::Foreign(Foreign::Alloc) => "alloc",
-        Backend::Foreign(Foreign::Extension) => "extension",
         Backend::Foreign(Foreign::Ipsec) => "ipsec",
     }
 }
@@ -133,6 +141,7 @@ fn backend(form: &mut Folded) -> Result<Backend, FormError> {
             v4: wireguard(form, "BackendData")?,
             v6: wireguard(form, "BackendV6Data")?,
         },
+        "extension" => Backend::Extension(printed(form)?),
         "" | "udp" => Backend::Udp,
         other => Backend::Foreign(foreign(other)),
     })
@@ -176,6 +185,18 @@ fn wireguard(form: &mut Folded, key: &str) -> Result<Option<WireguardEnd>, FormE
     };
     Ok(Some(WireguardEnd { key: public, port }))
 }
+
+/// What a command of the holder's printed, for the commands of the others.
+fn printed(form: &Folded) -> Result<Option<Arc<str>>, FormError> {
+    let Some(value) = form.get("BackendData") else { return Ok(None) };
+    let text = value.as_str().filter(|text| text.len() <= MOST_PRINTED);
+    text.map(|text| Some(text.into())).ok_or_else(|| {
+        bad(format!("BackendData: {} is not a text of at most {MOST_PRINTED} octets", said(value)))
+    })
+}
+
+/// As much as a peer may have a command of ours read.
+const MOST_PRINTED: usize = 16_384;
 
 fn public<T: std::str::FromStr>(form: &Folded, key: &str) -> Result<Option<T>, FormError> {
     let Some(value) = form.get(key) else { return Ok(None) };
@@ -238,6 +259,25 @@ mod tests {
         {
             let told = read_lease(text.replacen(from, to, 1).as_bytes()).unwrap_err().to_string();
             assert!(told.contains(&format!("BackendData.{place}")), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_lease_of_commands_is_written_as_it_is_read_and_what_is_no_text_is_told() {
+        for data in [r#","BackendData":"a b\"c""#, r#","BackendData":"""#, ""] {
+            let text = format!(
+                r#"{{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"extension"{data}}}"#
+            );
+            assert_eq!(write_lease(&read_lease(text.as_bytes()).unwrap()), text);
+        }
+        for data in
+            ["7".to_owned(), r#"{"a":"b"}"#.to_owned(), format!("\"{}\"", "x".repeat(16_385))]
+        {
+            let text = format!(
+                r#"{{"PublicIP":"192.0.2.1","BackendType":"extension","BackendData":{data}}}"#
+            );
+            let told = read_lease(text.as_bytes()).unwrap_err().to_string();
+            assert!(told.contains("BackendData") && told.len() < 200, "{told}");
         }
     }
 

@@ -3,19 +3,20 @@
 //! Keys match without regard to case, unknown keys are ignored, the backend's type is lower-cased. What is
 //! wrong is told all at once. The MTU of the vxlan backend is the *underlay's*.
 
+mod backend;
+
 use std::net::IpAddr;
 
 use russet_core::{
     ConfigFault, Fault,
     choices::{Choices, Transport, When},
-    model::{
-        Flag, Foreign, IpipConfig, NetworkConfig, Pool, Preset, TransportConfig, UdpConfig,
-        VxlanConfig, WireguardConfig, WireguardMode,
-    },
+    model::{NetworkConfig, Pool, Preset, TransportConfig},
 };
-use russet_net::{Family, Mtu, OutOfRange, Port, Prefix, PresharedKey, Vni};
+use russet_net::{Family, OutOfRange, Prefix, PresharedKey};
 use serde_json::Value;
 
+use self::backend::backend;
+pub(super) use self::backend::foreign;
 use super::folded::{Folded, said};
 
 /// Reads a network configuration.
@@ -36,7 +37,7 @@ pub fn read_net_conf(text: &[u8], preset: Preset) -> Result<NetworkConfig, Fault
     let (Some(transport), true) = (transport, conf.faults.is_empty()) else {
         return Err(conf.faults.into());
     };
-    check_choices(transport, [v4, v6].into_iter().flatten().map(Pool::family))?;
+    check_choices(&transport, [v4, v6].into_iter().flatten().map(Pool::family))?;
     // There is a pool: a family that is enabled and has none is a fault above.
     NetworkConfig::new(v4, v6, transport).ok_or_else(|| vec![ConfigFault::NoFamily].into())
 }
@@ -74,116 +75,8 @@ fn pool(conf: &mut Reader, family: Family) -> Option<Pool> {
     }
 }
 
-/// No backend at all means `udp` (flannel's documentation says vxlan; its code does not).
-fn backend(conf: &mut Reader) -> Option<TransportConfig> {
-    if !conf.has("Backend") {
-        return Some(TransportConfig::Udp(UdpConfig::default()));
-    }
-    let mut backend = conf.object("Backend")?;
-    let name = backend.text("Type").map(|name| name.to_lowercase()).unwrap_or_default();
-    let transport = match name.as_str() {
-        "vxlan" => Some(TransportConfig::Vxlan(vxlan(&mut backend))),
-        "host-gw" => Some(TransportConfig::Direct),
-        "udp" => Some(TransportConfig::Udp(udp(&mut backend))),
-        "ipip" => Some(TransportConfig::Ipip(ipip(&mut backend))),
-        "wireguard" => Some(TransportConfig::Wireguard(wireguard(&mut backend))),
-        "alloc" => Some(TransportConfig::Unmanaged),
-        // A type that is no text has been told already.
-        "" if backend.faults.is_empty() => backend.refuse(ConfigFault::NoBackendType),
-        "" => None,
-        name => backend.refuse(unspoken(name)),
-    };
-    conf.faults.append(&mut backend.faults);
-    transport
-}
-
-fn unspoken(name: &str) -> ConfigFault {
-    match foreign(name) {
-        Foreign::Unknown => {
-            ConfigFault::UnknownBackend { name: name.chars().take(MOST_NAME).collect() }
-        }
-        known => ConfigFault::Unspoken(known),
-    }
-}
-
-/// flannel's names of what this version does not speak.
-pub(super) fn foreign(name: &str) -> Foreign {
-    match name {
-        "alloc" => Foreign::Alloc,
-        "extension" => Foreign::Extension,
-        "ipsec" => Foreign::Ipsec,
-        "aws-vpc" | "gce" | "ali-vpc" | "tencent-vpc" => Foreign::Cloud,
-        _ => Foreign::Unknown,
-    }
-}
-
-/// A name from outside is shown up to here.
-const MOST_NAME: usize = 40;
-
-fn wireguard(backend: &mut Reader) -> WireguardConfig {
-    let usual = WireguardConfig::default();
-    let psk = backend.text("PSK").filter(|text| !text.is_empty());
-    let psk = psk.and_then(|text| backend.secret("Backend.PSK", &text));
-    let keepalive = backend.number("PersistentKeepaliveInterval").unwrap_or(0);
-    let range = OutOfRange::new("PersistentKeepaliveInterval", keepalive, 0, u16::MAX.into());
-    let keepalive = u16::try_from(keepalive).unwrap_or_else(|_| {
-        let key = "PersistentKeepaliveInterval";
-        backend.faults.push(ConfigFault::Range { key, fault: range });
-        0
-    });
-    let mut port = |key| backend.above_zero(key, u16::MAX.into(), Port::try_from);
-    let (port, port_v6) = (port("ListenPort"), port("ListenPortV6"));
-    WireguardConfig {
-        mode: wireguard_mode(backend),
-        port: port.unwrap_or(usual.port),
-        port_v6: port_v6.unwrap_or(usual.port_v6),
-        psk,
-        keepalive,
-        mtu: backend.above_zero("MTU", Mtu::MAX.get(), Mtu::try_from),
-    }
-}
-
-fn wireguard_mode(backend: &mut Reader) -> WireguardMode {
-    let mode = backend.text("Mode").unwrap_or_default();
-    match mode.to_lowercase().as_str() {
-        "" | "separate" => WireguardMode::Separate,
-        "auto" => WireguardMode::Auto,
-        "ipv4" => WireguardMode::Over(Family::V4),
-        "ipv6" => WireguardMode::Over(Family::V6),
-        _ => {
-            let mode: String = mode.chars().take(MOST_NAME).collect();
-            let reason = format!("{mode:?} is none of separate, auto, ipv4 and ipv6");
-            backend.faults.push(ConfigFault::Value { key: "Backend.Mode", reason });
-            WireguardMode::Separate
-        }
-    }
-}
-
-fn udp(backend: &mut Reader) -> UdpConfig {
-    let port = backend.above_zero("Port", u16::MAX.into(), Port::try_from);
-    UdpConfig { port: port.unwrap_or(UdpConfig::default().port) }
-}
-
-fn ipip(backend: &mut Reader) -> IpipConfig {
-    IpipConfig { direct_routing: Flag::from(backend.flag("DirectRouting").unwrap_or(false)) }
-}
-
-fn vxlan(backend: &mut Reader) -> VxlanConfig {
-    let usual = VxlanConfig::default();
-    let flag = |on: Option<bool>| Flag::from(on.unwrap_or(false));
-    VxlanConfig {
-        vni: backend.ranged("VNI", Vni::MAX.get(), Vni::try_from).unwrap_or(usual.vni),
-        // Zero is Go's way to say nothing.
-        port: backend.above_zero("Port", u16::MAX.into(), Port::try_from).unwrap_or(usual.port),
-        mtu: backend.above_zero("MTU", Mtu::MAX.get(), Mtu::try_from),
-        gbp: flag(backend.flag("GBP")),
-        learning: flag(backend.flag("Learning")),
-        direct_routing: flag(backend.flag("DirectRouting")),
-    }
-}
-
 fn check_choices(
-    transport: TransportConfig,
+    transport: &TransportConfig,
     families: impl Iterator<Item = Family>,
 ) -> Result<(), Fault> {
     let choices = match transport {
@@ -192,7 +85,7 @@ fn check_choices(
         }
         TransportConfig::Vxlan(_) => Choices::flannel(Transport::Vxlan, When::Always),
         // Whatever somebody else lays, it is a route to us.
-        TransportConfig::Direct | TransportConfig::Unmanaged => {
+        TransportConfig::Direct | TransportConfig::Unmanaged | TransportConfig::Extension(_) => {
             Choices::flannel(Transport::Direct, When::Always)
         }
         TransportConfig::Udp(_) => Choices::flannel(Transport::Udp, When::Always),
@@ -326,6 +219,9 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use russet_core::model::{Flag, IpipConfig, VxlanConfig, WireguardMode};
+    use russet_net::Port;
+
     use super::*;
 
     #[test]
@@ -344,7 +240,7 @@ mod tests {
     #[test]
     fn what_is_not_given_has_flannel_s_default() {
         let config = read(r#"{"Network":"10.50.0.0/16","Backend":{"Type":"vxlan"}}"#).unwrap();
-        assert_eq!(config.transport(), TransportConfig::Vxlan(VxlanConfig::default()));
+        assert_eq!(config.transport(), &TransportConfig::Vxlan(VxlanConfig::default()));
         let pool = config.pool(Family::V4).unwrap();
         assert_eq!(
             (pool.min().to_string(), pool.max().to_string()),
@@ -360,7 +256,7 @@ mod tests {
                 "Backend":{"Type":"vxlan","MTU":0,"Port":0,"VNI":null}}"#,
         )
         .unwrap();
-        assert_eq!(config.transport(), TransportConfig::Vxlan(VxlanConfig::default()));
+        assert_eq!(config.transport(), &TransportConfig::Vxlan(VxlanConfig::default()));
     }
 
     #[test]
@@ -419,11 +315,31 @@ mod tests {
     }
 
     #[test]
+    fn the_commands_of_an_extension_are_read_and_blanks_are_none() {
+        let config = read(
+            r#"{"Network":"10.50.0.0/16","Backend":{"Type":"extension","presubnet":1,"PreStartupCommand":" ",
+                "SubnetAddCommand":"ip route add $SUBNET via $PUBLIC_IP","subnetremovecommand":"x"}}"#,
+        )
+        .unwrap();
+        let TransportConfig::Extension(extension) = config.transport() else {
+            panic!("{config:?}")
+        };
+        assert_eq!((&extension.pre_startup, &extension.post_startup), (&None, &None));
+        assert_eq!(extension.subnet_add.as_deref(), Some("ip route add $SUBNET via $PUBLIC_IP"));
+        assert_eq!(extension.subnet_remove.as_deref(), Some("x"));
+        let long = format!(r#""SubnetAddCommand":"{}","PostStartupCommand":7"#, "x".repeat(4_097));
+        let bad =
+            format!(r#"{{"Network":"10.50.0.0/16","Backend":{{"Type":"extension",{long}}}}}"#);
+        let told = read(&bad).unwrap_err().to_string();
+        assert!(told.contains("SubnetAddCommand") && told.contains("PostStartup"), "{told}");
+    }
+
+    #[test]
     fn ipip_is_read_and_ipv6_beside_it_is_refused_by_name() {
         let ipip = r#""Backend":{"Type":"ipip","directrouting":true}"#;
         let config = read(&format!(r#"{{"Network":"10.50.0.0/16",{ipip}}}"#)).unwrap();
         let wanted = IpipConfig { direct_routing: Flag::On };
-        assert_eq!(config.transport(), TransportConfig::Ipip(wanted));
+        assert_eq!(config.transport(), &TransportConfig::Ipip(wanted));
         let both = format!(
             r#"{{"Network":"10.50.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:50::/48",{ipip}}}"#
         );

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use russet_api::flannel::{read_lease, read_net_conf};
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
-    model::{LeaseKey, NodeFact, Preset, Settings, UnderlayFact},
+    model::{LeaseKey, NodeFact, Prepared, Preset, Settings, UnderlayFact},
 };
 use russet_kernel::{
     lane::{Generation, LaneSettings, ReconcileLane, Report},
@@ -156,6 +156,7 @@ fn ground() -> Result<Vec<Change>> {
         onlink: vec!["192.168.77.0/24".parse()?],
         router_advertised: false,
         spoils_checksums: false,
+        prepared: Prepared::new(),
     };
     let node = NodeFact { underlay, foreign: Vec::new() };
     let facts = [

@@ -76,7 +76,12 @@ const FLAGS: &[Flag] = &[
         "true",
         "accept the network's packets where a forward chain drops",
     ),
-    flag("ip-blackhole-route", Shape::Switch, "false", "not in this version"),
+    flag(
+        "ip-blackhole-route",
+        Shape::Switch,
+        "false",
+        "drop what is for this node's subnet and for no pod, also without a bridge",
+    ),
     flag("net-config-path", Shape::Text, "/etc/kube-flannel/net-conf.json", "for Kubernetes"),
     flag("set-node-network-unavailable", Shape::Switch, "true", "for Kubernetes"),
     flag("v", Shape::Number, "0", "how much is logged: from 4 on details"),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use russet_api::flannel::SubnetEnv;
 use russet_kernel::{
+    legacy::{self, LegacyChain},
     link::{ALIAS_PREFIX, GROUP},
     nft::{DroppingChain, Nft},
     observe::{self, LinkView, NodeView, RouteView},
@@ -44,8 +45,8 @@ struct Seen {
     running: Option<(String, u32)>,
     drops: Vec<DroppingChain>,
     has_bridge_filter: bool,
-    /// Whether `iptables-legacy` has a table for addresses.
-    has_legacy_nat: bool,
+    /// What flannel left by `iptables-legacy`, or why that cannot be told.
+    legacy: Result<Vec<LegacyChain>, String>,
 }
 
 impl Seen {
@@ -60,9 +61,7 @@ impl Seen {
             running: russet_agent::running_beside(),
             drops: nft.dropping_chains(),
             has_bridge_filter: Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists(),
-            has_legacy_nat: LEGACY.iter().any(|path| {
-                fs::read_to_string(path).is_ok_and(|names| names.lines().any(|name| name == "nat"))
-            }),
+            legacy: legacy::flannel_chains().map_err(|err| err.to_string()),
         })
     }
 }
@@ -92,14 +91,25 @@ impl Report {
             let what = "russet puts an accept into it, unless forward-accept is off";
             report.notes.push(format!("chain {chain} drops what is forwarded ({why}): {what}"));
         }
-        if seen.has_legacy_nat {
-            report.notes.push(LEGACY_CHAINS.to_owned());
-        }
+        report.legacy(&seen.legacy);
         if !seen.has_bridge_filter {
             let what = "services between pods of this node need it: modprobe br_netfilter";
             report.hinders.push(format!("the kernel module br_netfilter is missing: {what}"));
         }
         report
+    }
+
+    /// They do no harm beside ours, so they are not in the way.
+    fn legacy(&mut self, found: &Result<Vec<LegacyChain>, String>) {
+        match found {
+            Ok(chains) => self.notes.extend(chains.iter().map(|chain| {
+                format!("{chain} stays and does no harm; to be rid of it: {}", chain.removal())
+            })),
+            Err(why) => self.notes.push(format!(
+                "iptables-legacy is in use and cannot be looked at ({why}): flannel's chains in it, if any, stay and \
+                 do no harm; docs/flannel.md has the commands that remove them"
+            )),
+        }
     }
 
     fn subnet(&mut self, subnet: Option<&str>) {
@@ -170,9 +180,5 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// The tables that `iptables-legacy` and `ip6tables-legacy` have in use.
-const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
-const LEGACY_CHAINS: &str = "iptables-legacy is in use: flannel's chains in it, if any, stay and do no harm; \
-     docs/flannel.md has the commands that remove them (look by: iptables-legacy -t nat -S FLANNEL-POSTRTG)";
 /// `RTPROT_BOOT`
 const BOOT: u8 = 3;

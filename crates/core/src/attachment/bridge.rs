@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use russet_desired::{
     AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, LinkKind, LinkSpec, PortSpec,
-    SysctlKey, SysctlSpec,
+    RouteKey, RouteSpec, RouteVia, SysctlKey, SysctlSpec,
 };
 use russet_net::{Family, Mac, Prefix};
 use sha2::{Digest, Sha256};
@@ -49,6 +49,7 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
         let Some(addr) = gateway(subnet) else { continue };
         let key = AddressKey { link: bridge, addr, len: subnet.len() };
         out.push(Item::Address(key, AddressSpec { scope: AddressScope::Global }));
+        blackhole(me, subnet, out);
         forwarding(me, subnet.family(), out);
     }
 }
@@ -67,6 +68,33 @@ pub fn pod(me: &Me<'_>, pod: &PodFact, out: &mut Emit) {
         },
     ));
     out.push(Item::Port(pod.host_link, PortSpec { hairpin: me.settings.hairpin }));
+    for addr in pod.addresses.iter().filter(|addr| !me.own.contains(**addr)) {
+        stranded(me, *addr, out);
+    }
+}
+
+/// What was given out of a subnet that another node has by now still reaches this node, and its pods: the address alone,
+/// because the rest of the subnet is the other's, and the gateway that the pod knows.
+fn stranded(me: &Me<'_>, addr: IpAddr, out: &mut Emit) {
+    let bridge = me.settings.bridge;
+    let spec = RouteSpec { via: RouteVia::Link(bridge), inherits: Flag::Off };
+    let key = RouteKey { metric: METRIC_STRANDED, ..RouteKey::main(Prefix::host(addr)) };
+    out.push(Item::Route(key, spec));
+    let Some(pool) = me.footing.config.pool(Family::of(addr)) else { return };
+    let subnet = Prefix::around(addr, pool.subnet_len()).ok();
+    if let Some(addr) = subnet.and_then(gateway) {
+        let key = AddressKey { link: bridge, addr, len: Family::of(addr).bits() };
+        out.push(Item::Address(key, AddressSpec { scope: AddressScope::Global }));
+    }
+}
+
+/// Behind every other route to the subnet: what is for it must not leave by a default route while the bridge is away.
+fn blackhole(me: &Me<'_>, subnet: Prefix, out: &mut Emit) {
+    if me.settings.blackhole.is_on() {
+        let key = RouteKey { metric: METRIC_BLACKHOLE, ..RouteKey::main(subnet) };
+        let spec = RouteSpec { via: RouteVia::Blackhole, inherits: Flag::Off };
+        out.push(Item::Route(key, spec));
+    }
 }
 
 /// The node's subnets in the families of the network, IPv4 first.
@@ -127,3 +155,8 @@ fn bridge_calls(program: &str, out: &mut Emit) {
 fn require(rank: u8, path: String, value: &'static str, optional: Flag, out: &mut Emit) {
     out.push(Item::Sysctl(SysctlKey { rank, path }, SysctlSpec { value, optional }));
 }
+
+/// Behind whatever the bridge, or anybody else, has.
+const METRIC_BLACKHOLE: u32 = 4_000_000_000;
+/// None that anything else of ours has, so that a router may teach the same address.
+const METRIC_STRANDED: u32 = 1;

@@ -115,6 +115,7 @@ impl Peers {
             Some(Form::Vtep(_)) => Standing::Tunnel,
             Some(Form::Udp) => Standing::Engine,
             Some(Form::Ipip) => Standing::Ipip,
+            Some(Form::Extension) => Standing::Extension,
             Some(Form::Foreign) => Standing::Foreign,
             Some(Form::Wireguard(..)) => Standing::Sealed,
             Some(Form::Plain) | None => Standing::Direct,

@@ -115,7 +115,7 @@ pub fn claims(reaches: Reaches) -> impl Iterator<Item = Claim> {
         let end = match form {
             Form::Vtep(mac) => Some(Claim::Vtep(subnet.family(), mac)),
             Form::Wireguard(key, _) => Some(Claim::Key(subnet.family(), key)),
-            Form::Plain | Form::Udp | Form::Ipip | Form::Foreign => None,
+            Form::Plain | Form::Udp | Form::Ipip | Form::Extension | Form::Foreign => None,
         };
         [Some(Claim::Subnet(subnet)), ip.map(Claim::Address), end].into_iter().flatten()
     };

@@ -5,11 +5,14 @@
 //! there. And an outcome that comes late is never trusted for more than it says: a create that succeeded
 //! after it was given up is either what we still want, or it is released.
 
+mod contest;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
+use self::contest::other_end;
 use super::{
     LeaseClaim, LeaseFault, LeaseInput, LeaseOutput, Life, LostReason, StoreWrite, Term,
     WriteOutcome,
@@ -42,7 +45,7 @@ pub struct LeaseMachine {
     said: Option<LeaseFault>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// Configuration, underlay or snapshot are not known, or do not go together.
     Waiting,
@@ -59,7 +62,7 @@ enum State {
 }
 
 /// A lease that is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     key: LeaseKey,
     /// `None`: a reservation.
@@ -70,6 +73,11 @@ struct Held {
     presence: Presence,
     upkeep: Upkeep,
     attempt: u32,
+    /// How often somebody else with our address has written it.
+    contests: u32,
+    /// Until when it is not said to be ours, and we give way to somebody who writes it: we took over what was there, and
+    /// know of no earlier life in which it was ours.
+    unproven: Option<Instant>,
 }
 
 /// What the store was last known to have at our key.
@@ -90,7 +98,7 @@ enum Upkeep {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Op {
     write: StoreWrite,
     issued: Instant,
@@ -143,18 +151,19 @@ impl LeaseMachine {
     /// Returns when [`LeaseInput::Timeout`] is next due. Changes after every [`Self::handle`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match self.state {
+        match &self.state {
             State::Waiting => None,
-            State::Asking { until, .. } | State::BackOff { until, .. } => Some(until),
+            State::Asking { until, .. } | State::BackOff { until, .. } => Some(*until),
             // Nothing is released before a lease is held.
+            State::Held(held) if held.unproven.is_some() => held.next(),
             State::Held(held) => held.next().into_iter().chain(self.release_at).min(),
         }
     }
 
     /// The lease that is held, while it is.
     pub fn held(&self) -> Option<LeaseKey> {
-        match self.state {
-            State::Held(held) => Some(held.key),
+        match &self.state {
+            State::Held(held) if held.unproven.is_none() => Some(held.key),
             _ => None,
         }
     }
@@ -165,9 +174,9 @@ impl LeaseMachine {
     fn snapshot(&mut self, claims: Vec<LeaseClaim>, rev: u64, now: Instant) {
         self.view.replace(claims);
         self.surplus.retain(|key, written| *written > rev || self.view.get(*key).is_some());
-        let State::Held(held) = self.state else { return };
-        match self.view.get(held.key).copied() {
-            Some(claim) => self.look_at(claim, now),
+        let State::Held(held) = &self.state else { return };
+        match self.view.get(held.key).cloned() {
+            Some(claim) => self.look_at(&claim, now),
             None if rev >= held.rev => self.miss(),
             // A picture from before our write says nothing of it.
             None => {}
@@ -185,8 +194,8 @@ impl LeaseMachine {
     }
 
     fn claimed(&mut self, claim: LeaseClaim, now: Instant) {
+        self.look_at(&claim, now);
         self.view.insert(claim);
-        self.look_at(claim, now);
     }
 
     fn gone(&mut self, key: LeaseKey, rev: u64) {
@@ -194,7 +203,7 @@ impl LeaseMachine {
         if self.surplus.get(&key).is_some_and(|written| *written <= rev) {
             self.surplus.remove(&key);
         }
-        if matches!(self.state, State::Held(held) if held.key == key && held.rev < rev) {
+        if matches!(&self.state, State::Held(held) if held.key == key && held.rev < rev) {
             self.miss();
         }
     }
@@ -206,29 +215,36 @@ impl LeaseMachine {
     }
 
     /// Looks at what is at our key now: ours, spoilt, or another's.
-    fn look_at(&mut self, claim: LeaseClaim, now: Instant) {
+    fn look_at(&mut self, claim: &LeaseClaim, now: Instant) {
         let wished = self.wish().map(|(_, lease)| lease);
         let State::Held(held) = &mut self.state else { return };
         if claim.key != held.key || claim.mod_rev < held.rev {
             return;
         }
         let address = claim.lease.as_ref().and_then(identity);
-        let ours = [Some(held.written), wished].into_iter().flatten();
-        if address.is_some() && !ours.into_iter().any(|lease| identity(&lease) == address) {
+        let bears = |lease: &Lease| identity(lease) == address;
+        let is_ours = bears(&held.written) || wished.as_ref().is_some_and(bears);
+        if address.is_some() && !is_ours {
             let lost = held.key;
             self.previous = None;
             self.state = State::BackOff { until: now, attempt: 0 };
             self.say(LeaseOutput::Lost { key: lost, reason: LostReason::Taken });
             return;
         }
+        // With a write of ours under way it may be that one.
+        let known = held.rev > 0 && !self.ops.values().any(|op| op.write.key() == claim.key);
+        let contested = known && claim.mod_rev > held.rev && claim.lease.is_some();
         held.presence = Presence::Ours { seen: now };
         held.rev = claim.mod_rev;
+        if contested {
+            return self.contest(claim, now);
+        }
         if claim.life == Life::Reserved {
             held.expires = None;
         }
         if claim.lease.is_some() && claim.lease == wished {
-            held.written = wished.unwrap_or(held.written);
-        } else if claim.lease != Some(held.written) {
+            held.written = wished.unwrap_or_else(|| held.written.clone());
+        } else if claim.lease.as_ref() != Some(&held.written) {
             held.upkeep = held.upkeep.no_later_than(now);
         }
     }
@@ -240,7 +256,7 @@ impl LeaseMachine {
         // An outcome that is told twice is known no more the second time.
         let Some(op) = self.ops.remove(&id) else { return };
         let key = op.write.key();
-        match (op.write, outcome) {
+        match (&op.write, outcome) {
             (StoreWrite::Release { .. }, WriteOutcome::Failed(_)) => {}
             (StoreWrite::Release { .. }, _) => _ = self.surplus.remove(&key),
             (_, WriteOutcome::Done { rev }) => self.done(id, op, rev, now),
@@ -254,10 +270,10 @@ impl LeaseMachine {
 
     fn done(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
         let key = op.write.key();
-        match self.state {
+        match &self.state {
             State::Held(held) if held.key == key => self.hold(id, op, rev, now),
             State::Held(_) => _ = self.surplus.insert(key, rev),
-            State::Asking { op, .. } if op != id && !self.still_wanted(key) => {
+            State::Asking { op, .. } if *op != id && !self.still_wanted(key) => {
                 self.surplus.insert(key, rev);
             }
             State::Waiting | State::Asking { .. } | State::BackOff { .. } => {
@@ -267,19 +283,21 @@ impl LeaseMachine {
     }
 
     fn still_wanted(&self, key: LeaseKey) -> bool {
-        self.config.is_some_and(|config| config.fits(key))
+        self.config.as_ref().is_some_and(|config| config.fits(key))
     }
 
     /// Takes a lease as ours, or notes that it lives longer. A late answer never shortens its life.
     fn hold(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
-        let (key, lease, expires) = match op.write {
+        let Op { write, issued } = op;
+        let created = matches!(write, StoreWrite::Create { .. });
+        let (key, lease, expires) = match write {
             StoreWrite::Create { key, lease, .. } | StoreWrite::Renew { key, lease, .. } => {
-                (key, lease, Some(op.issued + self.term.ttl))
+                (key, lease, Some(issued + self.term.ttl))
             }
             StoreWrite::Update { key, lease } => (key, lease, None),
             StoreWrite::Release { .. } => return,
         };
-        let old = match self.state {
+        let old = match &self.state {
             State::Held(held) => Some(held),
             _ => None,
         };
@@ -293,13 +311,30 @@ impl LeaseMachine {
             _ => self.next_upkeep(expires, now),
         };
         let presence = Presence::Ours { seen: now };
-        self.state =
-            State::Held(Held { key, expires, written: lease, rev, presence, upkeep, attempt: 0 });
-        self.previous = Some(key);
-        self.said = None;
-        self.say(LeaseOutput::Acquired { key, expires });
+        let unproven = match old {
+            Some(old) => old.unproven,
+            None if created || self.previous == Some(key) => None,
+            None => Some(now + PROBATION),
+        };
+        let contests = old.map_or(0, |old| old.contests);
         if old.is_none() {
             self.find_surplus(key, &lease);
+        }
+        self.state = State::Held(Held {
+            key,
+            expires,
+            written: lease,
+            rev,
+            presence,
+            upkeep,
+            attempt: 0,
+            contests,
+            unproven,
+        });
+        self.previous = Some(key);
+        self.said = None;
+        if unproven.is_none() {
+            self.say(LeaseOutput::Acquired { key, expires });
         }
     }
 
@@ -311,7 +346,11 @@ impl LeaseMachine {
     /// What else bears our address when a lease is taken is a leftover of ours, and the others would see
     /// two leases of one node. What appears later is somebody else's fault, and is left alone.
     fn find_surplus(&mut self, held: LeaseKey, lease: &Lease) {
-        let leftover = |claim: &&LeaseClaim| claim.key != held && claim.life == Life::Leased;
+        // One that says another tunnel's end may be another node's, with our address.
+        let same =
+            |claim: &LeaseClaim| !claim.lease.as_ref().is_some_and(|it| other_end(it, lease));
+        let leftover =
+            |claim: &&LeaseClaim| claim.key != held && claim.life == Life::Leased && same(claim);
         let leftovers = self.view.ours(lease).filter(leftover);
         self.surplus.extend(leftovers.map(|claim| (claim.key, claim.mod_rev)));
         self.surplus.remove(&held);
@@ -319,14 +358,15 @@ impl LeaseMachine {
 
     /// A write that did not do it. If it is the one that we wait for, wait and try otherwise.
     fn failed(&mut self, id: u64, fault: LeaseFault, now: Instant) {
-        match self.state {
-            State::Asking { op, attempt, .. } if op == id => {
+        match &self.state {
+            &State::Asking { op, attempt, .. } if op == id => {
                 self.pend(fault);
                 self.back_off(attempt, now);
             }
             State::Held(held @ Held { upkeep: Upkeep::Asking { op, .. }, attempt, .. })
-                if op == id =>
+                if *op == id =>
             {
+                let attempt = *attempt;
                 // That it has run out is the worse news, and stays.
                 if !held.has_run_out(now) {
                     self.pend(fault);
@@ -358,11 +398,11 @@ impl LeaseMachine {
 // ---- what to do next
 impl LeaseMachine {
     fn advance(&mut self, now: Instant) {
-        match self.state {
+        match &self.state {
             State::Waiting => self.ask(0, now),
-            State::BackOff { until, attempt } if until <= now => self.ask(attempt, now),
+            &State::BackOff { until, attempt } if until <= now => self.ask(attempt, now),
             State::Asking { .. } | State::BackOff { .. } => {}
-            State::Held(held) => self.keep(held, now),
+            State::Held(held) => self.keep(held.clone(), now),
         }
     }
 
@@ -373,7 +413,7 @@ impl LeaseMachine {
             return;
         };
         let write =
-            if let Some(claim) = self.view.reusable(&lease, &config) {
+            if let Some(claim) = self.view.reusable(&lease, &config, self.previous) {
                 Some(self.overwrite(claim.key, claim.life, lease))
             } else {
                 let taken = self.view.taken(&lease);
@@ -391,12 +431,15 @@ impl LeaseMachine {
 
     /// What to hold a lease of, and what it should say; `None` while something is not known.
     fn wish(&mut self) -> Option<(NetworkConfig, Lease)> {
-        let (config, underlay) = (self.config?, self.underlay.as_ref()?);
+        let (config, underlay) = (self.config.clone()?, self.underlay.as_ref()?);
         if !self.view.is_synced() {
             return None;
         }
         match Footing::new(&self.settings, config, underlay) {
-            Ok(footing) => Some((config, footing.advertise())),
+            Ok(footing) => {
+                let lease = footing.advertise();
+                Some((footing.config, lease))
+            }
             Err(fault) => {
                 self.pend(LeaseFault::Footing(fault));
                 None
@@ -404,14 +447,19 @@ impl LeaseMachine {
         }
     }
 
-    fn keep(&mut self, held: Held, now: Instant) {
+    fn keep(&mut self, mut held: Held, now: Instant) {
+        if held.unproven.is_some_and(|until| until <= now) {
+            held.unproven = None;
+            self.state = State::Held(held.clone());
+            self.say(LeaseOutput::Acquired { key: held.key, expires: held.expires });
+        }
         // While the wish cannot be known, the lease is kept as it is.
         let wish = self.wish();
-        if wish.is_some_and(|(config, _)| !config.holds(held.key)) {
-            self.leave(held, now);
+        if wish.as_ref().is_some_and(|(config, _)| !config.holds(held.key)) {
+            self.leave(held.key, now);
             return;
         }
-        let lease = wish.map_or(held.written, |(_, lease)| lease);
+        let lease = wish.map_or_else(|| held.written.clone(), |(_, lease)| lease);
         if held.has_run_out(now) {
             self.pend(LeaseFault::RunOut);
         }
@@ -422,7 +470,7 @@ impl LeaseMachine {
             Upkeep::Asking { .. } => false,
         };
         if due {
-            let write = self.upkeep(held, lease, now);
+            let write = self.upkeep(&held, lease, now);
             let op = self.write(write, now);
             let upkeep = Upkeep::Asking { op, until: now + NO_ANSWER };
             self.state = State::Held(Held { upkeep, ..held });
@@ -430,14 +478,14 @@ impl LeaseMachine {
     }
 
     /// The network has moved away from under the lease.
-    fn leave(&mut self, held: Held, now: Instant) {
-        self.say(LeaseOutput::Lost { key: held.key, reason: LostReason::OutsideNetwork });
-        self.previous = Some(held.key);
+    fn leave(&mut self, held: LeaseKey, now: Instant) {
+        self.say(LeaseOutput::Lost { key: held, reason: LostReason::OutsideNetwork });
+        self.previous = Some(held);
         self.ask(0, now);
     }
 
     /// The write that keeps a lease, by what is known of its key.
-    fn upkeep(&self, held: Held, lease: Lease, now: Instant) -> StoreWrite {
+    fn upkeep(&self, held: &Held, lease: Lease, now: Instant) -> StoreWrite {
         match held.presence {
             // Seen since it should have run out, so it did not.
             Presence::Ours { seen } if held.expires.is_none_or(|end| now < end || end <= seen) => {
@@ -463,7 +511,7 @@ impl LeaseMachine {
             return;
         }
         let due = self.release_at.is_none_or(|at| at <= now);
-        if !due || !matches!(self.state, State::Held(_)) {
+        if !due || self.held().is_none() {
             return;
         }
         // Until it is known to be gone, it is asked for again.
@@ -480,7 +528,7 @@ impl LeaseMachine {
     fn write(&mut self, write: StoreWrite, now: Instant) -> u64 {
         let op = self.next_op;
         self.next_op += 1;
-        self.ops.insert(op, Op { write, issued: now });
+        self.ops.insert(op, Op { write: write.clone(), issued: now });
         while self.ops.len() > MOST_OPS {
             self.ops.pop_first();
         }
@@ -524,10 +572,11 @@ impl Held {
     }
 
     fn next(&self) -> Option<Instant> {
-        match self.upkeep {
+        let upkeep = match self.upkeep {
             Upkeep::Never => None,
             Upkeep::At(at) | Upkeep::Asking { until: at, .. } => Some(at),
-        }
+        };
+        upkeep.into_iter().chain(self.unproven).min()
     }
 }
 
@@ -546,6 +595,8 @@ fn later(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     Some(one?.max(other?))
 }
 
+/// Whoever holds what we took over, and lives, has seen our write and answered it by then.
+const PROBATION: Duration = Duration::from_secs(2);
 /// After this long without an answer a write is given up, though it may yet have happened.
 const NO_ANSWER: Duration = Duration::from_secs(30);
 const FIRST_DELAY: Duration = Duration::from_millis(100);

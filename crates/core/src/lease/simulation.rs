@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use russet_desired::Flag;
 
 use super::*;
-use crate::addressing::node_subnet::Random;
+use crate::{addressing::node_subnet::Random, model::Backend};
 
 mod sim;
 
@@ -160,7 +160,7 @@ fn a_spoilt_value_is_written_again() {
     let mut sim = Sim::new(1, "10.50.0.0/16");
     sim.run(Duration::from_mins(1));
     let key = sim.held(0).unwrap();
-    let right = sim.store.keys[&key].lease;
+    let right = sim.store.keys[&key].lease.clone();
     sim.put(key, None, Some(DAY));
     sim.run(Duration::from_mins(1));
     assert_eq!(sim.store.keys[&key].lease, right);
@@ -172,11 +172,50 @@ fn a_stolen_subnet_is_left_to_the_thief() {
     sim.run(Duration::from_mins(1));
     let key = sim.held(0).unwrap();
     let thief = Lease { public_ip: Some([192, 168, 77, 200].into()), ..lease_at(200) };
-    sim.put(key, Some(thief), Some(DAY));
+    sim.put(key, Some(thief.clone()), Some(DAY));
     sim.run(Duration::from_mins(1));
     assert_ne!(sim.held(0), Some(key));
     assert!(sim.held(0).is_some());
     assert_eq!(sim.store.keys[&key].lease, Some(thief));
+}
+
+#[test]
+fn of_two_nodes_with_one_address_the_later_gives_way_and_both_say_so() {
+    let mut sim = Sim::new(2, "10.50.0.0/16");
+    // The second one starts when the first holds its lease.
+    sim.cut(1);
+    sim.run(Duration::from_mins(1));
+    let first = sim.held(0).unwrap();
+    sim.feed(1, LeaseInput::Underlay(underlay(1)));
+    sim.join(1);
+    sim.run(Duration::from_mins(5));
+    assert_eq!(sim.held(0), Some(first));
+    let second = sim.held(1).unwrap();
+    assert!(!second.overlaps(first), "{second}");
+    let lost =
+        |out: &LeaseOutput| matches!(out, LeaseOutput::Lost { reason: LostReason::Shared(_), .. });
+    assert!(sim.said(1).iter().any(lost), "{:?}", sim.said(1));
+    let told = LeaseOutput::Pending(LeaseFault::SharedAddress([192, 168, 77, 1].into()));
+    assert!(sim.said(0).contains(&told), "{:?}", sim.said(0));
+    let writes = sim.writes.len();
+    sim.run(Duration::from_hours(1));
+    assert_eq!(sim.writes.len(), writes, "they are at peace");
+}
+
+#[test]
+fn a_value_that_another_keeps_writing_is_said_again_ever_more_slowly() {
+    let mut sim = Sim::new(1, "10.50.0.0/16");
+    sim.run(Duration::from_mins(5));
+    let key = sim.held(0).unwrap();
+    let before = sim.writes.len();
+    let theirs = Lease { backend: Backend::Ipip, ..lease_at(1) };
+    for _ in 0..600 {
+        sim.put(key, Some(theirs.clone()), Some(DAY));
+        sim.run(Duration::from_secs(1));
+    }
+    let writes = sim.writes.len() - before;
+    assert!((10..80).contains(&writes), "{writes} writes in ten minutes");
+    assert_eq!(sim.held(0), Some(key));
 }
 
 #[test]
@@ -242,7 +281,10 @@ fn a_node_whose_address_changes_says_so_in_its_lease() {
     sim.feed(0, LeaseInput::Underlay(underlay(99)));
     sim.run(Duration::from_mins(1));
     assert_eq!(sim.held(0), Some(key));
-    assert_eq!(sim.store.keys[&key].lease.unwrap().public_ip, Some([192, 168, 77, 99].into()));
+    assert_eq!(
+        sim.store.keys[&key].lease.as_ref().unwrap().public_ip,
+        Some([192, 168, 77, 99].into())
+    );
 }
 
 /// A machine that asks to be woken at a time that has passed would keep its owner busy for nothing.
@@ -259,6 +301,7 @@ fn a_release_that_cannot_be_done_now_is_no_haste() {
     };
     machine.handle(LeaseInput::Config(config("10.50.0.0/16", None)), start);
     machine.handle(LeaseInput::Underlay(underlay(1)), start);
+    machine.handle(LeaseInput::Previous(key("10.50.8.0/24")), start);
     let claims = vec![claim(8, 1), claim(9, 1)];
     machine.handle(LeaseInput::Snapshot { claims, rev: 10 }, start);
     machine.handle(LeaseInput::Wrote { op: 0, outcome: WriteOutcome::Done { rev: 11 } }, start);

@@ -15,11 +15,14 @@ use crate::model::{Lease, LeaseKey, NetworkConfig};
 pub(super) struct View {
     claims: BTreeMap<LeaseKey, LeaseClaim>,
     synced: bool,
+    /// Claims that bear our address, and whose holder has shown that it lives.
+    others: BTreeSet<LeaseKey>,
 }
 
 impl View {
     pub(super) fn replace(&mut self, claims: Vec<LeaseClaim>) {
         self.claims = claims.into_iter().map(|claim| (claim.key, claim)).collect();
+        self.others.retain(|key| self.claims.contains_key(key));
         self.synced = true;
     }
 
@@ -35,7 +38,13 @@ impl View {
     pub(super) fn remove(&mut self, key: LeaseKey, rev: u64) {
         if self.claims.get(&key).is_some_and(|known| known.mod_rev <= rev) {
             self.claims.remove(&key);
+            self.others.remove(&key);
         }
+    }
+
+    /// Notes that a claim is another node's, although it bears our address.
+    pub(super) fn leave_to_another(&mut self, key: LeaseKey) {
+        self.others.insert(key);
     }
 
     /// Notes that somebody unknown holds a key.
@@ -59,11 +68,18 @@ impl View {
         self.claims
             .values()
             .filter(move |claim| me.is_some() && claim.lease.as_ref().and_then(identity) == me)
+            .filter(|claim| !self.others.contains(&claim.key))
     }
 
-    /// The earliest claim of ours that the configuration could have given.
-    pub(super) fn reusable(&self, me: &Lease, config: &NetworkConfig) -> Option<&LeaseClaim> {
-        self.ours(me).filter(|claim| config.fits(claim.key)).min_by_key(|claim| claim.create_rev)
+    /// The claim of ours that the configuration could have given: what we held before, else the earliest.
+    pub(super) fn reusable(
+        &self,
+        me: &Lease,
+        config: &NetworkConfig,
+        previous: Option<LeaseKey>,
+    ) -> Option<&LeaseClaim> {
+        let ours = self.ours(me).filter(|claim| config.fits(claim.key));
+        ours.min_by_key(|claim| (previous != Some(claim.key), claim.create_rev))
     }
 
     /// The subnets that others hold.

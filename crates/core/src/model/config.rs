@@ -9,10 +9,13 @@ use std::net::IpAddr;
 use russet_desired::Flag;
 use russet_net::{Family, Mtu, Port, Prefix, PresharedKey, Vni};
 
-use crate::{error::ConfigFault, model::LeaseKey};
+use crate::{
+    error::ConfigFault,
+    model::{ExtensionConfig, LeaseKey},
+};
 
 /// A checked network configuration, of at least one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
     v4: Option<Pool>,
     v6: Option<Pool>,
@@ -43,8 +46,8 @@ impl NetworkConfig {
         self.pools().map(Pool::family)
     }
 
-    pub const fn transport(&self) -> TransportConfig {
-        self.transport
+    pub const fn transport(&self) -> &TransportConfig {
+        &self.transport
     }
 
     /// Whether a node that holds this lease can serve the network: a subnet of each family, of any length.
@@ -64,7 +67,7 @@ impl NetworkConfig {
 }
 
 /// How packets cross the underlay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportConfig {
     Vxlan(VxlanConfig),
     /// flannel's `host-gw`.
@@ -74,20 +77,30 @@ pub enum TransportConfig {
     Wireguard(WireguardConfig),
     /// flannel's `alloc`: subnets are leased, and who carries packets between them is somebody else's business.
     Unmanaged,
+    /// flannel's `extension`: commands of the operator's carry packets between them.
+    Extension(ExtensionConfig),
 }
 
 impl TransportConfig {
+    /// Whether nothing of ours carries packets between the nodes.
+    pub const fn is_carried_by_others(&self) -> bool {
+        matches!(self, Self::Unmanaged | Self::Extension(_))
+    }
+
     /// The family of the underlay that a family's packets cross by; `None` where a peer's addresses decide.
-    pub const fn outer(self, family: Family) -> Option<Family> {
+    pub const fn outer(&self, family: Family) -> Option<Family> {
         match self {
             Self::Wireguard(wireguard) => match wireguard.mode {
                 WireguardMode::Separate => Some(family),
                 WireguardMode::Auto => None,
                 WireguardMode::Over(outer) => Some(outer),
             },
-            Self::Vxlan(_) | Self::Direct | Self::Udp(_) | Self::Ipip(_) | Self::Unmanaged => {
-                Some(family)
-            }
+            Self::Vxlan(_)
+            | Self::Direct
+            | Self::Udp(_)
+            | Self::Ipip(_)
+            | Self::Unmanaged
+            | Self::Extension(_) => Some(family),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use russet_net::{Family, Mac, Port, Prefix, PublicKey, Vni};
@@ -45,6 +46,11 @@ impl LeaseKey {
         self.v4.into_iter().chain(self.v6)
     }
 
+    /// Whether an address lies in one of the subnets.
+    pub fn contains(self, addr: IpAddr) -> bool {
+        self.subnets().any(|subnet| subnet.contains(addr))
+    }
+
     /// Whether any subnet of the one overlaps any of the other.
     pub fn overlaps(self, other: Self) -> bool {
         self.subnets().any(|ours| other.subnets().any(|theirs| ours.overlaps(theirs)))
@@ -69,7 +75,7 @@ impl fmt::Debug for LeaseKey {
 }
 
 /// How the holder of a lease is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub public_ip: Option<Ipv4Addr>,
     pub public_ipv6: Option<Ipv6Addr>,
@@ -87,25 +93,25 @@ impl Lease {
 
     /// The holder's VTEP of a family, when it has one.
     pub fn vtep(&self, family: Family) -> Option<Vtep> {
-        match (self.backend, family) {
-            (Backend::Vxlan { v4, .. }, Family::V4) => v4,
-            (Backend::Vxlan { v6, .. }, Family::V6) => v6,
+        match (&self.backend, family) {
+            (Backend::Vxlan { v4, .. }, Family::V4) => *v4,
+            (Backend::Vxlan { v6, .. }, Family::V6) => *v6,
             _ => None,
         }
     }
 
     /// The holder's WireGuard end of a family, when it has one.
     pub fn wireguard(&self, family: Family) -> Option<WireguardEnd> {
-        match (self.backend, family) {
-            (Backend::Wireguard { v4, .. }, Family::V4) => v4,
-            (Backend::Wireguard { v6, .. }, Family::V6) => v6,
+        match (&self.backend, family) {
+            (Backend::Wireguard { v4, .. }, Family::V4) => *v4,
+            (Backend::Wireguard { v6, .. }, Family::V6) => *v6,
             _ => None,
         }
     }
 }
 
 /// What the holder of a lease says of its transport. It overrides the pool for traffic to that holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     Vxlan {
         v4: Option<Vtep>,
@@ -119,6 +125,8 @@ pub enum Backend {
     Ipip,
     /// It names none at all: `udp`, and also `alloc`, which looks the same.
     Udp,
+    /// Commands of the operator's, with what theirs printed when the holder started.
+    Extension(Option<Arc<str>>),
     /// One that this version does not speak.
     Foreign(Foreign),
 }
@@ -142,7 +150,6 @@ pub struct WireguardEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
     Alloc,
-    Extension,
     Ipsec,
     /// `aws-vpc`, `gce`, `ali-vpc`, `tencent-vpc`: routes of a cloud's own.
     Cloud,
@@ -158,8 +165,8 @@ impl Foreign {
                 "use host-gw where the nodes share a link, else vxlan; or alloc, and let the cloud's own \
                  controller set its routes"
             }
-            Self::Alloc | Self::Extension | Self::Unknown => {
-                "use vxlan, host-gw, udp, ipip, wireguard or alloc"
+            Self::Alloc | Self::Unknown => {
+                "use vxlan, host-gw, udp, ipip, wireguard, alloc or extension"
             }
         }
     }
@@ -169,7 +176,6 @@ impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Alloc => "alloc",
-            Self::Extension => "extension",
             Self::Ipsec => "ipsec",
             Self::Cloud => "of a cloud",
             Self::Unknown => "of an unknown name",

@@ -37,7 +37,7 @@ impl Transport for Direct {
         out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::Off }));
         out.push(Item::Route(
             RouteKey::main(subnet),
-            RouteSpec { via, inherits: me.settings.inherits() },
+            RouteSpec { via: via.into(), inherits: me.settings.inherits() },
         ));
     }
 }

@@ -85,7 +85,7 @@ impl Transport for Ipip {
         out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
         out.push(Item::Route(
             RouteKey::main(subnet),
-            RouteSpec { via, inherits: me.settings.inherits() },
+            RouteSpec { via: via.into(), inherits: me.settings.inherits() },
         ));
     }
 }

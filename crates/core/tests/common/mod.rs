@@ -5,9 +5,9 @@
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
     model::{
-        Backend, ForeignRoute, IpipConfig, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact,
-        PodId, Pool, Preset, Settings, TransportConfig, UdpConfig, UnderlayFact, Vtep, VxlanConfig,
-        WireguardConfig, WireguardMode,
+        Backend, ExtensionConfig, ForeignRoute, IpipConfig, Lease, LeaseKey, NetworkConfig,
+        NodeFact, PodFact, PodId, Pool, Prepared, Preset, Settings, TransportConfig, UdpConfig,
+        UnderlayFact, Vtep, VxlanConfig, WireguardConfig, WireguardMode,
     },
 };
 use russet_desired::{Flag, RouteKey, RouteSpec, Sysctl, SysctlKey, SysctlSpec, Table, Tables};
@@ -20,7 +20,7 @@ pub fn settings() -> Settings {
 
 /// 0: vxlan; 1: vxlan with direct routing; 2: host-gw; 3: vxlan, dual stack; 4: another network; 5: udp;
 /// 6: udp, dual stack; 7: wireguard; 8 to 11: wireguard, dual stack, in each of its modes;
-/// 12: ipip; 13: ipip with direct routing; 14: alloc.
+/// 12: ipip; 13: ipip with direct routing; 14: alloc; 15: extension.
 pub fn config(i: usize) -> NetworkConfig {
     let vxlan = VxlanConfig { direct_routing: Flag::from(i == 1), ..VxlanConfig::default() };
     let transport = match i {
@@ -28,6 +28,7 @@ pub fn config(i: usize) -> NetworkConfig {
         5 | 6 => TransportConfig::Udp(UdpConfig::default()),
         12 | 13 => TransportConfig::Ipip(IpipConfig { direct_routing: Flag::from(i == 13) }),
         14 => TransportConfig::Unmanaged,
+        15 => TransportConfig::Extension(extension()),
         7..=11 => TransportConfig::Wireguard(WireguardConfig {
             mode: mode(i),
             ..WireguardConfig::default()
@@ -37,6 +38,16 @@ pub fn config(i: usize) -> NetworkConfig {
     let v4 = if i == 4 { "10.60.0.0/16" } else { "10.50.0.0/16" };
     let v6 = (i == 3 || i == 6 || (8..=11).contains(&i)).then(|| pool("fd00:50::/48"));
     NetworkConfig::new(Some(pool(v4)), v6, transport).unwrap()
+}
+
+/// Commands without a `PreStartupCommand`, which a node would have to run first.
+pub fn extension() -> ExtensionConfig {
+    ExtensionConfig {
+        pre_startup: None,
+        post_startup: Some("post".into()),
+        subnet_add: Some("add $SUBNET".into()),
+        subnet_remove: Some("remove $SUBNET".into()),
+    }
 }
 
 const fn mode(i: usize) -> WireguardMode {
@@ -62,6 +73,7 @@ pub fn node() -> NodeFact {
             onlink: vec!["192.168.77.0/24".parse().unwrap(), "fd77::/64".parse().unwrap()],
             router_advertised: false,
             spoils_checksums: false,
+            prepared: Prepared::new(),
         },
         foreign: vec![],
     }
@@ -155,7 +167,8 @@ pub fn told(calc: &Calc, subnet: &str) -> String {
 /// As `ip route` has them.
 pub fn routes(tables: &Tables) -> Vec<String> {
     let line = |(key, spec): (&RouteKey, &RouteSpec)| {
-        let onlink = if tables.next_hops[&spec.via].onlink.is_on() { " onlink" } else { "" };
+        let hop = spec.via.hop().map(|hop| tables.next_hops[&hop].onlink.is_on());
+        let onlink = if hop == Some(true) { " onlink" } else { "" };
         format!("{key} {}{onlink}", spec.via)
     };
     tables.routes.iter().map(line).collect()

@@ -87,6 +87,7 @@ pub const RT_SCOPE_LINK: u8 = 253;
 pub const RT_SCOPE_NOWHERE: u8 = 255;
 pub const RTN_UNSPEC: u8 = 0;
 pub const RTN_UNICAST: u8 = 1;
+pub const RTN_BLACKHOLE: u8 = 6;
 /// An exception or a cached route, not one of the table.
 pub const RTM_F_CLONED: u32 = 0x200;
 pub const RTPROT_KERNEL: u8 = 2;

@@ -3,7 +3,7 @@
 //!
 //! They are looked for once, when everything is told and ours is in its place: who makes them anew afterwards wants
 //! them. Each goes in a transaction of its own with the rules that lead to it. `iptables-legacy` keeps its rules
-//! elsewhere, where netlink does not reach.
+//! elsewhere, where netlink does not reach; `legacy` only looks at those.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -351,13 +351,44 @@ fn ipv6_routes_take_the_kernel_s_metric_and_come_and_go() {
             flannel1(),
             address("flannel.1", "fd00:50::/128"),
             Item::NextHop(hop, russet_desired::NextHopSpec { onlink: Flag::On }),
-            Item::Route(key, russet_desired::RouteSpec { via: hop, inherits: Flag::Off }),
+            Item::Route(key, russet_desired::RouteSpec { via: hop.into(), inherits: Flag::Off }),
         ];
         let mut all = settled(wish(items.clone()));
         let route = ip("-6 route show fd00:50:1::/64");
         assert!(route.contains("via fd00:50:1:: dev flannel.1"), "{route}");
         assert!(route.contains("metric 1024"), "{route}");
 
+        all.mark_stale(Path::Sweep);
+        assert!(messages(&mut all, apply) < 12);
+        all.update(no_longer(items.iter().map(Item::key)));
+        apply(&mut all);
+        assert_unchanged(&before);
+    });
+}
+
+#[test]
+fn a_route_into_nowhere_stands_behind_the_others_is_repaired_and_goes() {
+    on_a_node(|| {
+        let before = dump();
+        let nowhere = |dst| {
+            let key = RouteKey { metric: 4_000_000_000, ..RouteKey::main(prefix(dst)) };
+            let via = russet_desired::RouteVia::Blackhole;
+            Item::Route(key, russet_desired::RouteSpec { via, inherits: Flag::Off })
+        };
+        let items = [nowhere("10.50.67.0/24"), nowhere("fd00:50::/64")];
+        let mut all = settled(wish(items.clone()));
+        for (family, dst) in [("-4", "10.50.67.0/24"), ("-6", "fd00:50::/64")] {
+            let shown = ip(&format!("{family} route show type blackhole {dst}"));
+            assert!(shown.contains("proto 82") && shown.contains("metric 4000000000"), "{shown}");
+        }
+        ip("route del blackhole 10.50.67.0/24 metric 4000000000");
+        ip("route add 10.50.67.0/24 dev eth0 metric 4000000000 proto 82");
+        all.mark_stale(Path::Sweep);
+        apply(&mut all);
+        assert!(
+            ip("route show type blackhole").contains("10.50.67.0/24"),
+            "what it leads to is set right"
+        );
         all.mark_stale(Path::Sweep);
         assert!(messages(&mut all, apply) < 12);
         all.update(no_longer(items.iter().map(Item::key)));

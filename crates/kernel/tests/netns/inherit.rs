@@ -52,7 +52,7 @@ fn a_route_that_does_the_same_is_taken_over_where_that_is_wished_only() {
         let key = RouteKey::main("10.99.0.0/24".parse().unwrap());
         let items = |inherits| {
             let hop = Item::NextHop(via, NextHopSpec { onlink: Flag::Off });
-            [hop, Item::Route(key, RouteSpec { via, inherits })]
+            [hop, Item::Route(key, RouteSpec { via: via.into(), inherits })]
         };
         ip("route add 10.99.0.0/24 via 192.168.77.9 dev eth0");
         let mut all = Reconcilers::open().unwrap();

@@ -449,7 +449,7 @@ fn direct(n: u8) -> [Item; 2] {
     let dst = prefix(&format!("10.50.{n}.0/24"));
     [
         Item::NextHop(via, NextHopSpec { onlink: Flag::Off }),
-        Item::Route(RouteKey::main(dst), RouteSpec { via, inherits: Flag::Off }),
+        Item::Route(RouteKey::main(dst), RouteSpec { via: via.into(), inherits: Flag::Off }),
     ]
 }
 

@@ -3,10 +3,54 @@
 use std::sync::{Arc, Mutex};
 
 use russet_desired::Flag;
-use russet_kernel::observe::{NodeView, Observer, Scope, observe};
+use russet_kernel::{
+    legacy::flannel_chains,
+    observe::{NodeView, Observer, Scope, observe},
+};
 use russet_net::Family;
 
 use crate::support::*;
+
+#[test]
+fn chains_that_flannel_left_by_iptables_legacy_are_found_and_their_removal_works() {
+    on_a_node(|| {
+        assert_eq!(flannel_chains().unwrap(), [], "and no table is brought into use");
+        assert_eq!(
+            std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default(),
+            ""
+        );
+        for (program, table, from, chain) in [
+            ("iptables-legacy", "nat", "POSTROUTING", "FLANNEL-POSTRTG"),
+            ("iptables-legacy", "filter", "FORWARD", "FLANNEL-FWD"),
+            ("ip6tables-legacy", "nat", "POSTROUTING", "FLANNEL-POSTRTG"),
+        ] {
+            let comment = if table == "nat" { "flanneld masq" } else { "flanneld forward" };
+            sh(&format!(
+                "{program} -t {table} -N {chain} && {program} -t {table} -A {from} -m comment --comment '{comment}' -j {chain} \
+                 && {program} -t {table} -A {chain} -s 10.50.0.0/16 -j RETURN || {program} -t {table} -A {chain} -j RETURN"
+            ));
+        }
+        let found = flannel_chains().unwrap();
+        let told: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "chain FLANNEL-POSTRTG in table nat of iptables-legacy",
+                "chain FLANNEL-FWD in table filter of iptables-legacy",
+                "chain FLANNEL-POSTRTG in table nat of ip6tables-legacy",
+            ]
+        );
+        for chain in &found {
+            sh(&chain.removal());
+        }
+        assert_eq!(flannel_chains().unwrap(), []);
+    });
+}
+
+fn sh(script: &str) {
+    let done = std::process::Command::new("sh").args(["-ec", script]).status().unwrap();
+    assert!(done.success(), "{script}");
+}
 
 #[test]
 fn links_addresses_and_foreign_routes_are_seen() {

@@ -156,7 +156,7 @@ pub(crate) fn remote(n: u16) -> [Item; 4] {
         Item::NextHop(hop, NextHopSpec { onlink: Flag::On }),
         Item::Route(
             RouteKey::main(Prefix::new(via, 24).unwrap()),
-            RouteSpec { via: hop, inherits: Flag::Off },
+            RouteSpec { via: hop.into(), inherits: Flag::Off },
         ),
     ]
 }

@@ -102,7 +102,10 @@ impl Owner {
     fn would_move_us(&self, claim: &LeaseClaim) -> bool {
         let world = self.calc.world();
         let (Some(own), Some(footing)) = (world.own(), world.in_force()) else { return false };
-        claim.lease.is_some_and(|lease| (claim.key == own) != is_of(&lease, &footing.underlay))
+        claim
+            .lease
+            .as_ref()
+            .is_some_and(|lease| (claim.key == own) != is_of(lease, &footing.underlay))
     }
 
     /// What the operator is to judge, besides a store that is not believed.

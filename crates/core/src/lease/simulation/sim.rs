@@ -51,7 +51,7 @@ pub(super) struct Node {
     pub(super) ends: Option<Instant>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Link {
     Up,
     Cut,
@@ -82,7 +82,7 @@ pub(super) struct Store {
     pub(super) keys: BTreeMap<LeaseKey, Entry>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) lease: Option<Lease>,
     pub(super) create_rev: u64,
@@ -202,12 +202,12 @@ impl Sim {
         }
         self.nodes[node].machine.handle(input, now);
         while let Some(output) = self.nodes[node].machine.poll_output() {
-            match output {
+            match &output {
                 LeaseOutput::Store { op, write } => {
-                    self.writes.push((now, node, write));
-                    self.send_write(node, op, write);
+                    self.writes.push((now, node, write.clone()));
+                    self.send_write(node, *op, write.clone());
                 }
-                LeaseOutput::Acquired { expires, .. } => self.nodes[node].ends = expires,
+                LeaseOutput::Acquired { expires, .. } => self.nodes[node].ends = *expires,
                 LeaseOutput::Lost { .. } | LeaseOutput::Pending(_) => {}
             }
             self.nodes[node].said.push(output);
@@ -247,11 +247,12 @@ impl Sim {
     }
 
     pub(super) fn arrive(&mut self, node: usize, life: u64, op: u64, write: StoreWrite) {
-        self.overwritten += usize::from(self.store.would_overwrite(write));
+        self.overwritten += usize::from(self.store.would_overwrite(&write));
+        let key = write.key();
         let outcome = self.store.take(write, self.now);
         self.outcomes.push(outcome.clone());
         if let WriteOutcome::Done { .. } = outcome {
-            self.tell(write.key());
+            self.tell(key);
         }
         let copies = match (self.chance(), self.chance()) {
             (true, _) => 0,
@@ -380,12 +381,12 @@ impl Store {
     }
 
     /// Whether a plain put would go over what another node has written.
-    pub(super) fn would_overwrite(&self, write: StoreWrite) -> bool {
+    pub(super) fn would_overwrite(&self, write: &StoreWrite) -> bool {
         let (StoreWrite::Renew { key, lease, .. } | StoreWrite::Update { key, lease }) = write
         else {
             return false;
         };
-        let there = self.keys.get(&key).and_then(|entry| entry.lease);
+        let there = self.keys.get(key).and_then(|entry| entry.lease.as_ref());
         there.is_some_and(|there| there.public_ip != lease.public_ip)
     }
 
@@ -402,7 +403,7 @@ impl Store {
     }
 
     pub(super) fn claim(&self, key: LeaseKey) -> Option<LeaseClaim> {
-        let Entry { lease, create_rev, mod_rev, ends } = *self.keys.get(&key)?;
+        let Entry { lease, create_rev, mod_rev, ends } = self.keys.get(&key)?.clone();
         let life = if ends.is_some() { Life::Leased } else { Life::Reserved };
         Some(LeaseClaim { key, lease, create_rev, mod_rev, life })
     }
@@ -432,6 +433,7 @@ pub(super) fn underlay(n: u8) -> UnderlayFact {
         onlink: vec!["192.168.77.0/24".parse().unwrap()],
         router_advertised: false,
         spoils_checksums: false,
+        prepared: BTreeMap::new(),
     }
 }
 
