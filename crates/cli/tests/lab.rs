@@ -75,6 +75,11 @@ topologies! {
         both sealed_pods_meet_while_agents_are_killed "wireguard.yaml",
         alone both_families_are_sealed "wireguard-dual.yaml",
         alone an_engine_that_seals_is_replaced_under_traffic_without_loss "wireguard-engine-upgraded.yaml",
+        alone nodes_join_leave_and_restart_by_vxlan "backends.yaml",
+        alone an_etcd_that_is_away_costs_no_packet_and_no_noise "etcd-away.yaml",
+        alone a_past_that_etcd_forgets_is_replaced_by_a_snapshot "etcd-compacted.yaml",
+        alone each_of_three_members_of_etcd_may_fail "etcd-members.yaml",
+        alone an_etcd_that_takes_a_second_for_each_answer_serves_as_well "etcd-slow.yaml",
     }
     "docs/lab" {
         both three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",
@@ -83,9 +88,52 @@ topologies! {
     }
 }
 
+/// The backends that `backends.yaml` leaves open.
+mod on_every_backend {
+    use super::*;
+
+    #[test]
+    fn nodes_join_leave_and_restart_by_vxlan_with_direct_routing() {
+        holds_with(&["name=vxlan-direct", "direct=true"]);
+    }
+
+    #[test]
+    fn nodes_join_leave_and_restart_by_host_gw() {
+        holds_with(&["name=host-gw", "type=host-gw", "far=rack1"]);
+    }
+
+    #[test]
+    fn nodes_join_leave_and_restart_by_udp() {
+        holds_with(&["name=udp", "type=udp"]);
+    }
+
+    #[test]
+    fn nodes_join_leave_and_restart_by_wireguard() {
+        holds_with(&["name=wireguard", "type=wireguard"]);
+    }
+
+    fn holds_with(words: &[&str]) {
+        let file = root().join("crates/cli/tests/topologies/backends.yaml");
+        super::holds_with(&file, "store", words);
+    }
+}
+
 fn holds(file: &Path, store: &str) {
+    // How long a store is away is for whoever runs the tests to say: a file that does not leave it open is not asked.
+    let outage = std::env::var("RUSSET_TEST_OUTAGE").map(|outage| format!("outage={outage}"));
+    let leaves_it_open =
+        || std::fs::read_to_string(file).is_ok_and(|text| text.contains("<outage>"));
+    match outage {
+        Ok(word) if leaves_it_open() => holds_with(file, store, &[&word]),
+        _ => holds_with(file, store, &[]),
+    }
+}
+
+fn holds_with(file: &Path, store: &str, words: &[&str]) {
+    let words = words.iter().flat_map(|word| ["--set", word]);
     let out = Command::new(env!("CARGO_BIN_EXE_russet"))
         .args(["lab", "run", "--store", store])
+        .args(words)
         .arg(file)
         .output()
         .expect("start russet");
