@@ -198,7 +198,8 @@ impl World {
         }
     }
 
-    fn node(&self) -> Option<&NodeFact> {
+    /// What this node last observed of itself.
+    pub fn node(&self) -> Option<&NodeFact> {
         match self.good(&FactId::Node)? {
             (Fact::Node(node), _) => Some(node),
             _ => None,
