@@ -21,11 +21,11 @@ use russet_api::admin::{Answer, Ask};
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
     lease::{LeaseFault, LeaseInput, LeaseMachine, StoreWrite, Term, WriteOutcome},
-    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork},
+    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork, UnderlayFact},
 };
 use russet_desired::Patches;
-use russet_net::{At, Dst, Reach};
-use russet_store::WatchEvent;
+use russet_net::{At, Dst, Family, Reach};
+use russet_store::{EtcdClient, WatchEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{kernel::KernelView, store::StoreView};
@@ -85,6 +85,8 @@ impl OwnerHandle {
 pub struct Outlets {
     pub lane: russet_kernel::lane::ReconcileLane,
     pub writes: mpsc::Sender<(u64, StoreWrite)>,
+    /// Whose connections are left when this node has another address.
+    pub store: EtcdClient,
     /// What a pod that is added now is given, for the attach lane.
     pub pod_network: watch::Sender<Option<Arc<PodNetwork>>>,
     pub keeper: Keeper,
@@ -265,6 +267,7 @@ impl Owner {
         match node {
             Ok(node) => {
                 self.kernel.no_uplink = None;
+                self.leave_old_addresses(&node.underlay);
                 self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
                 let fact = Fact::Node(node);
                 self.change(Change::Upsert { id: FactId::Node, fact, rev: 0 });
@@ -278,6 +281,16 @@ impl Owner {
                 tracing::warn!(op = "observe node", %reason, "the node has no usable uplink");
                 self.kernel.no_uplink = Some(reason);
             }
+        }
+    }
+
+    /// Whoever spoke from an address that is gone is never answered. The peers learn of the new one through the
+    /// store, so it must not take the time in which pings find that out.
+    fn leave_old_addresses(&self, now: &UnderlayFact) {
+        let Some(before) = self.calc.world().node().map(|node| &node.underlay) else { return };
+        if Family::BOTH.into_iter().any(|family| before.addr(family) != now.addr(family)) {
+            tracing::info!(op = "observe node", "this node has other addresses than before");
+            self.outlets.store.reconnect();
         }
     }
 

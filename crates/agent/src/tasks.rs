@@ -101,10 +101,12 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (pod_network, given) = watch::channel(None);
     let (here, announced) = config.bgp.as_ref().map(|_| watch::channel(Vec::new())).unzip();
     let handle = OwnerHandle::new(inputs.clone());
+    let client = EtcdClient::new(&config.store);
 
     let outlets = Outlets {
         lane: lane(config, &inputs)?,
         writes,
+        store: client.clone(),
         pod_network,
         keeper: keeper(config)?,
         name_cluster,
@@ -128,7 +130,6 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
         tasks.spawn(learn(taught, inputs.clone()));
     }
-    let client = EtcdClient::new(&config.store);
     let keys = Keys::new(&config.prefix);
     tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
     tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs));
