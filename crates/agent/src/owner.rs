@@ -24,11 +24,11 @@ use russet_core::{
     Calc, Change, Fact, FactId, Fault, Source,
     errand::{Problem, Wanted},
     lease::{LeaseFault, LeaseInput, LeaseMachine, StoreWrite, Term, WriteOutcome},
-    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork, Prepared},
+    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork, Prepared, UnderlayFact},
 };
 use russet_desired::Patches;
-use russet_net::{At, Dst, Reach};
-use russet_store::WatchEvent;
+use russet_net::{At, Dst, Family, Reach};
+use russet_store::{EtcdClient, WatchEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{kernel::KernelView, paths::PathView, store::StoreView};
@@ -96,6 +96,8 @@ impl OwnerHandle {
 pub struct Outlets {
     pub lane: russet_kernel::lane::ReconcileLane,
     pub writes: mpsc::Sender<(u64, StoreWrite)>,
+    /// Whose connections are left when this node has another address.
+    pub store: EtcdClient,
     /// What a pod that is added now is given, for the attach lane.
     pub pod_network: watch::Sender<Option<Arc<PodNetwork>>>,
     pub keeper: Keeper,
@@ -311,6 +313,7 @@ impl Owner {
             Ok(mut node) => {
                 node.underlay.prepared.clone_from(&self.errands.prepared);
                 self.kernel.no_uplink = None;
+                self.leave_old_addresses(&node.underlay);
                 self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
                 self.change_node(node);
                 // Once is enough, and it looks through all facts: links come and go with every pod.
@@ -323,6 +326,16 @@ impl Owner {
                 tracing::warn!(op = "observe node", %reason, "the node has no usable uplink");
                 self.kernel.no_uplink = Some(reason);
             }
+        }
+    }
+
+    /// Whoever spoke from an address that is gone is never answered. The peers learn of the new one through the
+    /// store, so it must not take the time in which pings find that out.
+    fn leave_old_addresses(&self, now: &UnderlayFact) {
+        let Some(before) = self.calc.world().node().map(|node| &node.underlay) else { return };
+        if Family::BOTH.into_iter().any(|family| before.addr(family) != now.addr(family)) {
+            tracing::info!(op = "observe node", "this node has other addresses than before");
+            self.outlets.store.reconnect();
         }
     }
 

@@ -115,10 +115,12 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (errands, errands_wanted) = watch::channel(Wanted::default());
     let (here, announced) = config.bgp.as_ref().map(|_| watch::channel(Vec::new())).unzip();
     let handle = OwnerHandle::new(inputs.clone());
+    let client = EtcdClient::new(&config.store);
 
     let outlets = Outlets {
         lane: lane(config, &inputs)?,
         writes,
+        store: client.clone(),
         pod_network,
         keeper: keeper(config)?,
         name_cluster,
@@ -145,7 +147,6 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         tasks.spawn(learn(taught, inputs.clone()));
     }
     tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));
-    let client = EtcdClient::new(&config.store);
     let keys = Keys::new(&config.prefix);
     tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
     tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs));

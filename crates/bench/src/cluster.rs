@@ -51,7 +51,7 @@ impl Store {
         let mut program = Program::start(&site.switch, &programs.path("russet")?, &args, log)?;
         let mut client = program.wait(PATIENCE, || Etcd::connect(&site.switch, server).ok())?;
         client.grant(LEASE)?;
-        client.put(&format!("{PREFIX}/config"), &configuration(network, transport), 0)?;
+        client.put(CONFIG_KEY, &configuration(network, transport), 0)?;
         Ok(Self { client, _program: program, _folder: folder })
     }
 
@@ -217,6 +217,8 @@ impl Peer {
 
 /// The network of a site with many peers.
 pub const WIDE_NETWORK: &str = "10.0.0.0/8";
+/// Where a network's configuration is.
+pub const CONFIG_KEY: &str = "/coreos.com/network/config";
 const PREFIX: &str = "/coreos.com/network";
 const PORT: u16 = 2_379;
 /// The id of the lease that all peers' keys hang on.

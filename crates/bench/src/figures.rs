@@ -4,6 +4,7 @@ mod bgp;
 mod burst;
 mod cni;
 mod engine;
+mod flannel;
 mod memory;
 mod path;
 mod repair;
@@ -30,6 +31,8 @@ pub enum Name {
     CniBurst,
     /// 10,000 remote nodes, and one change
     Scale,
+    /// A node on a real etcd with 5,000 leases: start, memory, the return of etcd
+    Flannel,
     /// The agent's resident memory
     Memory,
     /// The agent's idle time on a core
@@ -86,6 +89,7 @@ impl Name {
             Self::Cni => cni::measure(setup),
             Self::CniBurst => burst::measure(setup),
             Self::Scale => scale::measure(setup),
+            Self::Flannel => flannel::measure(setup),
             Self::Memory => memory::measure(setup),
             Self::Idle => memory::measure_idle(setup),
             Self::Repair => repair::measure(setup),

@@ -82,6 +82,20 @@ topologies! {
         both sealed_pods_meet_while_agents_are_killed "wireguard.yaml",
         alone both_families_are_sealed "wireguard-dual.yaml",
         alone an_engine_that_seals_is_replaced_under_traffic_without_loss "wireguard-engine-upgraded.yaml",
+        both what_is_taken_away_of_either_family_comes_back "tampered-dual.yaml",
+        both devices_that_others_delete_or_make_anew_come_back_whole "device-taken.yaml",
+        both a_reservation_is_honoured_and_never_expires "reservation.yaml",
+        alone nodes_that_race_for_the_last_subnets_get_one_each "subnet-race.yaml",
+        both a_peer_s_old_mac_leaves_nothing_behind "peer-mac.yaml",
+        both expired_leases_are_taken_again_without_loss "lease-expired.yaml",
+        both a_node_s_new_addresses_are_followed_by_vxlan "address-changed.yaml",
+        both a_rebooted_node_has_its_macs_by_vxlan "reboot.yaml",
+        both no_program_is_needed_but_the_agent "no-iptables.yaml",
+        alone nodes_join_leave_and_restart_by_vxlan "backends.yaml",
+        alone an_etcd_that_is_away_costs_no_packet_and_no_noise "etcd-away.yaml",
+        alone a_past_that_etcd_forgets_is_replaced_by_a_snapshot "etcd-compacted.yaml",
+        alone each_of_three_members_of_etcd_may_fail "etcd-members.yaml",
+        alone an_etcd_that_takes_a_second_for_each_answer_serves_as_well "etcd-slow.yaml",
     }
     "docs/lab" {
         both three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",
@@ -90,9 +104,55 @@ topologies! {
     }
 }
 
+/// What files leave open that are written for several backends.
+mod by_backend {
+    use super::*;
+
+    macro_rules! by_backend {
+        ($($name:ident $file:literal $words:expr;)+) => {
+            $(#[test]
+            fn $name() {
+                let file = root().join("crates/cli/tests/topologies").join($file);
+                holds_with(&file, "store", &$words);
+            })+
+        };
+    }
+
+    by_backend! {
+        nodes_join_leave_and_restart_by_vxlan_with_direct_routing
+            "backends.yaml" ["name=vxlan-direct", "direct=true"];
+        nodes_join_leave_and_restart_by_host_gw
+            "backends.yaml" ["name=host-gw", "type=host-gw", "far=rack1"];
+        nodes_join_leave_and_restart_by_udp "backends.yaml" ["name=udp", "type=udp"];
+        nodes_join_leave_and_restart_by_wireguard
+            "backends.yaml" ["name=wireguard", "type=wireguard"];
+        a_node_s_new_addresses_are_followed_by_host_gw
+            "address-changed.yaml" ["name=host-gw", "type=host-gw"];
+        a_node_s_new_addresses_are_followed_by_udp "address-changed.yaml" ["name=udp", "type=udp"];
+        a_node_s_new_addresses_are_followed_by_wireguard
+            "address-changed.yaml" ["name=wireguard", "type=wireguard"];
+        a_rebooted_node_has_its_key_and_is_heard_at_once
+            "reboot.yaml" ["name=wireguard", "type=wireguard"];
+        a_rebooted_node_is_heard_by_udp "reboot.yaml" ["name=udp", "type=udp"];
+    }
+}
+
 fn holds(file: &Path, store: &str) {
+    // How long a store is away is for whoever runs the tests to say: a file that does not leave it open is not asked.
+    let outage = std::env::var("RUSSET_TEST_OUTAGE").map(|outage| format!("outage={outage}"));
+    let leaves_it_open =
+        || std::fs::read_to_string(file).is_ok_and(|text| text.contains("<outage>"));
+    match outage {
+        Ok(word) if leaves_it_open() => holds_with(file, store, &[&word]),
+        _ => holds_with(file, store, &[]),
+    }
+}
+
+fn holds_with(file: &Path, store: &str, words: &[&str]) {
+    let words = words.iter().flat_map(|word| ["--set", word]);
     let out = Command::new(env!("CARGO_BIN_EXE_russet"))
         .args(["lab", "run", "--store", store])
+        .args(words)
         .arg(file)
         .output()
         .expect("start russet");

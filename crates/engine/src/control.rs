@@ -18,7 +18,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use russet_kernel::engine::{
@@ -52,6 +52,8 @@ pub struct Control {
     pub(crate) connections: Vec<OwnedFd>,
     /// The engine whose place this one has taken, as long as it lingers.
     pub(crate) elder: Option<Client>,
+    /// When the engine began with nothing; one that has inherited its sessions did not.
+    pub(crate) begun: Option<Instant>,
 }
 
 /// Why an engine ended.
@@ -99,8 +101,8 @@ impl Control {
         bound?;
         rustix::net::listen(&listener, BACKLOG)?;
         let path = path.to_owned();
-        let (key, engine, connections, elder) = (None, None, Vec::new(), None);
-        Ok(Self { link, pace, key, path, listener, engine, connections, elder })
+        let (key, engine, connections, elder, begun) = (None, None, Vec::new(), None, None);
+        Ok(Self { link, pace, key, path, listener, engine, connections, elder, begun })
     }
 
     /// Says where the node's WireGuard key is kept.
@@ -227,6 +229,8 @@ impl Control {
                 engine.patch(rows);
                 if keeps_open(engine.setup().spec) {
                     engine.greet_all();
+                } else if self.begun.is_some_and(|at| at.elapsed() < INTRODUCES_FOR) {
+                    engine.greet_strangers();
                 }
                 say(to, &Answer::Done)
             }
@@ -250,6 +254,7 @@ impl Control {
         match begun {
             Ok(engine) => {
                 self.engine = Some(engine);
+                self.begun = Some(Instant::now());
                 Answer::Done
             }
             Err(err) => Answer::Refused(russet_kernel::one_line(&err)),
@@ -320,4 +325,7 @@ pub(crate) fn refused(why: &str) -> Answer {
 /// Connections at once: the agent, an operator or two, a successor.
 const MOST_CONNECTIONS: usize = 8;
 const BACKLOG: i32 = 8;
+/// How long an engine that began with nothing greets whom it is told of. Where the node was up before, its peers seal
+/// for sessions that nobody has any more, and would for 15 s (WireGuard: `KEEPALIVE_TIMEOUT` + `REKEY_TIMEOUT`).
+const INTRODUCES_FOR: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -225,6 +225,13 @@ impl Engine {
         self.to_all(Tunnel::greet);
     }
 
+    /// Greets every peer that there is no session with.
+    pub fn greet_strangers(&self) {
+        self.to_all(|tunnel, room| {
+            tunnel.since_handshake().is_none().then(|| tunnel.greet(room)).flatten()
+        });
+    }
+
     /// Greets a peer once more that has not answered.
     pub fn greet_again(&self, tunnel: &Tunnel) {
         let mut room = [0; SEAL];

@@ -83,7 +83,17 @@ impl Control {
         let _ = client.tell(&Ask::TakenOver);
         let path = path.to_owned();
         let (engine, connections, elder) = (Some(engine), Vec::new(), None);
-        Ok(Self { link, pace: setup.pace, key, path, listener, engine, connections, elder })
+        Ok(Self {
+            link,
+            pace: setup.pace,
+            key,
+            path,
+            listener,
+            engine,
+            connections,
+            elder,
+            begun: None,
+        })
     }
 
     /// Hands everything over, and goes on if nobody takes it.

@@ -172,7 +172,17 @@ impl Control {
         still_ours(client.ask(&Ask::TakenOver))?;
         let (path, key) = (path.to_owned(), key.cloned());
         let (engine, connections, elder) = (Some(engine), Vec::new(), Some(client));
-        Ok(Ok(Self { link, pace: setup.pace, key, path, listener, engine, connections, elder }))
+        Ok(Ok(Self {
+            link,
+            pace: setup.pace,
+            key,
+            path,
+            listener,
+            engine,
+            connections,
+            elder,
+            begun: None,
+        }))
     }
 
     /// Ends the predecessor: it would take the end of this one for a death, and go on.

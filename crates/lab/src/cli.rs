@@ -21,7 +21,7 @@ use clap::{Args, Subcommand};
 use crate::{
     capture::{Capture, Frame, Pcap},
     control::{self, Client, Reply, Request, Status},
-    topology::{Faults, LinkAt, Name, Stores, Topology},
+    topology::{Faults, LinkAt, Name, Setting, Stores, Topology},
     world::stage,
 };
 
@@ -48,6 +48,9 @@ enum Command {
         /// What is run where the topology says `store`
         #[arg(long, value_enum, default_value_t)]
         store: Stores,
+        /// Gives a word that the topology leaves open another value; may be given again
+        #[arg(long = "set", value_name = "WORD=VALUE")]
+        settings: Vec<Setting>,
     },
     /// Plays a topology: up, its steps, what must hold, down
     Run {
@@ -56,6 +59,9 @@ enum Command {
         /// What is run where the topology says `store`
         #[arg(long, value_enum, default_value_t)]
         store: Stores,
+        /// Gives a word that the topology leaves open another value; may be given again
+        #[arg(long = "set", value_name = "WORD=VALUE")]
+        settings: Vec<Setting>,
         /// Leaves the lab running when something does not hold
         #[arg(long)]
         keep: bool,
@@ -157,8 +163,10 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up { file, store } => up(&file, store),
-        Command::Run { file, store, keep } => run::run(&file, store, keep.into()),
+        Command::Up { file, store, settings } => up(&file, store, &settings),
+        Command::Run { file, store, settings, keep } => {
+            run::run(&file, store, &settings, keep.into())
+        }
         Command::Exec { which, place, command } => exec(&which.client()?, place, command),
         Command::Capture { which, link, count, seconds, vxlan, pcap } => {
             let show = if vxlan { Show::Vxlan } else { Show::All };
@@ -182,8 +190,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     }
 }
 
-fn up(file: &std::path::Path, stores: Stores) -> Result<ExitCode> {
-    let (topology, text) = Topology::read(file)?;
+fn up(file: &std::path::Path, stores: Stores, settings: &[Setting]) -> Result<ExitCode> {
+    let (topology, text) = Topology::read(file, settings)?;
     let topology = topology.upon(stores);
     let mut lines = start::Lines::default();
     start::start(&topology, &text, stage::Life::OfItsOwn, &mut lines)?;
@@ -327,7 +335,7 @@ fn list() -> Result<ExitCode> {
 fn check(files: &[PathBuf]) -> Result<ExitCode> {
     let mut refused = false;
     for file in files {
-        match Topology::read(file) {
+        match Topology::read(file, &[]) {
             Ok((topology, _)) => println!("{}: {} is sound", file.display(), topology.name),
             Err(err) => {
                 eprintln!("{err:#}");

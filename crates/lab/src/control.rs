@@ -80,6 +80,11 @@ pub enum Request {
         place: String,
         link: String,
     },
+    /// What a process has used since its start.
+    Usage {
+        node: String,
+        process: String,
+    },
     AddPod {
         pod: Name,
     },
@@ -103,6 +108,7 @@ pub enum Reply {
     Ended(i32),
     Routes(Vec<RouteLine>),
     Counters(Vec<(String, u64)>),
+    Usage(Usage),
     Socket,
 }
 
@@ -133,6 +139,16 @@ pub struct ProcessStatus {
     pub pid: Option<u32>,
     pub starts: u32,
     pub log: PathBuf,
+}
+
+/// What a process has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// On a processor, all threads together.
+    pub cpu: std::time::Duration,
+    /// The lines of its log, those of earlier starts included.
+    pub lines: u64,
+    pub starts: u32,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,11 +2,12 @@
 //!
 //! `ping`, `udp` and `tcp` send numbered questions at a steady pace and tell latency and what was lost,
 //! doubled or overtaken, by number; `stream` measures throughput; `serve` answers the others. `pace` is the
-//! loop, `tally` counts (pure), `icmp` and `sockets` are the wires. Runs with a count, or until it is
+//! loop, `tally` counts (pure), `icmp` and `sockets` are the wires. `relay` stands before another program and makes it slow. Runs with a count, or until it is
 //! interrupted, or (`--until-eof`) until its standard input closes: that is how a lab ends a watch.
 
 mod icmp;
 mod pace;
+mod relay;
 mod serve;
 mod sockets;
 mod stranger;
@@ -82,6 +83,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Passes streams on and their octets late, as a program that is slow would answer
+    Relay {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        to: SocketAddr,
+        /// Milliseconds that what comes back is held
+        #[arg(long, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+        delay: u64,
+    },
     /// Answers
     Serve {
         #[arg(long, default_value_t = PROBE_PORT)]
@@ -128,6 +139,9 @@ pub fn run(args: ProbeArgs) -> Result<ExitCode> {
         }
         Command::CutRoute { dst, json } => {
             tell(&stranger::run(dst, Duration::from_secs(10))?, json.into())
+        }
+        Command::Relay { listen, to, delay } => {
+            relay::run(listen, to, Duration::from_millis(delay))
         }
         Command::Serve { port } => serve::run(port),
     }

@@ -49,6 +49,7 @@ impl Programs {
                 words(&[&russet, "store", "--listen", &listen, "--allow-plaintext"])
             }
             ProgramKind::Etcd => etcd(&listen, node.name.as_str()),
+            ProgramKind::EtcdMember => etcd_member(topology, node, &listen),
             ProgramKind::Command(command) => {
                 command.iter().map(|word| self.fill_in(word, topology, node)).collect()
             }
@@ -89,15 +90,19 @@ impl Programs {
             .replace("{node}", node.name.as_str())
             .replace("{ipv4}", &address(Family::V4))
             .replace("{ipv6}", &address(Family::V6))
-            .replace("{store}", &topology.store().map(|(_, at)| url(at)).unwrap_or_default())
+            .replace(
+                "{store}",
+                &topology.stores().first().map(|&(_, at)| url(at)).unwrap_or_default(),
+            )
     }
 }
 
 /// The agent's configuration file: what the lab knows, with the topology's own settings laid over it.
 pub(crate) fn agent_config(topology: &Topology, node: &Node) -> Result<String> {
     let mut settings = BTreeMap::from([("node".to_owned(), json!(node.name.as_str()))]);
-    if let Some((_, store)) = topology.store() {
-        settings.insert("store".to_owned(), json!({ "endpoints": [url(store)] }));
+    let stores: Vec<_> = topology.stores().into_iter().map(|(_, at)| url(at)).collect();
+    if !stores.is_empty() {
+        settings.insert("store".to_owned(), json!({ "endpoints": stores }));
     }
     if topology.router == Router::None {
         // An agent tells the uplink by the default route, and here there is none.
@@ -127,9 +132,30 @@ fn lay_over(under: &mut Value, over: &Value) {
 }
 
 fn etcd(listen: &str, node: &str) -> Vec<String> {
+    etcd_with(listen, node, &["--listen-peer-urls", "http://127.0.0.1:2380"])
+}
+
+/// An etcd that knows all other members of its cluster from the start.
+fn etcd_member(topology: &Topology, node: &Node, listen: &str) -> Vec<String> {
+    let peer = |addr| format!("http://{}", SocketAddr::new(addr, ETCD_PEER_PORT));
+    let all: Vec<_> =
+        topology.members().map(|(node, at)| format!("{}={}", node.name, peer(at.ip()))).collect();
+    let own = node.addresses.first().map(|(addr, _)| peer(*addr)).unwrap_or_default();
+    let cluster = [
+        "--listen-peer-urls",
+        &own,
+        "--initial-advertise-peer-urls",
+        &own,
+        "--initial-cluster",
+        &all.join(","),
+    ];
+    etcd_with(listen, node.name.as_str(), &cluster)
+}
+
+fn etcd_with(listen: &str, node: &str, more: &[&str]) -> Vec<String> {
     let clients = format!("http://{listen},http://127.0.0.1:2379");
     let advertised = format!("http://{listen}");
-    words(&[
+    let own = [
         "etcd",
         "--name",
         node,
@@ -139,9 +165,8 @@ fn etcd(listen: &str, node: &str) -> Vec<String> {
         &clients,
         "--advertise-client-urls",
         &advertised,
-        "--listen-peer-urls",
-        "http://127.0.0.1:2380",
-    ])
+    ];
+    words(&[&own, more].concat())
 }
 
 fn url(store: SocketAddr) -> String {
@@ -158,6 +183,7 @@ pub(crate) const CONFLIST: &str = "/etc/cni/net.d/10-russet.conflist";
 pub(crate) const CONFIG_KEY: &str = "/coreos.com/network/config";
 /// Where the prober answers in every pod.
 pub(crate) const PROBE_PORT: u16 = 7_007;
+const ETCD_PEER_PORT: u16 = 2_380;
 const CNI_PLUGIN: &str = "russet-cni";
 
 #[cfg(test)]
@@ -200,5 +226,23 @@ nodes: [{name: n1, runs: [etcd, {name: x, command: ['{russet}', '--on={ipv4}', '
         let command = programs.command(&topology, node, &node.programs[1]);
         assert_eq!(command[1..], ["--on=192.168.1.11", "http://192.168.1.11:2379"]);
         assert_eq!(command[0], programs.russet());
+    }
+
+    #[test]
+    fn members_know_each_other_and_agents_know_them_all() {
+        let text = "
+name: t
+underlay: {subnets: [{name: lan, ipv4: 192.168.1.0/24}]}
+nodes: [{name: n1, runs: [etcd-member]}, {name: n2, runs: [etcd-member, agent]}]
+";
+        let topology = Topology::parse("t", text).unwrap();
+        let programs = Programs::beside_this_one().unwrap();
+        let node = &topology.nodes[1];
+        let command = programs.command(&topology, node, &node.programs[0]);
+        let all = "n1=http://192.168.1.11:2380,n2=http://192.168.1.12:2380";
+        assert_eq!(command.last().map(String::as_str), Some(all));
+        let config = agent_config(&topology, node).unwrap();
+        assert!(config.contains("http://192.168.1.11:2379"), "{config}");
+        assert!(config.contains("http://192.168.1.12:2379"), "{config}");
     }
 }

@@ -1,11 +1,12 @@
 //! Plays a topology: what must hold before, what is watched, the steps, what must hold after.
 //!
 //! A client of the lab like any other: everything goes over the control socket. `check` looks whether a
-//! condition holds, `step` does what is done to the cluster, `watch` keeps numbered packets flowing, `describe`
-//! says it all in words.
+//! condition holds, `step` does what is done to the cluster, `watch` keeps numbered packets flowing, `quiet` looks
+//! at what a process does meanwhile, `describe` says it all in words.
 
 mod check;
 mod describe;
+mod quiet;
 mod step;
 mod watch;
 
@@ -69,7 +70,7 @@ impl Lab {
         if !outcome.failed.is_empty() {
             return Ok(outcome);
         }
-        let watches = self.watches()?;
+        let (watches, quiets) = (self.watches()?, self.quiets()?);
         for step in &self.topology.steps {
             let start = Instant::now();
             let done = self.step(step);
@@ -84,6 +85,9 @@ impl Lab {
         }
         for watch in watches {
             watch.end(teller, &mut outcome)?;
+        }
+        for quiet in quiets {
+            quiet.end(self, teller, &mut outcome);
         }
         if has_steps && outcome.failed.is_empty() {
             self.look(When::After, teller, &mut outcome);
@@ -122,9 +126,17 @@ impl Lab {
     fn watches(&self) -> Result<Vec<watch::Watch>> {
         let watched = self.topology.expect.iter().filter_map(|expect| match expect {
             Expect::Always(always) => Some(always),
-            Expect::Eventually(_) => None,
+            Expect::Eventually(_) | Expect::Quiet(_) => None,
         });
         watched.map(|always| watch::Watch::start(self, always)).collect()
+    }
+
+    fn quiets(&self) -> Result<Vec<quiet::Quiet>> {
+        let looked_at = self.topology.expect.iter().filter_map(|expect| match expect {
+            Expect::Quiet(quiet) => Some(quiet),
+            Expect::Eventually(_) | Expect::Always(_) => None,
+        });
+        looked_at.map(|wanted| quiet::Quiet::start(self, wanted)).collect()
     }
 
     pub fn status(&self) -> Result<Status> {
@@ -161,6 +173,10 @@ impl Lab {
             other => bail!("the lab answered {other:?}"),
         }
     }
+}
+
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A file that is nowhere but in memory, for what a command writes: no reader has to keep up with it.

@@ -9,6 +9,7 @@ pub mod form;
 mod schema;
 mod tree;
 pub mod value;
+mod vars;
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,7 @@ pub use self::{
     form::{Expect, Need, Step},
     schema::Fault,
     value::{Cidr, LinkAt, Name, Period},
+    vars::Setting,
 };
 
 /// A cluster that can be built: every name in it means something, every node has its addresses.
@@ -73,6 +75,8 @@ pub struct Node {
     /// At most one of each family, each with the length of its subnet's prefix.
     pub addresses: Vec<(IpAddr, u8)>,
     pub programs: Vec<Program>,
+    /// Nothing is started on it, and no pod made, before a step says so.
+    pub late: bool,
     pub files: BTreeMap<PathBuf, String>,
     pub agent: BTreeMap<String, Value>,
 }
@@ -91,7 +95,16 @@ pub enum ProgramKind {
     Agent,
     Store,
     Etcd,
+    /// One of a cluster, of which all such programs of the topology are members.
+    EtcdMember,
     Command(Vec<String>),
+}
+
+impl ProgramKind {
+    /// Whether it keeps the cluster's keys.
+    pub const fn is_store(&self) -> bool {
+        matches!(self, Self::Store | Self::Etcd | Self::EtcdMember)
+    }
 }
 
 /// One pod.
@@ -141,16 +154,18 @@ impl Topology {
         })
     }
 
-    /// Reads and checks a topology file.
+    /// Reads and checks a topology file; its text comes beside it, with the words that it leaves open filled in.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, or [`Faults`].
-    pub fn read(path: &Path) -> anyhow::Result<(Self, String)> {
+    pub fn read(path: &Path, settings: &[Setting]) -> anyhow::Result<(Self, String)> {
         use anyhow::Context as _;
         let text =
             std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let topology = Self::parse(&path.display().to_string(), &text)?;
+        let file = path.display().to_string();
+        let text = vars::fill_in(&file, &text, settings)?;
+        let topology = Self::parse(&file, &text)?;
         Ok((topology, text))
     }
 
@@ -186,15 +201,27 @@ impl Topology {
         self.pods.iter().find(|pod| pod.name.as_str() == name)
     }
 
-    /// The node that the store runs on, and where it listens.
-    pub fn store(&self) -> Option<(&Node, SocketAddr)> {
-        let runs_it = |node: &&Node| {
-            let is_store = |p: &Program| matches!(p.kind, ProgramKind::Store | ProgramKind::Etcd);
-            node.programs.iter().any(is_store)
-        };
-        let node = self.nodes.iter().find(runs_it)?;
-        let (addr, _) = node.addresses.first()?;
-        Some((node, SocketAddr::new(*addr, STORE_PORT)))
+    /// The nodes that the store runs on, and where it listens: one, or every member of a cluster.
+    pub fn stores(&self) -> Vec<(&Node, SocketAddr)> {
+        let members: Vec<_> = self.members().collect();
+        if !members.is_empty() {
+            return members;
+        }
+        self.listening(&[ProgramKind::Store, ProgramKind::Etcd]).take(1).collect()
+    }
+
+    /// The members of the store's cluster.
+    pub fn members(&self) -> impl Iterator<Item = (&Node, SocketAddr)> {
+        self.listening(&[ProgramKind::EtcdMember])
+    }
+
+    /// The nodes that run one of these, and where it listens.
+    fn listening(&self, kinds: &[ProgramKind]) -> impl Iterator<Item = (&Node, SocketAddr)> {
+        let at = move |node: &'_ Node| node.programs.iter().any(|p| kinds.contains(&p.kind));
+        self.nodes.iter().filter(move |node| at(node)).filter_map(|node| {
+            let (addr, _) = node.addresses.first()?;
+            Some((node, SocketAddr::new(*addr, STORE_PORT)))
+        })
     }
 }
 

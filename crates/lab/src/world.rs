@@ -37,7 +37,7 @@ use crate::{
     programs::{self, Programs},
     rtnl::{Carry, Rtnl},
     space::Space,
-    topology::{Node, ProgramKind, Topology, form::CutHow},
+    topology::{Node, Pod, Topology, form::CutHow},
 };
 
 /// Everything inside one lab.
@@ -97,13 +97,17 @@ impl World {
     }
 
     fn start_stores(&self, tell: &mut dyn FnMut(&str)) -> Result<()> {
-        let Some((node, at)) = self.topology.store() else { return Ok(()) };
-        let is_store = |kind: &ProgramKind| matches!(kind, ProgramKind::Store | ProgramKind::Etcd);
-        for program in node.programs.iter().filter(|program| is_store(&program.kind)) {
-            self.start(node.name.as_str(), program.name.as_str())?;
+        let stores = self.topology.stores();
+        // None of a cluster answers before most of them have found each other: all first, then wait.
+        for (node, _) in &stores {
+            for program in node.programs.iter().filter(|program| program.kind.is_store()) {
+                self.start(node.name.as_str(), program.name.as_str())?;
+            }
         }
-        self.wait_for_store(node, at)?;
-        tell(&format!("store at {at}"));
+        for (node, at) in stores {
+            self.wait_for_store(node, at)?;
+            tell(&format!("store at {at}"));
+        }
         if let Some(config) = &self.topology.config {
             self.put(programs::CONFIG_KEY, &config.to_string())?;
             tell("configuration");
@@ -112,16 +116,18 @@ impl World {
     }
 
     fn wait_for_store(&self, node: &Node, at: SocketAddr) -> Result<()> {
-        let answers = || TcpStream::connect_timeout(&at, Duration::from_secs(1)).is_ok();
-        self.machine(node.name.as_str())?.enter(|| {
-            eventually(START_WITHIN, || answers().then_some(()))
-                .ok_or_else(|| anyhow!("the store on {} does not listen at {at}", node.name))
-        })
+        let listens = eventually(START_WITHIN, || self.listens(node, at).then_some(()));
+        listens.ok_or_else(|| anyhow!("the store on {} does not listen at {at}", node.name))
+    }
+
+    fn listens(&self, node: &Node, at: SocketAddr) -> bool {
+        let connect = || Ok(TcpStream::connect_timeout(&at, Duration::from_secs(1))?);
+        self.machine(node.name.as_str()).and_then(|machine| machine.enter(connect)).is_ok()
     }
 
     /// Starts what is no store, node by node. A second store is started here as well.
     fn start_others(&self, tell: &mut dyn FnMut(&str)) -> Result<()> {
-        for node in &self.topology.nodes {
+        for node in self.topology.nodes.iter().filter(|node| !node.late) {
             for program in &node.programs {
                 if !self.processes.is_running(node.name.as_str(), program.name.as_str()) {
                     self.start(node.name.as_str(), program.name.as_str())?;
@@ -133,7 +139,8 @@ impl World {
     }
 
     fn add_pods(&self, tell: &mut dyn FnMut(&str)) -> Result<()> {
-        for pod in &self.topology.pods {
+        let late = |pod: &&Pod| self.topology.node(pod.node.as_str()).is_some_and(|node| node.late);
+        for pod in self.topology.pods.iter().filter(|pod| !late(pod)) {
             let addresses = self.add_pod(pod.name.as_str())?;
             let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             tell(&format!("pod {} on {}: {}", pod.name, pod.node, addresses.join(" ")));
@@ -179,11 +186,13 @@ impl World {
         &self.processes
     }
 
-    /// Puts a value into the store, from the node that it runs on.
+    /// Puts a value into the store, from a node that it runs on and answers.
     pub(crate) fn put(&self, key: &str, value: &str) -> Result<()> {
-        let (node, at) = self.topology.store().ok_or_else(|| anyhow!("no node runs a store"))?;
+        let stores = self.topology.stores();
         // It may have been started a moment ago.
-        self.wait_for_store(node, at)?;
+        let answering = || stores.iter().find(|(node, at)| self.listens(node, *at)).copied();
+        let (node, at) =
+            eventually(START_WITHIN, answering).ok_or_else(|| anyhow!("no store answers"))?;
         let command = self.programs.put(at, key, value);
         let env = vec![("PATH".to_owned(), self.programs.search_path())];
         let done =

@@ -19,9 +19,13 @@ mod lease;
 mod maintenance;
 mod watch;
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use tonic::transport::Channel;
+use tokio::sync::watch::{Receiver, Sender};
+use tonic::transport::{Channel, Endpoint};
 
 pub(crate) use self::call::printable;
 pub use self::{
@@ -45,8 +49,9 @@ pub struct EtcdClient {
 
 #[derive(Debug)]
 struct Shared {
-    /// One connection per endpoint, made when it is first needed and again after it broke.
-    channels: Vec<(Channel, String)>,
+    endpoints: Vec<(Endpoint, String)>,
+    /// One connection per endpoint, made when it is first needed and again after it broke. Replaced as a whole.
+    channels: Sender<Vec<Channel>>,
     /// The endpoint that answered last; a failure moves it on.
     current: AtomicUsize,
     login: Option<Login>,
@@ -58,18 +63,46 @@ impl EtcdClient {
     /// Creates a handle. Must be called inside a tokio runtime, whose tasks drive the connections.
     #[must_use]
     pub fn new(config: &ClientConfig) -> Self {
-        let channels = config.endpoints.iter().map(|endpoint| {
+        let endpoints = config.endpoints.iter().map(|endpoint| {
             let name = endpoint.uri().to_string();
-            (endpoint.connect_lazy(), name.trim_end_matches('/').to_owned())
+            (endpoint.clone(), name.trim_end_matches('/').to_owned())
         });
+        let endpoints: Vec<_> = endpoints.collect();
         let shared = Shared {
-            channels: channels.collect(),
+            channels: Sender::new(connections(&endpoints)),
+            endpoints,
             current: AtomicUsize::new(0),
             login: config.login.clone(),
             token: tokio::sync::Mutex::default(),
             request_timeout: config.request_timeout,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Leaves every connection and makes others when they are needed. A watch goes on where it stands and tells
+    /// nobody; a request that is under way is not repeated.
+    ///
+    /// For whoever knows that they lead nowhere, because this machine has another address now: pings take 10 s
+    /// to find that out. Must be called inside a tokio runtime.
+    pub fn reconnect(&self) {
+        self.shared.channels.send_replace(connections(&self.shared.endpoints));
+    }
+
+    /// Hears of [`Self::reconnect`].
+    fn reconnections(&self) -> Receiver<Vec<Channel>> {
+        self.shared.channels.subscribe()
+    }
+
+    /// Returns the connection to use now, and its endpoint's name.
+    fn endpoint(&self) -> (Channel, &str) {
+        let at = self.shared.current.load(Ordering::Relaxed) % self.shared.endpoints.len().max(1);
+        // `at` is below the length of both: a checked configuration has at least one endpoint.
+        (self.shared.channels.borrow()[at].clone(), &self.shared.endpoints[at].1)
+    }
+
+    /// Lets the next request try another endpoint.
+    fn next_endpoint(&self) {
+        self.shared.current.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Watches every key under the prefixes. Ends when the returned handle is dropped.
@@ -80,4 +113,8 @@ impl EtcdClient {
     pub fn watch(&self, request: WatchRequest) -> Watch {
         Watch::start(self.clone(), request)
     }
+}
+
+fn connections(endpoints: &[(Endpoint, String)]) -> Vec<Channel> {
+    endpoints.iter().map(|(endpoint, _)| endpoint.connect_lazy()).collect()
 }

@@ -91,7 +91,7 @@ impl Scene {
 }
 
 /// How many /24 routes with a gateway there are.
-fn gateway_routes(rtnl: &mut Rtnl) -> Result<usize> {
+pub(super) fn gateway_routes(rtnl: &mut Rtnl) -> Result<usize> {
     let mut fixed = [0; 12];
     fixed[0] = AF_INET;
     let routes = rtnl.list(RTM_GETROUTE, &fixed, |message| {
@@ -101,7 +101,7 @@ fn gateway_routes(rtnl: &mut Rtnl) -> Result<usize> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn octets(value: u64) -> f64 {
+pub(super) fn octets(value: u64) -> f64 {
     value as f64
 }
 

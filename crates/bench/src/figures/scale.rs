@@ -247,7 +247,7 @@ fn one_change(setup: &Setup) -> Result<[Row; 2]> {
 }
 
 /// Runs `write` and waits for the kernel's event of that kind about the route to `subnet`.
-fn until_event(
+pub(super) fn until_event(
     namespace: &Namespace,
     kind: u16,
     subnet: Ipv4Addr,

@@ -13,7 +13,7 @@ use anyhow::Result;
 use super::{down, is_watched, start};
 use crate::{
     scenario::{Lab, Teller},
-    topology::{Stores, Topology},
+    topology::{Setting, Stores, Topology},
     world::stage::{self, Life},
 };
 
@@ -30,8 +30,13 @@ impl From<bool> for Afterwards {
     }
 }
 
-pub(super) fn run(file: &Path, stores: Stores, afterwards: Afterwards) -> Result<ExitCode> {
-    let (topology, text) = Topology::read(file)?;
+pub(super) fn run(
+    file: &Path,
+    stores: Stores,
+    settings: &[Setting],
+    afterwards: Afterwards,
+) -> Result<ExitCode> {
+    let (topology, text) = Topology::read(file, settings)?;
     let topology = topology.upon(stores);
     let began = Instant::now();
     println!("{}", topology.name);

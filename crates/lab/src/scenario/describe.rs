@@ -11,6 +11,7 @@ use crate::topology::{
 
 pub(super) struct Step<'a>(pub(super) &'a topology::Step);
 pub(super) struct Condition<'a>(pub(super) &'a Eventually);
+pub(super) struct Quiet<'a>(pub(super) &'a topology::form::Quiet);
 pub(super) struct Watch<'a>(pub(super) &'a Always);
 
 impl Display for Step<'_> {
@@ -76,6 +77,13 @@ impl Display for Condition<'_> {
 impl Display for Watch<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "always {} reaches {}", self.0.reach.from, Way(&self.0.reach))
+    }
+}
+
+impl Display for Quiet<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let topology::form::Quiet { node, process, cpu, lines } = self.0;
+        write!(f, "{process} on {node} uses at most {cpu} and {lines} lines")
     }
 }
 

@@ -4,16 +4,18 @@
 //! sound file: form, and whether a name that is used was given. The second works on the typed form: addresses
 //! within subnets, overlaps, conditions that are none or two.
 
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use russet_net::{Family, Mtu, Prefix};
-use serde_json::Value;
 
+use self::names::Names;
 use super::{
-    Fault, HandWired, Name, Node, Pod, Program, ProgramKind, ROUTER, Stores, Subnet, Topology,
-    form, schema, tree::Tree,
+    Fault, HandWired, Name, Node, Pod, Program, ProgramKind, Stores, Subnet, Topology, form,
+    schema, tree::Tree,
 };
 
 /// Makes a topology of a text, or tells every fault.
@@ -41,83 +43,6 @@ fn not_yaml(err: &serde_saphyr::Error) -> Fault {
     Fault { line, place: String::new(), reason }
 }
 
-/// The names that a file gives, so that those that it uses can be looked up.
-struct Names<'a> {
-    nodes: BTreeSet<&'a str>,
-    pods: BTreeSet<&'a str>,
-    subnets: BTreeSet<&'a str>,
-    faults: Vec<Fault>,
-}
-
-impl<'a> Names<'a> {
-    fn of(tree: &'a Tree) -> Self {
-        let subnets = tree.get("underlay").and_then(|underlay| underlay.get("subnets"));
-        let mut faults = Vec::new();
-        let mut taken = BTreeMap::from([(ROUTER, "the router")]);
-        let nodes = named("nodes", tree.get("nodes"), &mut taken, &mut faults);
-        let pods = named("pods", tree.get("pods"), &mut taken, &mut faults);
-        let subnets = named("underlay.subnets", subnets, &mut BTreeMap::new(), &mut faults);
-        Self { nodes, pods, subnets, faults }
-    }
-
-    fn faults(mut self, tree: &Tree, schema: &Value) -> Vec<Fault> {
-        let mut found = std::mem::take(&mut self.faults);
-        schema::each_text(tree, schema, &mut |format, text, line, place| {
-            if let Err(reason) = self.look_up(format, text) {
-                found.push(Fault { line, place: place.to_owned(), reason });
-            }
-        });
-        found
-    }
-
-    /// The formats whose texts are names of something else in the file.
-    fn look_up(&self, format: &str, text: &str) -> Result<(), String> {
-        let place = || self.nodes.iter().chain(&self.pods).copied().collect::<BTreeSet<_>>();
-        match format {
-            "node" => known("node", text, &self.nodes),
-            "subnet" => known("subnet", text, &self.subnets),
-            "link" if self.nodes.contains(text) => Ok(()),
-            "link" => known("node or subnet", text, &self.subnets),
-            "place" => known("node or pod", text, &place()),
-            "target" if form::address(text).is_some() => Ok(()),
-            "target" => known("node, pod or address", text, &place()),
-            "link-at" => {
-                let at = text.split_once('/').map_or(text, |(place, _)| place);
-                if at == ROUTER { Ok(()) } else { known("node or pod", at, &place()) }
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn known(what: &str, text: &str, names: &BTreeSet<&str>) -> Result<(), String> {
-    if names.contains(text) {
-        return Ok(());
-    }
-    let names: Vec<_> = names.iter().copied().collect();
-    Err(format!("there is no {what} {text:?}; known are: {}", names.join(", ")))
-}
-
-/// Collects the names of a list's entries and tells those that are taken.
-fn named<'a>(
-    place: &'static str,
-    list: Option<&'a Tree>,
-    taken: &mut BTreeMap<&'a str, &'static str>,
-    faults: &mut Vec<Fault>,
-) -> BTreeSet<&'a str> {
-    let mut names = BTreeSet::new();
-    for (i, entry) in list.map(Tree::list).unwrap_or_default().iter().enumerate() {
-        let Some(at) = entry.get("name") else { continue };
-        let Some(name) = at.text() else { continue };
-        if let Some(owner) = taken.insert(name, place) {
-            let reason = format!("the name {name:?} is taken already, by {owner}");
-            faults.push(Fault { line: at.line, place: format!("{place}[{i}].name"), reason });
-        }
-        names.insert(name);
-    }
-    names
-}
-
 /// The second pass: a typed form becomes a topology.
 struct Meaning<'a> {
     tree: &'a Tree,
@@ -132,7 +57,7 @@ impl Meaning<'_> {
         let nodes = self.nodes(&file.nodes, &subnets);
         self.no_address_twice(&nodes);
         self.steps(&file.steps, &nodes);
-        self.expectations(&file.expect, "expect");
+        self.expectations(&file.expect, &nodes);
         let pods = self.pods(file.pods, file.wired.is_some());
         let mtu = file.underlay.mtu.and_then(|mtu| Mtu::try_from(mtu).ok());
         let mtu = mtu.unwrap_or(Mtu::ETHERNET);
@@ -227,6 +152,7 @@ impl Meaning<'_> {
             subnet,
             addresses,
             programs: self.programs(&form.runs, &at),
+            late: form.late,
             files: self.files(&form.files, &at),
             agent: form.agent.clone(),
         })
@@ -364,22 +290,19 @@ impl Meaning<'_> {
         }
     }
 
-    fn expectations(&mut self, expect: &[form::Expect], at: &str) {
+    fn expectations(&mut self, expect: &[form::Expect], nodes: &[Node]) {
         for (i, expect) in expect.iter().enumerate() {
+            let at = format!("expect[{i}]");
             match expect {
-                form::Expect::Eventually(eventually) => {
-                    self.condition(eventually, &format!("{at}[{i}]"));
-                }
+                form::Expect::Eventually(eventually) => self.condition(eventually, &at),
                 form::Expect::Always(always) => {
-                    self.target(&always.reach, &format!("{at}[{i}]"));
+                    self.target(&always.reach, &at);
                     if always.reach.by == form::By::Tcp {
-                        let place = format!("{at}[{i}]");
-                        self.fault(
-                            &place,
-                            "a stream has no packets to count: wanted is icmp or udp",
-                        );
+                        let reason = "a stream has no packets to count: wanted is icmp or udp";
+                        self.fault(&at, reason);
                     }
                 }
+                form::Expect::Quiet(quiet) => self.runs(&quiet.node, &quiet.process, nodes, &at),
             }
         }
     }
@@ -427,7 +350,7 @@ impl Meaning<'_> {
 
     /// Agents and configuration need a place to meet.
     fn needs_a_store(&mut self, topology: &Topology) {
-        if topology.store().is_some() {
+        if !topology.stores().is_empty() {
             return;
         }
         if topology.config.is_some() {
@@ -466,6 +389,7 @@ fn program(runs: &form::Runs) -> Program {
         form::Runs::Known(form::Known::Agent) => ("agent", ProgramKind::Agent),
         form::Runs::Known(form::Known::Store) => ("store", ProgramKind::Store),
         form::Runs::Known(form::Known::Etcd) => ("etcd", ProgramKind::Etcd),
+        form::Runs::Known(form::Known::EtcdMember) => ("etcd", ProgramKind::EtcdMember),
         form::Runs::Program(program) => {
             return Program {
                 name: program.name.clone(),

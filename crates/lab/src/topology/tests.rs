@@ -11,7 +11,7 @@ fn a_small_file_gets_its_defaults() {
         |node: &Node| node.addresses.iter().map(|(a, l)| format!("{a}/{l}")).collect::<Vec<_>>();
     assert_eq!(text(&topology.nodes[0]), ["192.168.1.11/24", "fd00:1::11/64"]);
     assert_eq!(text(&topology.nodes[1]), ["192.168.2.12/24"]);
-    assert_eq!(topology.store().unwrap().1.to_string(), "192.168.1.11:2379");
+    assert_eq!(topology.stores()[0].1.to_string(), "192.168.1.11:2379");
     assert_eq!(
         topology.nodes[1].programs[1].kind,
         ProgramKind::Command(vec!["sleep".into(), "9".into()])
@@ -146,7 +146,7 @@ fn every_topology_of_the_documentation_is_sound() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|ext| ext == "yaml") {
-            Topology::read(&path).unwrap();
+            Topology::read(&path, &[]).unwrap();
             seen += 1;
         }
     }

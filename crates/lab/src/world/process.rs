@@ -22,7 +22,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::lock;
-use crate::{control::ProcessStatus, space::Space, topology::form::SignalName};
+use crate::{
+    control::{ProcessStatus, Usage},
+    space::Space,
+    topology::form::SignalName,
+};
 
 /// The processes of a lab by node and name.
 #[derive(Debug)]
@@ -152,6 +156,21 @@ impl Processes {
         Ok(())
     }
 
+    /// What a running process has used, as /proc of this process namespace and its log tell it.
+    pub(crate) fn usage(&self, node: &str, process: &str) -> Result<Usage> {
+        let entries = lock(&self.table.entries);
+        let entry = entries.get(&(node.to_owned(), process.to_owned()));
+        let Some(Entry { state: State::Running { pid, .. }, starts, log }) = entry else {
+            bail!("{process} on {node} does not run");
+        };
+        let stat = format!("/proc/{pid}/stat");
+        let stat = fs::read_to_string(&stat).with_context(|| format!("read {stat}"))?;
+        let cpu = processor_time(&stat).with_context(|| format!("no times in {stat:?}"))?;
+        let text = fs::read(log).with_context(|| format!("read {}", log.display()))?;
+        let lines = String::from_utf8_lossy(&text).lines().count();
+        Ok(Usage { cpu, lines: u64::try_from(lines)?, starts: *starts })
+    }
+
     pub(crate) fn of_node(&self, node: &str) -> Vec<ProcessStatus> {
         let entries = lock(&self.table.entries);
         let own = entries.iter().filter(|((on, _), _)| on == node);
@@ -226,6 +245,15 @@ pub(crate) fn prepare(line: &Line) -> Result<Command> {
     Ok(command)
 }
 
+/// The time that all threads spent on a processor (proc(5): utime, stime, the 14th and 15th field).
+fn processor_time(stat: &str) -> Option<Duration> {
+    // The second field is the name, which may have blanks and brackets in it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut times = rest.split_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
+    let ticks = times.next()?? + times.next()??;
+    Some(Duration::from_millis(ticks * MS_PER_TICK))
+}
+
 /// As a shell would tell it: 128 and the signal's number when a signal ended it.
 pub(crate) fn code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
@@ -255,5 +283,19 @@ impl From<SignalName> for Signal {
     }
 }
 
+/// `USER_HZ` is 100 wherever Russet runs.
+const MS_PER_TICK: u64 = 10;
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const MAX_OUTPUT: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_are_found_behind_any_name() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 98 0 0 0 12 30 0 0 20 0 4 0 11 1 2 3";
+        assert_eq!(processor_time(stat), Some(Duration::from_millis(420)));
+        assert_eq!(processor_time("7 (a) S 1 7"), None);
+    }
+}

@@ -84,6 +84,7 @@ fn answer(
         }
         Request::Routes { place } => Reply::Routes(world.routes(&place)?),
         Request::Counters { place, link } => Reply::Counters(world.counters(&place, &link)?),
+        Request::Usage { node, process } => Reply::Usage(world.processes().usage(&node, &process)?),
         Request::Capture { place, link } => {
             let link = link.parse()?;
             return Ok((Reply::Socket, Some(world.inside(&place, || capture::open(link))?)));

@@ -1,5 +1,8 @@
-//! How long to wait before the next attempt: from 100 ms doubling to 5 s, half of it random so that
+//! How long to wait before the next attempt: from 100 ms doubling to 1.5 s, half of it random so that
 //! a thousand agents that lost the same server do not come back in the same moment.
+//!
+//! Not longer, whatever the break: a node is to be right again within 2 s of the store's return, and an attempt at a
+//! server that is not there costs a refused connection.
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) const MIN: Duration = Duration::from_millis(100);
-    pub(crate) const MAX: Duration = Duration::from_secs(5);
+    pub(crate) const MAX: Duration = Duration::from_millis(1_500);
 
     pub(crate) fn new() -> Self {
         Self { next: Self::MIN }
@@ -40,7 +43,7 @@ mod tests {
     fn waits_double_up_to_the_maximum_and_stay_there() {
         let mut backoff = Backoff::new();
         let waits: Vec<_> = (0..8).map(|_| backoff.next(0).as_millis()).collect();
-        assert_eq!(waits, [50, 100, 200, 400, 800, 1_600, 2_500, 2_500]);
+        assert_eq!(waits, [50, 100, 200, 400, 750, 750, 750, 750]);
         backoff.reset();
         assert_eq!(backoff.next(0).as_millis(), 50);
     }

@@ -4,7 +4,7 @@
 //! certainly was not done: the connection was refused, or the token. Otherwise the caller is told
 //! that the outcome is unknown, because writing twice is worse than asking.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel};
@@ -79,7 +79,7 @@ impl EtcdClient {
         F: Fn(Channel, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
-        let mut tries_left = self.shared.channels.len();
+        let mut tries_left = self.shared.endpoints.len();
         let mut logged_in_again = false;
         loop {
             let err = match self.attempt(op, message.clone(), &send).await {
@@ -166,20 +166,6 @@ impl EtcdClient {
     ) -> Result<R, StoreError> {
         let after = self.shared.request_timeout;
         timeout(after, work).await.unwrap_or_else(|_| Err(timed_out(op, after)))
-    }
-
-    /// Returns the connection to use now, and its name.
-    pub(crate) fn endpoint(&self) -> (Channel, &str) {
-        let channels = &self.shared.channels;
-        let at = self.shared.current.load(Ordering::Relaxed) % channels.len().max(1);
-        // `at` is below the length: a checked configuration has at least one endpoint.
-        let (channel, name) = &channels[at];
-        (channel.clone(), name)
-    }
-
-    /// Lets the next request try another endpoint.
-    pub(crate) fn next_endpoint(&self) {
-        self.shared.current.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) async fn forget_token(&self) {

@@ -129,9 +129,14 @@ impl Watcher {
 
     async fn run(mut self) {
         let mut backoff = Backoff::new();
+        let mut reconnections = self.client.reconnections();
         loop {
             let began = Instant::now();
-            let Err(ended) = self.session().await;
+            // A session that is left half way has moved the position for what it has handed on, and for no more.
+            let ended = tokio::select! {
+                Err(ended) = self.session() => ended,
+                Ok(()) = reconnections.changed() => continue,
+            };
             if began.elapsed() > Backoff::MAX {
                 backoff.reset();
             }

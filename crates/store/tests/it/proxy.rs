@@ -34,6 +34,15 @@ pub(crate) enum Mode {
     Cut,
     /// Held without moving a byte, as when a cable is pulled.
     Frozen,
+    /// Held like that if they were there before; new ones are let through, as when the client has moved.
+    Left,
+}
+
+impl Mode {
+    /// Whether a connection that was made in `born` is held now.
+    fn holds(self, born: Self) -> bool {
+        self == Self::Frozen || (self == Self::Left && born != Self::Left)
+    }
 }
 
 impl Proxy {
@@ -87,8 +96,8 @@ async fn connection(inward: TcpStream, follow: watch::Receiver<State>, held: wat
     let (out_read, out_write) = outward.into_split();
     let mut cut = follow.clone();
     tokio::select! {
-        () = pump(in_read, out_write, follow.clone(), &held) => {}
-        () = pump(out_read, in_write, follow, &held) => {}
+        () = pump(in_read, out_write, follow.clone(), (mode, &held)) => {}
+        () = pump(out_read, in_write, follow, (mode, &held)) => {}
         _ = cut.wait_for(|state| state.mode == Mode::Cut) => {}
     }
 }
@@ -97,11 +106,11 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut follow: watch::Receiver<State>,
-    held: &watch::Sender<u64>,
+    (born, held): (Mode, &watch::Sender<u64>),
 ) {
     let mut waiting = Vec::with_capacity(64 << 10);
     while from.read_buf(&mut waiting).await.is_ok_and(|read| read > 0) {
-        while follow.borrow_and_update().mode != Mode::Open {
+        while follow.borrow_and_update().mode.holds(born) {
             if waiting.len() > LONGEST_CHATTER {
                 held.send_modify(|held| *held += 1);
             }

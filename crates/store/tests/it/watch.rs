@@ -24,6 +24,7 @@ against_both!(
     a_connection_cut_again_and_again_loses_and_doubles_nothing,
     compaction_during_a_break_starts_over_with_a_snapshot,
     a_connection_that_died_silently_is_noticed_in_ten_seconds,
+    a_client_that_has_moved_leaves_its_connections_and_loses_nothing,
     changes_larger_than_a_message_arrive_whole,
     a_slow_receiver_loses_nothing,
 );
@@ -153,6 +154,27 @@ async fn a_connection_that_died_silently_is_noticed_in_ten_seconds(backend: Back
     proxy.set(Mode::Open);
     assert!(matches!(next(&mut watch).await, WatchEvent::Resumed { .. }));
     assert_eq!(changes(&mut watch).await[0].0, "put /k/x=1");
+}
+
+async fn a_client_that_has_moved_leaves_its_connections_and_loses_nothing(backend: Backend) {
+    let proxy = Proxy::start(backend.address()).await;
+    let client = client_of(proxy.address);
+    let mut watch = client.watch(request(&["/k/"]));
+    snapshot(&mut watch).await;
+    client.put(b"/k/x", b"1").await.unwrap();
+    assert_eq!(changes(&mut watch).await[0].0, "put /k/x=1");
+
+    proxy.set(Mode::Left);
+    backend.client().put(b"/k/x", b"2").await.unwrap();
+    client.reconnect();
+
+    // Of a break nothing is told, because nobody has waited for one.
+    client.put(b"/k/y", b"3").await.unwrap();
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        told.extend(changes(&mut watch).await.into_iter().map(|(text, _)| text));
+    }
+    assert_eq!(told, ["put /k/x=2", "put /k/y=3"]);
 }
 
 async fn changes_larger_than_a_message_arrive_whole(backend: Backend) {
