@@ -87,6 +87,8 @@ pub struct Me<'a> {
     pub settings: &'a Settings,
     pub footing: &'a Footing,
     pub own: LeaseKey,
+    /// The first one of this life. What pods have learned of it stays: the bridge's MAC.
+    pub first: LeaseKey,
 }
 
 /// A configuration that holds on this node's underlay.

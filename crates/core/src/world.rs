@@ -56,6 +56,8 @@ pub struct World {
     in_force: Option<Footing>,
     /// The lease that what is in force was last served with.
     own_in_force: Option<LeaseKey>,
+    /// The first that was.
+    first_own: Option<LeaseKey>,
     /// Why a good configuration or node is not in force.
     held: BTreeMap<FactId, Fault>,
 }
@@ -68,6 +70,7 @@ impl World {
             in_sync: BTreeSet::new(),
             in_force: None,
             own_in_force: None,
+            first_own: None,
             held: BTreeMap::new(),
         }
     }
@@ -94,7 +97,9 @@ impl World {
     /// What is in force on this node, with the lease that it holds.
     pub fn me(&self) -> Option<Me<'_>> {
         let footing = self.in_force.as_ref()?;
-        Some(Me { settings: &self.settings, footing, own: self.own_in_force? })
+        let own = self.own_in_force?;
+        let first = self.first_own.unwrap_or(own);
+        Some(Me { settings: &self.settings, footing, own, first })
     }
 
     pub fn in_force(&self) -> Option<&Footing> {
@@ -321,7 +326,10 @@ impl World {
         };
         let Some(footing) = &self.in_force else { return };
         match lies_within(own, &footing.config) {
-            Ok(()) => self.own_in_force = Some(own),
+            Ok(()) => {
+                self.own_in_force = Some(own);
+                self.first_own.get_or_insert(own);
+            }
             Err(fault) => _ = self.held.insert(FactId::Own, fault),
         }
     }

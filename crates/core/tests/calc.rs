@@ -317,7 +317,10 @@ fn pods_of_a_subnet_that_was_lost_are_named_and_reach_their_node() {
     let mut calc = ready(config(0));
     calc.apply([new_pod(1, 1_450), new_pod(2, 1_450)]);
     assert!(calc.refusals().is_empty());
+    let bridge = |calc: &Calc| calc.tables().links[&name("cni0")].mac;
+    let before = bridge(&calc);
     calc.apply([own("10.50.8.0/24", ""), upsert_lease("10.50.7.0/24", vxlan_lease(77, 9), 1)]);
+    assert_eq!(bridge(&calc), before, "they know the gateway by it");
     let told = calc.refusals()[&FactId::Pod(pod_id(1))].to_string();
     assert!(told.contains("10.50.7.3 is not in this node's subnet any more"), "{told}");
     let tables = calc.tables();

@@ -39,7 +39,11 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
             kind: LinkKind::Bridge,
             role: "bridge",
             // Pods know the one that it has.
-            mac: me.settings.mac_of(bridge).or(subnets(me).find_map(gateway).map(bridge_mac)),
+            mac: me.settings.mac_of(bridge).or(me
+                .first
+                .subnets()
+                .find_map(gateway)
+                .map(bridge_mac)),
             mtu: me.footing.pod_mtu,
             master: None,
             inherits: me.settings.inherits(),
