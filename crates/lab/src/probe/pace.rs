@@ -129,6 +129,7 @@ impl Run<'_> {
     fn answered(&mut self, number: u64) {
         if self.tally.is_silent() && self.plan.input == Input::EndsIt {
             // Whoever holds our input waits for this: from here on, each loss is a loss.
+            self.tally.begin_at(number);
             eprintln!("first answer");
         }
         self.tally.answered(number, Instant::now());

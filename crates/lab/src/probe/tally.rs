@@ -90,6 +90,15 @@ impl Tally {
         self.last_error = Some(error.to_string());
     }
 
+    /// Forgets what was asked before this number: whoever watches from the first answer on has not waited for it.
+    pub(crate) fn begin_at(&mut self, number: u64) {
+        let before = self.open.len() + self.unasked.len();
+        self.open = self.open.split_off(&number);
+        self.unasked = self.unasked.split_off(&number);
+        let forgotten = before - self.open.len() - self.unasked.len();
+        self.sent -= u64::try_from(forgotten).unwrap_or_default();
+    }
+
     /// Whether no answer has come so far.
     pub(crate) fn is_silent(&self) -> bool {
         self.received == 0
@@ -215,6 +224,19 @@ mod tests {
         let summary = tally.summary("udp", "x");
         assert_eq!((summary.lost, summary.lost_numbers), (1, vec!["1".to_owned()]));
         assert_eq!(summary.error.as_deref(), Some("network is unreachable"));
+    }
+
+    #[test]
+    fn what_was_asked_before_the_first_answer_is_no_loss_to_a_watch() {
+        let mut tally = Tally::default();
+        let now = Instant::now();
+        (0..5).for_each(|number| tally.asked(number, now));
+        tally.unasked(1, &"no route");
+        tally.begin_at(3);
+        tally.answered(3, now);
+        let summary = tally.summary("icmp", "x");
+        assert_eq!((summary.sent, summary.received, summary.lost), (2, 1, 1));
+        assert_eq!(summary.lost_numbers, ["4"]);
     }
 
     #[test]
