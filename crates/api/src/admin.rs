@@ -131,7 +131,8 @@ pub struct NetworkStatus {
     pub networks: Vec<String>,
     pub subnets: Vec<String>,
     pub pod_mtu: u32,
-    pub bridge: String,
+    /// Where pods are on one; else each is on a link of its own.
+    pub bridge: Option<String>,
     /// Seconds until the lease runs out; `None` for one that never does, or before there is one.
     pub lease_expires_in_s: Option<u64>,
 }

@@ -58,13 +58,16 @@ pub fn run(args: &PathArgs) -> Result<ExitCode> {
         src.with_context(|| format!("{} has no address of the family of {to}", args.from))?;
 
     let bridge = bridge(&args.socket)?;
-    let mut steps = leave(from, src, &bridge);
+    let mut steps = leave(from, src, bridge.as_deref());
     match pods.iter().find(|pod| has(pod, to)) {
         Some(local) => steps.push(step(
             "pod",
             Some(&local.host_link),
             Some(local.mtu),
-            format!("{to} on the same bridge"),
+            match &bridge {
+                Some(_) => format!("{to} on the same bridge"),
+                None => format!("{to} on the same node"),
+            },
         )),
         None => cross(to, &leases, &mut steps)?,
     }
@@ -72,16 +75,19 @@ pub fn run(args: &PathArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn leave(from: &PodRow, src: IpAddr, bridge: &str) -> Vec<Step> {
-    vec![
-        step(
-            "pod",
-            Some(&from.interface),
-            Some(from.mtu),
-            format!("{src} in container {}", from.container),
-        ),
-        step("bridge", Some(bridge), Some(from.mtu), format!("in by {}", from.host_link)),
-    ]
+fn leave(from: &PodRow, src: IpAddr, bridge: Option<&str>) -> Vec<Step> {
+    let pod = step(
+        "pod",
+        Some(&from.interface),
+        Some(from.mtu),
+        format!("{src} in container {}", from.container),
+    );
+    let (link, mtu) = (&from.host_link, Some(from.mtu));
+    let node = match bridge {
+        Some(bridge) => step("bridge", Some(bridge), mtu, format!("in by {link}")),
+        None => step("node", Some(link), mtu, format!("{src} is behind this link alone")),
+    };
+    vec![pod, node]
 }
 
 fn cross(to: IpAddr, leases: &[LeaseRow], steps: &mut Vec<Step>) -> Result<()> {
@@ -130,11 +136,9 @@ fn step(what: &'static str, device: Option<&str>, mtu: Option<u32>, detail: Stri
     Step { what, device: device.map(str::to_owned), mtu, detail }
 }
 
-fn bridge(socket: &AgentSocket) -> Result<String> {
+fn bridge(socket: &AgentSocket) -> Result<Option<String>> {
     match socket.ask(Ask::Status)? {
-        Answer::Status(status) => {
-            Ok(status.network.map(|network| network.bridge).unwrap_or_default())
-        }
+        Answer::Status(status) => Ok(status.network.and_then(|network| network.bridge)),
         _ => bail!("the agent answered something else than was asked"),
     }
 }

@@ -115,9 +115,12 @@ fn head(status: &Status, text: &mut String) {
             line(
                 "subnet",
                 &format!(
-                    "{} on {}, pod MTU {}{expiry}",
+                    "{} {}, pod MTU {}{expiry}",
                     net.subnets.join(" "),
-                    net.bridge,
+                    match &net.bridge {
+                        Some(bridge) => format!("on {bridge}"),
+                        None => "routed".into(),
+                    },
                     net.pod_mtu
                 ),
             );
@@ -191,7 +194,7 @@ mod tests {
                 networks: vec!["10.50.0.0/16".into()],
                 subnets: vec!["10.50.7.0/24".into()],
                 pod_mtu: 1_450,
-                bridge: "cni0".into(),
+                bridge: Some("cni0".into()),
                 lease_expires_in_s: Some(80_000),
             }),
             pending: vec![Pending {

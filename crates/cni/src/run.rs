@@ -217,7 +217,7 @@ fn pod(attachment: &Attachment, conf: &NetConf) -> Pod {
     }
 }
 
-/// The bridge, the host's end and the pod's end, as the bridge plugin tells them.
+/// The bridge if any, the host's end and the pod's end, as the bridge plugin tells them.
 fn outcome(
     made: &Attached,
     attachment: &Attachment,
@@ -226,20 +226,19 @@ fn outcome(
 ) -> Outcome {
     let sandbox = netns.unwrap_or(Path::new("")).to_string_lossy();
     let mtu = Mtu::try_from(made.mtu).ok();
-    let interfaces = vec![
-        Interface::new(made.bridge.0, made.bridge_mac.map(|mac| mac.0), None),
-        Interface::new(made.host_link.0, Some(made.host_mac.0), mtu),
-        Interface::new(attachment.ifname, Some(made.mac.0), mtu).inside(sandbox),
-    ];
+    let bridge = |name: russet_api::cni::Text<_>| {
+        Interface::new(name.0, made.bridge_mac.map(|mac| mac.0), None)
+    };
+    let mut interfaces: Vec<_> = made.bridge.map(bridge).into_iter().collect();
+    interfaces.push(Interface::new(made.host_link.0, Some(made.host_mac.0), mtu));
+    let pod_interface = interfaces.len();
+    interfaces.push(Interface::new(attachment.ifname, Some(made.mac.0), mtu).inside(sandbox));
     let ip = |ip: &russet_api::cni::wire::PodIp| Ip {
         addr: ip.addr,
         len: ip.len,
         gateway: Some(ip.gateway),
-        interface: Some(POD_INTERFACE),
+        interface: Some(pod_interface),
     };
     let routes = made.ips.iter().map(|ip| default_route(ip.gateway)).collect();
     Outcome { interfaces, ips: made.ips.iter().map(ip).collect(), routes, dns: conf.dns.clone() }
 }
-
-/// Where the pod's end stands among the interfaces above.
-const POD_INTERFACE: usize = 2;

@@ -26,7 +26,7 @@ use russet_net::{Family, Prefix};
 pub use self::oracle::{Picture, oracle, picture};
 use self::{base::Base, learned::Learned, peers::Peers};
 use crate::{
-    attachment::bridge,
+    attachment,
     change::{Change, FactId, Source},
     error::Fault,
     model::{Lease, LeaseKey, PodNetwork, Settings},
@@ -161,7 +161,7 @@ impl Calc {
 
     /// What a pod that is added now is given; `None` while nothing is in force.
     pub fn pod_network(&self) -> Option<PodNetwork> {
-        self.world.me().map(|me| bridge::pod_network(&me))
+        self.world.me().map(|me| attachment::pod_network(&me))
     }
 
     /// Whether all that is wanted has been told, so that what is ours and not wanted may go.

@@ -35,13 +35,24 @@ pub enum Preset {
     Russet,
 }
 
+/// How pods meet this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attachment {
+    /// All on one bridge.
+    #[default]
+    Bridge,
+    /// Each on a link of its own, with a route to each of its addresses.
+    Routed,
+}
+
 /// This node's own settings, constant while the process lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// This node's name; MAC addresses are derived from it, so it must be the cluster's only one.
     pub node: String,
     pub preset: Preset,
-    /// The bridge that pods are attached to.
+    pub attachment: Attachment,
+    /// The bridge that pods are attached to, where they are.
     pub bridge: IfName,
     /// Whether packets that leave the network take the node's address (`-ip-masq`).
     pub masquerade: Flag,
@@ -80,6 +91,7 @@ impl Settings {
         Self {
             node: node.into(),
             preset,
+            attachment: Attachment::default(),
             bridge,
             masquerade: Flag::Off,
             fully_random: Flag::On,
@@ -186,14 +198,22 @@ pub struct PodFact {
     pub mtu: Mtu,
 }
 
+/// What the node's end of a pod's veth is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodSide {
+    /// A port of this bridge.
+    Bridge { bridge: IfName, hairpin: Flag },
+    /// A link of its own, with a route to each address.
+    Routed,
+}
+
 /// What a pod that is added now is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodNetwork {
-    pub bridge: IfName,
+    pub side: PodSide,
     pub mtu: Mtu,
-    /// This node's subnets, IPv4 first; the gateway is the address after the base, `nth(1)`.
+    /// This node's subnets, IPv4 first; on a bridge the gateway is the address after the base, `nth(1)`.
     pub subnets: Vec<Prefix>,
-    pub hairpin: Flag,
     /// The lease that the subnets come from.
     pub own: LeaseKey,
 }

@@ -76,6 +76,10 @@ pub enum Match {
     Within { field: Field, prefix: Prefix, negate: Flag },
     /// `iifname NAME`, or `!=`
     InputLink { name: IfName, negate: Flag },
+    /// `iifname "rst*"`
+    InputLinkStarts(&'static str),
+    /// `fib saddr . iif oif missing`: what is sent back to the source would not leave by the link that it came in by.
+    Misplaced,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 //! ```text
 //!      node                                    pod
 //!   cni0 ── rst1a2b3c… ════════ veth ════════ eth0   10.50.7.9/24, default via 10.50.7.1
+//!           rst1a2b3c… ════════ veth ════════ eth0   10.50.7.9/32, default via 169.254.1.1, whose MAC never changes
 //! ```
 //!
-//! The veth is made in one message: both names and MAC addresses, MTU, link group, bridge, and the namespace
+//! The veth is made in one message: both names and MAC addresses, MTU, link group, bridge if any, and the namespace
 //! of its peer. Then the port's hairpin; then, through a socket that lives in the pod, `lo` and the peer up,
 //! the addresses and the default routes, in two batches. If one step fails the veth goes, and with it all
 //! that was done. What is inside is made once and only compared later ([`Lane::check`]).
@@ -47,9 +48,27 @@ pub struct PodLink {
     pub name: IfName,
     pub mac: Mac,
     pub mtu: Mtu,
-    pub bridge: IfName,
-    pub hairpin: Flag,
+    pub side: NodeSide,
     pub addresses: Vec<PodAddress>,
+}
+
+impl PodLink {
+    pub const fn bridge(&self) -> Option<IfName> {
+        match self.side {
+            NodeSide::Bridge { bridge, .. } => Some(bridge),
+            NodeSide::Routed => None,
+        }
+    }
+}
+
+/// What the host's end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeSide {
+    /// A port of a bridge that has the gateways' addresses.
+    Bridge { bridge: IfName, hairpin: Flag },
+    /// A link of its own. The gateways are nobody's addresses: the pod has them as neighbours for ever, with the host
+    /// end's MAC, so that no packet waits for an answer that a node without a default route would not give.
+    Routed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,14 +168,14 @@ impl Lane {
         Ok(Self { socket: Socket::open(Protocol::Route)? })
     }
 
-    /// Attaches a pod, and returns the bridge's MAC address.
+    /// Attaches a pod, and returns the bridge's MAC address where there is one.
     ///
     /// # Errors
     ///
     /// When a step is refused. All steps before it are undone then.
     pub fn attach(&mut self, pod: &mut Inside, want: &PodLink) -> Result<Option<Mac>, PodError> {
-        let bridge = self.bridge(want.bridge)?;
-        let index = self.create(pod, want, bridge.index)?;
+        let bridge = want.bridge().map(|name| self.bridge(name)).transpose()?;
+        let index = self.create(pod, want, bridge.as_ref().map(|bridge| bridge.index))?;
         let rest = self.set_port(want, index).and_then(|()| fit_out(&mut pod.socket, want));
         if let Err(err) = rest {
             // The error that is told is the first; this one would only hide it.
@@ -166,7 +185,7 @@ impl Lane {
             }
             return Err(err);
         }
-        Ok(bridge.mac)
+        Ok(bridge.and_then(|bridge| bridge.mac))
     }
 
     /// Compares an attachment with what it should be, and tells each difference. The pod's MAC address and
@@ -176,7 +195,7 @@ impl Lane {
     ///
     /// When the kernel cannot be asked.
     pub fn check(&mut self, pod: &mut Inside, want: &PodLink) -> Result<Vec<String>, NetlinkError> {
-        let bridge = self.link(want.bridge)?;
+        let bridge = want.bridge().map(|name| self.link(name)).transpose()?.flatten();
         let host = self.link(want.host)?;
         let inside = get_link(&mut pod.socket, want.name)?;
         let mut faults = seen::compare_ends(want, bridge.as_ref(), host.as_ref(), inside.as_ref());
@@ -265,7 +284,12 @@ impl Lane {
     }
 
     /// Makes the veth, and returns the index of the host's end.
-    fn create(&mut self, pod: &mut Inside, want: &PodLink, bridge: u32) -> Result<u32, PodError> {
+    fn create(
+        &mut self,
+        pod: &mut Inside,
+        want: &PodLink,
+        bridge: Option<u32>,
+    ) -> Result<u32, PodError> {
         let mut batch = Batch::new();
         message::create(&mut batch, want, bridge, pod.netns.as_fd());
         let mut made = None;
@@ -293,11 +317,9 @@ impl Lane {
     }
 
     fn set_port(&mut self, want: &PodLink, index: u32) -> Result<(), PodError> {
-        if !want.hairpin.is_on() {
-            return Ok(());
-        }
+        let NodeSide::Bridge { hairpin: Flag::On, .. } = want.side else { return Ok(()) };
         let mut batch = Batch::new();
-        message::set_hairpin(&mut batch, index, want.hairpin);
+        message::set_hairpin(&mut batch, index, Flag::On);
         Ok(self.socket.request("set bridge port", want.host, &mut batch)?)
     }
 
@@ -329,9 +351,15 @@ fn fit_out(socket: &mut Socket, want: &PodLink) -> Result<(), PodError> {
         message::add_address(&mut batch, inside.index, address);
         steps.push(Step::Address(address.addr));
     }
-    for address in &want.addresses {
-        message::add_default_route(&mut batch, inside.index, address.gateway);
-        steps.push(Step::Route(address.gateway));
+    for gateway in want.addresses.iter().map(|address| address.gateway) {
+        if want.side == NodeSide::Routed {
+            message::add_neighbour(&mut batch, inside.index, gateway, want.host_mac);
+            steps.push(Step::Neighbour(gateway));
+            message::add_link_route(&mut batch, inside.index, gateway);
+            steps.push(Step::Route(gateway));
+        }
+        message::add_default_route(&mut batch, inside.index, gateway);
+        steps.push(Step::Route(gateway));
     }
     let outcomes = socket.batch(&mut batch)?;
     steps.into_iter().zip(outcomes).try_for_each(|(step, outcome)| match outcome {
@@ -344,6 +372,7 @@ fn fit_out(socket: &mut Socket, want: &PodLink) -> Result<(), PodError> {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Address(IpAddr),
+    Neighbour(IpAddr),
     Route(IpAddr),
 }
 
@@ -351,6 +380,7 @@ impl Step {
     fn refused(self, refusal: crate::netlink::Refusal) -> Result<(), PodError> {
         let err = match self {
             Self::Address(addr) => NetlinkError::refused("add pod address", addr, refusal),
+            Self::Neighbour(ip) => NetlinkError::refused("add pod neighbour", ip, refusal),
             Self::Route(via) => NetlinkError::refused("add pod default route via", via, refusal),
         };
         match self {

@@ -7,10 +7,11 @@ use russet_api::cni::{
     wire::{self, Add, Answer, Attached, Call, PodIp},
 };
 use russet_core::{
+    attachment::routed,
     ipam::Assigned,
-    model::{PodFact, PodNetwork},
+    model::{PodFact, PodNetwork, PodSide},
 };
-use russet_kernel::pod::{Inside, LinkState, PodAddress, PodError, PodLink};
+use russet_kernel::pod::{Inside, LinkState, NodeSide, PodAddress, PodError, PodLink};
 use russet_net::{Family, Mac, Mtu, Prefix};
 
 use super::{
@@ -122,7 +123,9 @@ impl Lane {
     fn attach(&mut self, begun: Begun) -> Result<Answer, CniError> {
         let Begun { key, mut inside, want, made } = begun;
         let bridge_mac = match made {
-            Made::Before => self.kernel.mac_of(want.bridge).unwrap_or_default(),
+            Made::Before => {
+                want.bridge().and_then(|bridge| self.kernel.mac_of(bridge).unwrap_or_default())
+            }
             Made::Now(pending) => match self.attach_now(&key, &mut inside, &want, pending) {
                 Ok(mac) => mac,
                 Err(refusal) => return refusal,
@@ -185,16 +188,29 @@ impl Wanted<'_> {
     pub(super) fn link(&self, assigned: &[Assigned]) -> PodLink {
         let host = name::host_link(&self.key.network, &self.key.pod);
         let own = assigned.first().map_or(Mac::local([0; 6]), |one| name::pod_mac(one.addr));
-        let address =
-            |one: &Assigned| PodAddress { addr: one.addr, len: one.len, gateway: one.gateway };
+        let (side, host_mac) = match self.network.side {
+            PodSide::Bridge { bridge, hairpin } => {
+                (NodeSide::Bridge { bridge, hairpin }, name::host_mac(host))
+            }
+            PodSide::Routed => (NodeSide::Routed, routed::HOST_MAC),
+        };
+        let address = |one: &Assigned| match side {
+            NodeSide::Bridge { .. } => {
+                PodAddress { addr: one.addr, len: one.len, gateway: one.gateway }
+            }
+            NodeSide::Routed => {
+                let family = Family::of(one.addr);
+                let gateway = routed::gateway(family);
+                PodAddress { addr: one.addr, len: family.bits(), gateway }
+            }
+        };
         PodLink {
             host,
-            host_mac: name::host_mac(host),
+            host_mac,
             name: self.key.pod.ifname,
             mac: self.mac.map_or(own, |mac| mac.0),
             mtu: self.mtu,
-            bridge: self.network.bridge,
-            hairpin: self.network.hairpin,
+            side,
             addresses: assigned.iter().map(address).collect(),
         }
     }
@@ -256,7 +272,7 @@ fn refused(err: &PodError) -> CniError {
 fn told(want: &PodLink, bridge_mac: Option<Mac>) -> Attached {
     let ip = |one: &PodAddress| PodIp { addr: one.addr, len: one.len, gateway: one.gateway };
     Attached {
-        bridge: Text(want.bridge),
+        bridge: want.bridge().map(Text),
         bridge_mac: bridge_mac.map(Text),
         host_link: Text(want.host),
         host_mac: Text(want.host_mac),

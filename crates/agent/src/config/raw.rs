@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use russet_core::model::{Sealer, Settings};
+use russet_core::model::{Attachment, Sealer, Settings};
 use russet_desired::Flag;
 use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
@@ -57,6 +57,7 @@ pub(super) struct RawStore {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct RawPods {
+    pub(super) attachment: Option<String>,
     pub(super) bridge: Option<String>,
     pub(super) hairpin: Option<bool>,
     pub(super) masquerade: Option<bool>,
@@ -197,6 +198,7 @@ impl RawConfig {
         Some(Settings {
             node,
             preset,
+            attachment: self.pods.attachment(faults),
             bridge: self.pods.bridge(faults)?,
             masquerade: on(self.pods.masquerade, true),
             fully_random: on(self.pods.masquerade_fully_random, true),
@@ -271,6 +273,18 @@ impl RawConfig {
 }
 
 impl RawPods {
+    fn attachment(&self, faults: &mut Faults) -> Attachment {
+        match self.attachment.as_deref().unwrap_or("bridge") {
+            "bridge" => Attachment::Bridge,
+            "routed" => Attachment::Routed,
+            word => {
+                let fault = format!("{word:?} is neither \"bridge\" nor \"routed\"");
+                faults.add("pods.attachment", &fault);
+                Attachment::default()
+            }
+        }
+    }
+
     fn bridge(&self, faults: &mut Faults) -> Option<IfName> {
         faults.parse("pods.bridge", Some(self.bridge.as_deref().unwrap_or("cni0")))
     }

@@ -4,7 +4,7 @@ use russet_api::admin::{LeaseRow, NetworkStatus, PodRow, Refused, RouteRow, SHOW
 use russet_core::{
     Calc,
     calc::{PeerView, Standing},
-    model::{Backend, LeaseKey, Sealer, TransportConfig},
+    model::{Attachment, Backend, LeaseKey, Sealer, Settings, TransportConfig},
     transport::Footing,
     world::World,
 };
@@ -104,7 +104,7 @@ pub fn network(calc: &Calc, lease_expires_in_s: Option<u64>) -> Option<NetworkSt
             .map(|subnet| subnet.to_string())
             .collect(),
         pod_mtu: footing.pod_mtu.get(),
-        bridge: calc.world().settings.bridge.to_string(),
+        bridge: bridge(&calc.world().settings),
         lease_expires_in_s,
     })
 }
@@ -130,6 +130,13 @@ fn transport_name(footing: &Footing, sealer: Sealer) -> String {
     }
 }
 
+fn bridge(settings: &Settings) -> Option<String> {
+    match settings.attachment {
+        Attachment::Bridge => Some(settings.bridge.to_string()),
+        Attachment::Routed => None,
+    }
+}
+
 /// The link to the other nodes.
 pub fn uplink(calc: &Calc) -> Option<UplinkStatus> {
     let underlay = &calc.world().in_force()?.underlay;
@@ -143,10 +150,7 @@ pub fn uplink(calc: &Calc) -> Option<UplinkStatus> {
 
 #[cfg(test)]
 mod tests {
-    use russet_core::{
-        Change, FactId, Fault,
-        model::{Preset, Settings},
-    };
+    use russet_core::{Change, FactId, Fault, model::Preset};
 
     use super::*;
 

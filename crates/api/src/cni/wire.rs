@@ -91,7 +91,8 @@ pub enum Answer {
 /// What an ADD made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
-    pub bridge: Text<IfName>,
+    /// Where the pod is a port of one.
+    pub bridge: Option<Text<IfName>>,
     pub bridge_mac: Option<Text<Mac>>,
     pub host_link: Text<IfName>,
     pub host_mac: Text<Mac>,

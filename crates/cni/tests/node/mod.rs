@@ -14,7 +14,7 @@ use russet_agent::{
     cni::{Core, Server, ServerSettings, fake::FakeCore},
     disk::{Disk, Files},
 };
-use russet_core::model::{LeaseKey, PodFact, PodId, PodNetwork};
+use russet_core::model::{LeaseKey, PodFact, PodId, PodNetwork, PodSide};
 use russet_desired::Flag;
 use russet_kernel::netns::Namespace;
 use russet_net::{Mtu, Prefix};
@@ -210,10 +210,9 @@ pub(crate) fn network() -> PodNetwork {
     let subnets: Vec<Prefix> =
         ["10.50.7.0/24", "fd00:50::/64"].map(|text| text.parse().unwrap()).into();
     PodNetwork {
-        bridge: "cni0".parse().unwrap(),
+        side: PodSide::Bridge { bridge: "cni0".parse().unwrap(), hairpin: Flag::On },
         mtu: Mtu::try_from(1_450).unwrap(),
         own: LeaseKey::new(Some(subnets[0]), Some(subnets[1])).unwrap(),
         subnets,
-        hairpin: Flag::On,
     }
 }

@@ -1,34 +1,19 @@
 //! Pods on one bridge per node (flannel's `cni0`).
 //!
 //! The bridge has the gateway's address of each of the node's subnets and a MAC derived from it: one that
-//! is set explicitly, because a bridge without one changes its MAC with every port. What is inside the pod
-//! is built once, elsewhere; here is the node's side, which is reconciled for ever.
+//! is set explicitly, because a bridge without one changes its MAC with every port.
 
 use std::net::IpAddr;
 
 use russet_desired::{
     AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, LinkKind, LinkSpec, PortSpec,
-    RouteKey, RouteSpec, RouteVia, SysctlKey, SysctlSpec,
+    RouteKey, RouteSpec, RouteVia,
 };
 use russet_net::{Family, Mac, Prefix};
 use sha2::{Digest, Sha256};
 
-use super::{RANK_BEFORE_FORWARDING, RANK_DEVICE, RANK_FORWARDING};
-use crate::{
-    model::{PodFact, PodNetwork},
-    transport::Me,
-};
-
-/// What a pod that is added now is given.
-pub fn pod_network(me: &Me<'_>) -> PodNetwork {
-    PodNetwork {
-        bridge: me.settings.bridge,
-        mtu: me.footing.pod_mtu,
-        subnets: subnets(me).collect(),
-        hairpin: me.settings.hairpin,
-        own: me.own,
-    }
-}
+use super::{RANK_DEVICE, require, subnets};
+use crate::{model::PodFact, transport::Me};
 
 /// Emits the bridge, its addresses, and the settings that let it forward.
 pub fn local(me: &Me<'_>, out: &mut Emit) {
@@ -54,7 +39,7 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
         let key = AddressKey { link: bridge, addr, len: subnet.len() };
         out.push(Item::Address(key, AddressSpec { scope: AddressScope::Global }));
         blackhole(me, subnet, out);
-        forwarding(me, subnet.family(), out);
+        bridge_calls(subnet.family(), out);
     }
 }
 
@@ -101,11 +86,6 @@ fn blackhole(me: &Me<'_>, subnet: Prefix, out: &mut Emit) {
     }
 }
 
-/// The node's subnets in the families of the network, IPv4 first.
-fn subnets(me: &Me<'_>) -> impl Iterator<Item = Prefix> {
-    me.footing.config.families().filter_map(|family| me.own.of(family))
-}
-
 /// The address after the base.
 fn gateway(subnet: Prefix) -> Option<IpAddr> {
     subnet.nth(1)
@@ -129,35 +109,14 @@ fn bridge_mac(gateway: IpAddr) -> Mac {
     }
 }
 
-/// Forwarding of a family, and what must come before it: a node whose default route comes from router
-/// advertisements loses it the moment it forwards, unless `accept_ra` is 2.
-fn forwarding(me: &Me<'_>, family: Family, out: &mut Emit) {
-    let underlay = &me.footing.underlay;
-    match family {
-        Family::V4 => {
-            require(RANK_FORWARDING, "net/ipv4/ip_forward".to_owned(), "1", Flag::Off, out);
-            bridge_calls("iptables", out);
-        }
-        Family::V6 => {
-            if underlay.router_advertised {
-                let path = format!("net/ipv6/conf/{}/accept_ra", underlay.link);
-                require(RANK_BEFORE_FORWARDING, path, "2", Flag::Off, out);
-            }
-            let path = "net/ipv6/conf/all/forwarding".to_owned();
-            require(RANK_FORWARDING, path, "1", Flag::Off, out);
-            bridge_calls("ip6tables", out);
-        }
-    }
-}
-
 /// Services between pods of one bridge need the kernel to show bridged packets to the packet filter.
-fn bridge_calls(program: &str, out: &mut Emit) {
+fn bridge_calls(family: Family, out: &mut Emit) {
+    let program = match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    };
     let path = format!("net/bridge/bridge-nf-call-{program}");
     require(RANK_DEVICE, path, "1", Flag::On, out);
-}
-
-fn require(rank: u8, path: String, value: &'static str, optional: Flag, out: &mut Emit) {
-    out.push(Item::Sysctl(SysctlKey { rank, path }, SysctlSpec { value, optional }));
 }
 
 /// Behind whatever the bridge, or anybody else, has.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use russet_desired::{Emit, Key, Tables};
 
 use crate::{
-    attachment::bridge,
+    attachment,
     change::FactId,
     policy::{forward, masquerade},
     transport::Me,
@@ -27,13 +27,13 @@ impl Base {
         if let Some(retiring) = me.footing.retiring() {
             retiring.local(me, &mut out);
         }
-        bridge::local(me, &mut out);
+        attachment::local(me, &mut out);
         masquerade::local(me, &mut out);
         forward::local(me, &mut out);
         base.take(out, None);
         for (id, pod) in world.pods() {
             let mut out = Emit::default();
-            bridge::pod(me, pod, &mut out);
+            attachment::pod(me, pod, &mut out);
             base.take(out, Some(&FactId::Pod(id.clone())));
         }
         base

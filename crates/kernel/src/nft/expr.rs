@@ -21,6 +21,8 @@ pub(crate) enum Expr {
         offset: u32,
         len: u32,
     },
+    /// Whether the way back to the source is by the link that the packet came in by.
+    ReversePath,
     /// Keeps the bits of the mask.
     Mask(Vec<u8>),
     /// Goes on when the register holds these octets.
@@ -62,6 +64,7 @@ impl Expr {
         Some(match self {
             Self::Meta { .. } => "meta",
             Self::Network { .. } => "payload",
+            Self::ReversePath => "fib",
             Self::Mask(_) => "bitwise",
             Self::Equal(_) | Self::NotEqual(_) => "cmp",
             Self::InSet(_) | Self::NotInSet(_) => "lookup",
@@ -81,6 +84,11 @@ impl Expr {
                     .u32_be(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
                     .u32_be(NFTA_PAYLOAD_OFFSET, *offset)
                     .u32_be(NFTA_PAYLOAD_LEN, *len);
+            }
+            Self::ReversePath => {
+                data.u32_be(NFTA_FIB_DREG, NFT_REG_1)
+                    .u32_be(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF)
+                    .u32_be(NFTA_FIB_FLAGS, REVERSE_PATH);
             }
             Self::Mask(mask) => write_mask(data, mask),
             Self::Equal(value) => write_cmp(data, NFT_CMP_EQ, value),
@@ -107,6 +115,7 @@ fn read_expr(elem: &Attrs<'_>) -> Option<Expr> {
     match elem.text(NFTA_EXPR_NAME)? {
         "meta" => read_meta(data),
         "payload" => read_payload(data),
+        "fib" => read_fib(data),
         "bitwise" => read_mask(data),
         "cmp" => read_cmp(data),
         "lookup" => read_lookup(data),
@@ -134,6 +143,17 @@ fn read_meta(data: &Attrs<'_>) -> Option<Expr> {
     reads_register(data, NFTA_META_DREG)?;
     Some(Expr::Meta { key: data.be32(NFTA_META_KEY)? })
 }
+
+fn read_fib(data: &Attrs<'_>) -> Option<Expr> {
+    only(data, &[NFTA_FIB_DREG, NFTA_FIB_RESULT, NFTA_FIB_FLAGS])?;
+    reads_register(data, NFTA_FIB_DREG)?;
+    let is_ours = data.be32(NFTA_FIB_RESULT)? == NFT_FIB_RESULT_OIF
+        && data.be32(NFTA_FIB_FLAGS)? == REVERSE_PATH;
+    is_ours.then_some(Expr::ReversePath)
+}
+
+/// `fib saddr . iif oif present`
+const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
 
 fn read_payload(data: &Attrs<'_>) -> Option<Expr> {
     only(data, &[NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN])?;

@@ -154,6 +154,15 @@ pub(crate) const NFT_LOOKUP_F_INV: u32 = 0x1;
 pub(crate) const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub(crate) const NFTA_IMMEDIATE_DATA: u16 = 2;
 
+// `NFTA_FIB_*`
+pub(crate) const NFTA_FIB_DREG: u16 = 1;
+pub(crate) const NFTA_FIB_RESULT: u16 = 2;
+pub(crate) const NFTA_FIB_FLAGS: u16 = 3;
+pub(crate) const NFT_FIB_RESULT_OIF: u32 = 1;
+pub(crate) const NFTA_FIB_F_SADDR: u32 = 1;
+pub(crate) const NFTA_FIB_F_IIF: u32 = 1 << 3;
+pub(crate) const NFTA_FIB_F_PRESENT: u32 = 1 << 5;
+
 pub(crate) const NFTA_MASQ_FLAGS: u16 = 1;
 #[cfg(test)]
 pub(crate) const NFTA_MASQ_REG_PROTO_MIN: u16 = 2;

@@ -43,6 +43,15 @@ fn write_match(family: Family, test: &Match, exprs: &mut Vec<Expr>) {
             exprs.push(Expr::Meta { key: NFT_META_IIFNAME });
             exprs.push(compare(name_octets(*name), *negate));
         }
+        // Without the zero at the end it is compared as far as it goes.
+        Match::InputLinkStarts(start) => {
+            exprs.push(Expr::Meta { key: NFT_META_IIFNAME });
+            exprs.push(Expr::Equal(start.as_bytes().to_vec()));
+        }
+        Match::Misplaced => {
+            exprs.push(Expr::ReversePath);
+            exprs.push(Expr::Equal(0_u32.to_ne_bytes().to_vec()));
+        }
     }
 }
 

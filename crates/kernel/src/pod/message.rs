@@ -6,7 +6,7 @@ use std::{
 };
 
 use russet_desired::Flag;
-use russet_net::{Family, IfName};
+use russet_net::{Family, IfName, Mac};
 
 use super::{PodAddress, PodLink, numbers};
 use crate::{
@@ -17,27 +17,34 @@ use crate::{
 /// Writes the making of a veth: the host's end up and a port of the bridge, the peer in the pod. The peer
 /// cannot be made up at once: when the kernel looks at its flags it has no other end yet (`veth_open`). The
 /// kernel echoes the host's end, for its index.
-pub(super) fn create(batch: &mut Batch, want: &PodLink, bridge: u32, netns: BorrowedFd<'_>) {
+pub(super) fn create(
+    batch: &mut Batch,
+    want: &PodLink,
+    bridge: Option<u32>,
+    netns: BorrowedFd<'_>,
+) {
     let up = rt::link_header(0, rt::IFF_UP, rt::IFF_UP);
     let netns = netns.as_raw_fd().cast_unsigned();
-    batch
-        .push(rt::RTM_NEWLINK, flags::CREATE | flags::EXCL | flags::ECHO, &up)
+    let mut message = batch.push(rt::RTM_NEWLINK, flags::CREATE | flags::EXCL | flags::ECHO, &up);
+    message
         .str(rt::IFLA_IFNAME, want.host.as_str())
         .bytes(rt::IFLA_ADDRESS, &want.host_mac.octets())
         .u32(rt::IFLA_MTU, want.mtu.get())
-        .u32(rt::IFLA_GROUP, GROUP)
-        .u32(rt::IFLA_MASTER, bridge)
-        .nest(rt::IFLA_LINKINFO, |info| {
-            info.str(rt::IFLA_INFO_KIND, "veth");
-            info.nest(rt::IFLA_INFO_DATA, |data| {
-                data.nest_plain(numbers::VETH_INFO_PEER, &rt::link_header(0, 0, 0), |peer| {
-                    peer.str(rt::IFLA_IFNAME, want.name.as_str())
-                        .bytes(rt::IFLA_ADDRESS, &want.mac.octets())
-                        .u32(rt::IFLA_MTU, want.mtu.get())
-                        .u32(numbers::IFLA_NET_NS_FD, netns);
-                });
+        .u32(rt::IFLA_GROUP, GROUP);
+    if let Some(bridge) = bridge {
+        message.u32(rt::IFLA_MASTER, bridge);
+    }
+    message.nest(rt::IFLA_LINKINFO, |info| {
+        info.str(rt::IFLA_INFO_KIND, "veth");
+        info.nest(rt::IFLA_INFO_DATA, |data| {
+            data.nest_plain(numbers::VETH_INFO_PEER, &rt::link_header(0, 0, 0), |peer| {
+                peer.str(rt::IFLA_IFNAME, want.name.as_str())
+                    .bytes(rt::IFLA_ADDRESS, &want.mac.octets())
+                    .u32(rt::IFLA_MTU, want.mtu.get())
+                    .u32(numbers::IFLA_NET_NS_FD, netns);
             });
         });
+    });
 }
 
 pub(super) fn set_hairpin(batch: &mut Batch, index: u32, hairpin: Flag) {
@@ -92,6 +99,28 @@ pub(super) fn add_address(batch: &mut Batch, index: u32, address: &PodAddress) {
         // Ours are unique by their lease, and a pod must not wait a second for its address.
         message.u32(rt::IFA_FLAGS, rt::IFA_F_NODAD);
     }
+}
+
+/// Whom the pod need never ask for.
+pub(super) fn add_neighbour(batch: &mut Batch, index: u32, ip: IpAddr, mac: Mac) {
+    let family = rt::family_number(Family::of(ip));
+    let header = rt::neigh_header(family, index, rt::NUD_PERMANENT, 0);
+    batch
+        .push(rt::RTM_NEWNEIGH, flags::CREATE | flags::REPLACE, &header)
+        .ip(rt::NDA_DST, ip)
+        .bytes(rt::NDA_LLADDR, &mac.octets());
+}
+
+/// A gateway that is in no prefix of the pod's is on the link all the same.
+pub(super) fn add_link_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
+    let family = Family::of(gateway);
+    let mut header = route_header(rt::family_number(family));
+    header[1] = family.bits();
+    header[6] = rt::RT_SCOPE_LINK;
+    batch
+        .push(rt::RTM_NEWROUTE, flags::CREATE | flags::EXCL, &header)
+        .ip(rt::RTA_DST, gateway)
+        .u32(rt::RTA_OIF, index);
 }
 
 pub(super) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {

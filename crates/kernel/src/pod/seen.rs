@@ -75,7 +75,15 @@ pub(super) fn compare_ends(
             );
             expect(host.up, format!("host link {} is down", want.host));
             let on_bridge = bridge.is_some_and(|bridge| host.master == Some(bridge.index));
-            expect(on_bridge, format!("host link {} is no port of {}", want.host, want.bridge));
+            match want.bridge() {
+                Some(bridge) => {
+                    expect(on_bridge, format!("host link {} is no port of {bridge}", want.host));
+                }
+                None => expect(
+                    host.master.is_none(),
+                    format!("host link {} is a port of a bridge", want.host),
+                ),
+            }
         }
     }
     match inside {

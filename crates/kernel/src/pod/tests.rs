@@ -36,6 +36,50 @@ fn a_pod_is_attached_as_wanted() {
 }
 
 #[test]
+fn a_routed_pod_has_whole_addresses_and_gateways_that_it_need_not_ask_for() {
+    let node = Node::new();
+    let pod = Namespace::create().unwrap();
+    let want = routed("rst0", 9);
+    node.lane(|lane| {
+        assert_eq!(lane.attach(&mut inside(&pod), &want).unwrap(), None);
+        assert_eq!(lane.check(&mut inside(&pod), &want).unwrap(), Vec::<String>::new());
+    });
+    let addresses = ip(&pod, "-o addr show eth0");
+    assert!(addresses.contains("10.50.7.9/32") && addresses.contains("fd00:50::9/128"));
+    let routes = ip(&pod, "route");
+    assert!(routes.contains("default via 169.254.1.1 dev eth0"), "{routes}");
+    assert!(routes.contains("169.254.1.1 dev eth0 scope link"), "{routes}");
+    assert!(ip(&pod, "-6 route").contains("default via fe80::ecee:eeff:feee:eeee dev eth0"));
+    let neighbours = ip(&pod, "neigh");
+    for gateway in ["169.254.1.1", "fe80::ecee:eeff:feee:eeee"] {
+        let known = format!("{gateway} dev eth0 lladdr ee:ee:ee:ee:ee:ee PERMANENT");
+        assert!(neighbours.contains(&known), "{neighbours}");
+    }
+    assert!(!ip(&node.netns, "-o link show rst0").contains("master"));
+    ip(&node.netns, "link set rst0 master cni0");
+    let faults = node.lane(|lane| lane.check(&mut inside(&pod), &want).unwrap());
+    assert_eq!(faults, ["host link rst0 is a port of a bridge"]);
+}
+
+#[test]
+fn a_routed_pod_reaches_a_node_that_has_no_default_route() {
+    let node = Node::new();
+    let pod = Namespace::create().unwrap();
+    node.lane(|lane| lane.attach(&mut inside(&pod), &routed("rst0", 9)).unwrap());
+    ip(&node.netns, "route add 10.50.7.9 dev rst0");
+    ip(&node.netns, "-6 route add fd00:50::9 dev rst0");
+    ip(&node.netns, "addr add 192.0.2.1/32 dev lo");
+    ip(&node.netns, "addr add 2001:db8::1/128 dev lo");
+    for target in ["192.0.2.1:9", "[2001:db8::1]:9"] {
+        let target = target.parse().unwrap();
+        let patience = std::time::Duration::from_secs(10);
+        let done = pod.run(|| std::net::TcpStream::connect_timeout(&target, patience).unwrap_err());
+        // Nobody listens: a refusal is an answer.
+        assert_eq!(done.unwrap().kind(), std::io::ErrorKind::ConnectionRefused, "{target}");
+    }
+}
+
+#[test]
 fn the_pod_reaches_its_gateway() {
     let node = Node::new();
     let pod = Namespace::create().unwrap();
@@ -94,7 +138,8 @@ fn a_step_that_fails_leaves_nothing() {
 fn without_a_bridge_nothing_is_made() {
     let node = Node::new();
     let pod = Namespace::create().unwrap();
-    let want = PodLink { bridge: "cni9".parse().unwrap(), ..want("rst0", "eth0", 9) };
+    let side = NodeSide::Bridge { bridge: "cni9".parse().unwrap(), hairpin: Flag::On };
+    let want = PodLink { side, ..want("rst0", "eth0", 9) };
     node.lane(|lane| {
         let err = lane.attach(&mut inside(&pod), &want).unwrap_err();
         assert_eq!(err, PodError::NoBridge("cni9".parse().unwrap()));
@@ -190,12 +235,28 @@ fn want(host: &str, name: &str, n: u8) -> PodLink {
         name: name.parse().unwrap(),
         mac: Mac::local([2, 0, 0, 0, 0, n]),
         mtu: Mtu::try_from(1_450).unwrap(),
-        bridge: "cni0".parse().unwrap(),
-        hairpin: Flag::On,
+        side: NodeSide::Bridge { bridge: "cni0".parse().unwrap(), hairpin: Flag::On },
         addresses: vec![
             address("10.50.7.", 24, "10.50.7.1"),
             address("fd00:50::", 64, "fd00:50::1"),
         ],
+    }
+}
+
+fn routed(host: &str, n: u8) -> PodLink {
+    let address = |text: &str, len, gateway: &str| PodAddress {
+        addr: format!("{text}{n}").parse().unwrap(),
+        len,
+        gateway: gateway.parse().unwrap(),
+    };
+    PodLink {
+        host_mac: "ee:ee:ee:ee:ee:ee".parse().unwrap(),
+        side: NodeSide::Routed,
+        addresses: vec![
+            address("10.50.7.", 32, "169.254.1.1"),
+            address("fd00:50::", 128, "fe80::ecee:eeff:feee:eeee"),
+        ],
+        ..want(host, "eth0", n)
     }
 }
 

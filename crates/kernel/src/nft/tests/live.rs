@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use russet_desired::{ChainSpec, Field, Flag, Item, Key, Match, Rule, SetKind, Verdict};
+use russet_desired::{
+    BaseChain, ChainSpec, ChainType, Field, Flag, Hook, Item, Key, Match, Rule, SetKind, Verdict,
+};
 use russet_net::Family;
 
 use super::{
@@ -92,6 +94,36 @@ fn every_kind_of_match_and_verdict_is_as_nft_would_show_it() {
         ] {
             assert!(listing.contains(line), "{line}\n{listing}");
         }
+    });
+}
+
+#[test]
+fn a_packet_whose_source_is_not_behind_its_link_is_known_by_the_routes() {
+    in_netns(|| {
+        let base = BaseChain { kind: ChainType::Filter, hook: Hook::Prerouting, priority: -300 };
+        let rules = || {
+            let matches = vec![Match::InputLinkStarts("rst"), Match::Misplaced];
+            vec![Rule { matches, verdict: Verdict::Drop }]
+        };
+        let wish = || {
+            let spec = |_| ChainSpec { base: Some(base), rules: rules() };
+            patches(Family::BOTH.map(|family| chain(family, "spoofed", spec(family))))
+        };
+        let mut nft = Nft::open().unwrap();
+        fulfil(&mut nft, wish());
+        nft.complete();
+        fulfil(&mut nft, patches([]));
+        for family in ["ip", "ip6"] {
+            let listing = listing(family);
+            // `missing`, were it not for the numbers.
+            let line = "iifname \"rst*\" fib saddr . iif oif 0 drop";
+            assert!(listing.contains(line), "{listing}");
+        }
+        // What is read back is known for what was written.
+        let mut monitor = Monitor::open(0).unwrap();
+        nft.resync().unwrap();
+        fulfil(&mut nft, wish());
+        assert!(!monitor.drain().unwrap());
     });
 }
 

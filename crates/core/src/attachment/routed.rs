@@ -1,0 +1,107 @@
+//! Pods each on a link of its own, as Calico has them: whole addresses, a route to each, and no bridge.
+//!
+//! Nothing that a pod says of itself is believed. A packet whose source is not behind the link that it came in by is
+//! dropped before it is tracked or routed; a link hears no router advertisement; whom an address belongs to
+//! is known by the route, so there is no neighbour to impersonate.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use russet_desired::{
+    BaseChain, ChainKey, ChainSpec, ChainType, Emit, Field, Flag, Hook, Item, LinkKind, LinkSpec,
+    Match, RouteKey, RouteSpec, RouteVia, Rule, Verdict,
+};
+use russet_net::{Family, IfName, Mac, Prefix};
+
+use super::{RANK_DEVICE, require, subnets};
+use crate::{model::PodFact, transport::Me};
+
+/// The MAC of every node's end. Pods have it for their gateway's for ever, so it never changes.
+pub const HOST_MAC: Mac = Mac::new([0xee; 6]);
+
+/// The gateway of every pod, which is nobody's address: Calico's, and for IPv6 the one that [`HOST_MAC`] makes
+/// (RFC 4291, appendix A).
+pub const fn gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee)),
+    }
+}
+
+/// Emits what holds for all pods: nothing of the node's subnets leaves it when its pod is not there, and no pod speaks
+/// for another.
+pub fn local(me: &Me<'_>, out: &mut Emit) {
+    for subnet in subnets(me) {
+        let spec = RouteSpec { via: RouteVia::Blackhole, inherits: Flag::Off };
+        out.push(Item::Route(RouteKey::main(subnet), spec));
+        let base = BaseChain {
+            kind: ChainType::Filter,
+            hook: Hook::Prerouting,
+            priority: PRIORITY_BEFORE_TRACKING,
+        };
+        let spec = ChainSpec { base: Some(base), rules: rules(subnet.family()) };
+        out.push(Item::Chain(ChainKey { family: subnet.family(), name: CHAIN }, spec));
+    }
+}
+
+/// Emits the node's side of one pod, which keeps the MTU that it was given.
+pub fn pod(pod: &PodFact, out: &mut Emit) {
+    let link = pod.host_link;
+    let spec = LinkSpec {
+        kind: LinkKind::PodVeth,
+        role: "pod",
+        mac: Some(HOST_MAC),
+        mtu: pod.mtu,
+        master: None,
+        inherits: Flag::Off,
+    };
+    out.push(Item::Link(link, spec));
+    for addr in &pod.addresses {
+        let spec = RouteSpec { via: RouteVia::Link(link), inherits: Flag::Off };
+        out.push(Item::Route(RouteKey::main(Prefix::host(*addr)), spec));
+    }
+    settings(pod, link, out);
+}
+
+/// What the link must be set to, where the kernel has it.
+fn settings(pod: &PodFact, link: IfName, out: &mut Emit) {
+    let mut set = |family: &str, name: &str, value| {
+        let path = format!("net/{family}/conf/{link}/{name}");
+        require(RANK_DEVICE, path, value, Flag::On, out);
+    };
+    if pod.addresses.iter().any(IpAddr::is_ipv4) {
+        set("ipv4", "forwarding", "1");
+    }
+    if pod.addresses.iter().any(IpAddr::is_ipv6) {
+        set("ipv6", "forwarding", "1");
+        set("ipv6", "accept_ra", "0");
+    }
+}
+
+/// The neighbour discovery of IPv6 speaks from addresses of the link.
+fn rules(family: Family) -> Vec<Rule> {
+    let tunnels = Rule { matches: vec![Match::InputLinkStarts(TUNNELS)], verdict: Verdict::Return };
+    let mut matches = vec![Match::InputLinkStarts(LINKS)];
+    if family == Family::V6 {
+        matches.push(Match::Within {
+            field: Field::Source,
+            prefix: link_local(),
+            negate: Flag::On,
+        });
+    }
+    matches.push(Match::Misplaced);
+    vec![tunnels, Rule { matches, verdict: Verdict::Drop }]
+}
+
+/// `fe80::/10` (RFC 4291 §2.5.6).
+fn link_local() -> Prefix {
+    Prefix::around(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10)
+        .unwrap_or(Prefix::host(Ipv6Addr::UNSPECIFIED.into()))
+}
+
+const CHAIN: &str = "spoofed";
+/// What the node's ends of pods' links begin with.
+const LINKS: &str = "rst";
+/// What the tunnels of preset russet begin with.
+const TUNNELS: &str = "rst.";
+/// `NF_IP_PRI_RAW`
+const PRIORITY_BEFORE_TRACKING: i32 = -300;
