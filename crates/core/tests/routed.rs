@@ -4,7 +4,8 @@ mod common;
 
 use common::*;
 use russet_core::{
-    attachment::{self, routed},
+    Calc, Change, Fact, FactId,
+    attachment::routed,
     model::{Attachment, PodSide, Settings},
 };
 use russet_desired::{ChainKey, Match, RouteKey, RouteVia, Verdict};
@@ -13,9 +14,9 @@ use russet_net::{Family, Prefix};
 #[test]
 fn a_pod_is_a_link_alone_with_a_route_to_each_address() {
     let mut calc = node_with_routed_pods();
-    let id = russet_core::FactId::Pod(pod_id(1));
-    let fact = russet_core::Fact::Pod(pod(1, 1_450));
-    let patches = calc.apply([russet_core::Change::Upsert { id: id.clone(), fact, rev: 0 }]);
+    let id = FactId::Pod(pod_id(1));
+    let fact = Fact::Pod(pod(1, 1_450));
+    let patches = calc.apply([Change::Upsert { id: id.clone(), fact, rev: 0 }]);
     let link = "veth1".parse().unwrap();
     let spec = patches.links[&link].as_ref().unwrap();
     assert_eq!((spec.master, spec.mac), (None, Some(routed::HOST_MAC)));
@@ -23,8 +24,7 @@ fn a_pod_is_a_link_alone_with_a_route_to_each_address() {
     assert_eq!(patches.routes[&route].unwrap().via, RouteVia::Link(link));
     assert!(patches.ports.is_empty());
 
-    let patches =
-        calc.apply([russet_core::Change::Remove { id: russet_core::FactId::Pod(pod_id(1)) }]);
+    let patches = calc.apply([Change::Remove { id: FactId::Pod(pod_id(1)) }]);
     assert_eq!(patches.routes[&route], None);
     assert_eq!(patches.links[&link], None);
 }
@@ -56,13 +56,14 @@ fn a_source_that_is_not_behind_its_pod_s_link_is_dropped_and_tunnels_are_not_ask
 /// The pod's permanent neighbour is right only as long as the address is the one that the MAC makes.
 #[test]
 fn the_gateway_is_what_the_host_s_mac_makes() {
-    let [a, b, c, d, e, f] = attachment::routed::HOST_MAC.octets();
-    let interface = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    let octets = routed::HOST_MAC.octets();
+    let mut interface = [&octets[..3], &[0xff, 0xfe], &octets[3..]].concat();
+    interface[0] ^= 2;
     let std::net::IpAddr::V6(gateway) = routed::gateway(Family::V6) else { panic!() };
     assert_eq!(gateway.octets()[8..], interface);
     assert!(gateway.is_unicast_link_local());
 }
 
-fn node_with_routed_pods() -> russet_core::Calc {
+fn node_with_routed_pods() -> Calc {
     ready_with(Settings { attachment: Attachment::Routed, ..settings() }, config(0))
 }
