@@ -7,11 +7,13 @@
 mod bgp;
 mod file;
 pub mod raw;
+mod selector;
 mod wire;
 
 pub use self::{
     bgp::{bgp_bfd, bgp_routes, bgp_session, bgp_stream},
     file::{store_file, store_snapshot},
+    selector::net_selector,
     wire::store_wire,
 };
 
@@ -28,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "bgp_routes", run: bgp_routes },
     Target { name: "bgp_session", run: bgp_session },
     Target { name: "bgp_stream", run: bgp_stream },
+    Target { name: "net_selector", run: net_selector },
     Target { name: "store_file", run: store_file },
     Target { name: "store_snapshot", run: store_snapshot },
     Target { name: "store_wire", run: store_wire },
