@@ -87,8 +87,7 @@ impl<T: Form> Stored<T> {
         };
         let read = T::read(&root, layout);
         let (Some(read), true) = (read, notes.is_empty()) else {
-            let faults = notes.into_faults();
-            return Err(ObjectFault { kind: T::KIND.name(), faults });
+            return Err(ObjectFault { kind: T::KIND.name(), faults: notes.into_faults() });
         };
         let unused = unused(&value, &notes);
         Ok(Self { value: read, meta, unused, layout, document: Document::new(value) })

@@ -42,29 +42,39 @@ impl Form for WorkloadEndpoint {
     fn read(root: &At<'_>, _: Layout) -> Option<Self> {
         let spec = root.at("spec");
         let required = |key| spec.at(key).required().owned().unwrap_or_default();
+        // All is read before anything is missed, for the sake of its faults.
+        let (orchestrator, endpoint) = (required("orchestrator"), required("endpoint"));
         let node = spec.at("node").required().parsed();
         let link = spec.at("interfaceName").required().parsed();
-        let addresses = spec.at("ipNetworks").items();
+        let mac = spec.at("mac").parsed();
+        let (gateway_v4, gateway_v6) =
+            (spec.at("ipv4Gateway").parsed(), spec.at("ipv6Gateway").parsed());
+        let addresses = spec.at("ipNetworks").items().iter().filter_map(address).collect();
         let prefixes = spec.at("allowSpoofedSourcePrefixes").items();
-        let rest = |node, link| Self {
-            labels: meta::labels(root),
-            orchestrator: required("orchestrator"),
-            workload: spec.at("workload").owned(),
-            node,
-            pod: spec.at("pod").owned(),
-            container: spec.at("containerID").owned(),
-            endpoint: required("endpoint"),
-            service_account: spec.at("serviceAccountName").owned(),
-            addresses: addresses.iter().filter_map(address).collect(),
-            link,
-            mac: spec.at("mac").parsed(),
-            gateway_v4: spec.at("ipv4Gateway").parsed(),
-            gateway_v6: spec.at("ipv6Gateway").parsed(),
-            profiles: spec.at("profiles").items().iter().filter_map(At::owned).collect(),
-            ports: spec.at("ports").items().iter().filter_map(port).collect(),
-            spoofable: prefixes.iter().filter_map(At::prefix_or_address).collect(),
-        };
-        Some(rest(node?, link?))
+        let spoofable = prefixes.iter().filter_map(prefix).collect();
+        let profiles = spec.at("profiles").items().iter().filter_map(text).collect();
+        let ports = spec.at("ports").items().iter().filter_map(port).collect();
+        let labels = meta::labels(root);
+        let texts = ["workload", "pod", "containerID", "serviceAccountName"];
+        let [workload, pod, container, service_account] = texts.map(|key| spec.at(key).owned());
+        Some(Self {
+            labels,
+            orchestrator,
+            workload,
+            node: node?,
+            pod,
+            container,
+            endpoint,
+            service_account,
+            addresses,
+            link: link?,
+            mac,
+            gateway_v4,
+            gateway_v6,
+            profiles,
+            ports,
+            spoofable,
+        })
     }
 }
 
