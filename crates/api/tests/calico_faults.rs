@@ -244,6 +244,11 @@ fn bgp() {
         (r#"{"peerIP":"10.0.0.1:0","asNumber":1}"#, &["spec.peerIP: ", "[IPv6]:PORT"]),
         (r#"{"peerIP":"10.0.0.1","peerSelector":"all()"}"#, &["one of peerIP, peerSelector"]),
         (r#"{"peerSelector":"all()","asNumber":1}"#, &["spec.asNumber: ", "leave it out"]),
+        (
+            r#"{"peerIP":"10.0.0.1","asNumber":1,"reachableBy":"fd00::1"}"#,
+            &["spec.reachableBy: fd00::1 is not of the family of peerIP 10.0.0.1"],
+        ),
+        (r#"{"peerSelector":"all()","reachableBy":"fd00::1"}"#, &["spec.reachableBy: it says"]),
         (r#"{"peerSelector":"all("}"#, &["spec.peerSelector: selector, column 5: "]),
         (
             r#"{"node":"a","nodeSelector":"all()","peerSelector":"all()"}"#,

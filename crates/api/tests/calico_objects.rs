@@ -54,7 +54,7 @@ fn a_pool_is_read_and_a_change_touches_its_own_fields_only() {
     let mut pool = resource::<IpPool>("ippools/default-ipv4-ippool");
     let value = pool.value().clone();
     assert_eq!(value.encapsulation(), Encapsulation::Vxlan(When::CrossSubnet));
-    assert!(value.nat_outgoing.is_on() && value.is_enabled() && value.bgp_export.is_on());
+    assert!(value.nat_outgoing.is_on() && value.gives() && value.bgp_export.is_on());
     assert!(!value.nodes.matches(&Labels::from_iter([("edge", "")])));
     assert_eq!(pool.unused(), ["zeal"]);
     assert_eq!(pool.meta().unwrap().name.as_str(), "default-ipv4-ippool");
@@ -65,6 +65,17 @@ fn a_pool_is_read_and_a_change_touches_its_own_fields_only() {
     pool.set(change);
     let want = before.replace(r"all() \u0026\u0026 !has(edge)", r#"zone == \"west\""#);
     assert_eq!(pool.text(), want);
+}
+
+#[test]
+fn a_pool_that_calico_s_controllers_withhold_gives_nothing() {
+    let text = r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"b","creationTimestamp":null},"spec":{"cidr":"10.244.128.0/20"},"status":{"conditions":[{"type":"Allocatable","status":"False","lastTransitionTime":"2026-03-01T08:00:00Z","reason":"CIDROverlap","message":""}]}}"#;
+    let pool = Stored::<IpPool>::read(text.as_bytes(), Layout::Resource).unwrap();
+    assert!(!pool.value().gives() && !pool.value().is_disabled());
+    assert_eq!(pool.text(), text);
+    let text = text.replace("False", "True");
+    let pool = Stored::<IpPool>::read(text.as_bytes(), Layout::Resource).unwrap();
+    assert!(pool.value().gives());
 }
 
 #[test]

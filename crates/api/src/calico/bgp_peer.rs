@@ -23,6 +23,8 @@ impl Form for BgpPeer {
         "peerSelector",
         "keepOriginalNextHop",
         "password",
+        "name",
+        "key",
         "sourceAddress",
         "maxRestartTime",
         "keepaliveTime",
@@ -53,7 +55,9 @@ impl Form for BgpPeer {
         };
         // All else is read first, for the sake of its faults.
         let all = rest(Remote::Nodes(russet_net::Selector::all()));
-        remote.map(|remote| Self { remote, ..all })
+        let remote = remote?;
+        check_gateway(&spec.at("reachableBy"), all.reachable_by, &remote);
+        Some(Self { remote, ..all })
     }
 }
 
@@ -106,6 +110,19 @@ fn address(at: &At<'_>) -> Option<(IpAddr, Option<Port>)> {
         at.wanted("ADDRESS, IPv4:PORT or [IPv6]:PORT");
     }
     read
+}
+
+/// A gateway leads to one address, of its own family.
+fn check_gateway(at: &At<'_>, gateway: Option<IpAddr>, remote: &Remote) {
+    match (gateway, remote) {
+        (Some(gateway), Remote::Router { ip, .. }) if gateway.is_ipv4() != ip.is_ipv4() => {
+            at.refuse(format!("{gateway} is not of the family of peerIP {ip}"));
+        }
+        (Some(_), Remote::Nodes(_) | Remote::Workloads { .. }) => {
+            at.refuse("it says nothing without peerIP");
+        }
+        _ => {}
+    }
 }
 
 fn next_hop(spec: &At<'_>) -> NextHopMode {

@@ -2,6 +2,7 @@
 
 use russet_core::model::calico::{Affinity, AffinityState, BlockAffinity, Name};
 use russet_net::Prefix;
+use serde_json::Value;
 
 use super::{
     at::{At, Notes},
@@ -21,8 +22,8 @@ impl Form for BlockAffinity {
         if layout == Layout::Resource {
             claim(&spec);
         }
-        // Releases of old made it a text, and so it stayed in Kubernetes.
-        let deleted = match deleted.value().and_then(serde_json::Value::as_str) {
+        // Releases of old made it a text, and so it stayed in the group that the manifests store.
+        let deleted = match deleted.value().and_then(Value::as_str) {
             Some(_) => deleted.one_of(&[("true", true), ("false", false)]),
             None => deleted.flag(),
         };
@@ -45,9 +46,11 @@ fn claim(spec: &At<'_>) -> Option<(Affinity, Prefix)> {
 impl Written for BlockAffinity {
     fn patch(&self, object: &mut Patch<'_>) {
         object.set(&["state"], word(STATES, self.state));
-        match object.layout {
-            Layout::Resource => object.set(&["deleted"], self.deleted.to_string()),
-            Layout::Bare => object.set(&["deleted"], self.deleted),
+        let version = object.document.get(&["apiVersion"]).and_then(Value::as_str);
+        if version == Some(Group::CrdV1.api_version()) {
+            object.set(&["deleted"], self.deleted.to_string());
+        } else {
+            object.set(&["deleted"], self.deleted);
         }
     }
 }

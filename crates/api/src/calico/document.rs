@@ -52,7 +52,7 @@ impl Document {
     }
 
     /// The bytes, with the fields in this order.
-    pub(super) fn text(&self, order: &[&[&str]]) -> String {
+    pub(super) fn text(&self, order: Order<'_>) -> String {
         let mut bytes = Vec::new();
         let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, GoFormatter);
         let written = Ordered { value: &self.0, order }.serialize(&mut serializer);
@@ -72,10 +72,63 @@ fn map(value: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
+/// The order of an object's fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order<'a> {
+    /// An object of the API, with the order of the kind's own fields, of nested ones too.
+    Object(&'a [&'a str]),
+    /// As listed, what is not listed last.
+    Fields(&'a [&'a str]),
+    /// A map, whose names are data.
+    ByName,
+}
+
+impl Order<'_> {
+    fn place(self, key: &str) -> usize {
+        let list = match self {
+            Self::Object(_) => ENVELOPE,
+            Self::Fields(list) => list,
+            Self::ByName => &[],
+        };
+        list.iter().position(|name| *name == key).unwrap_or(usize::MAX)
+    }
+
+    /// That of what lies below a field.
+    fn below(self, key: &str) -> Self {
+        match self {
+            _ if MAPS.contains(&key) => Self::ByName,
+            Self::Object(_) if key == "metadata" => Self::Fields(METADATA),
+            Self::Object(own) => Self::Fields(own),
+            other => other,
+        }
+    }
+}
+
+/// Go's `TypeMeta`, and what every object has.
+const ENVELOPE: &[&str] = &["kind", "apiVersion", "metadata", "spec", "status"];
+
+/// Go's `ObjectMeta`.
+const METADATA: &[&str] = &[
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+];
+
 struct Ordered<'a> {
     value: &'a Value,
-    /// Lists of names, one behind the other; empty for a map, whose names are data.
-    order: &'a [&'a [&'a str]],
+    order: Order<'a>,
 }
 
 /// Maps among Calico's structures.
@@ -98,14 +151,10 @@ impl Serialize for Ordered<'_> {
             Value::Object(object) => {
                 let mut fields: Vec<_> = object.iter().collect();
                 // Stable: what is not in the order keeps that of the names.
-                fields.sort_by_key(|(key, _)| {
-                    let mut names = self.order.iter().copied().flatten();
-                    names.position(|name| name == key).unwrap_or(usize::MAX)
-                });
+                fields.sort_by_key(|(key, _)| self.order.place(key));
                 let mut map = serializer.serialize_map(Some(fields.len()))?;
                 for (key, value) in fields {
-                    let order = if MAPS.contains(&key.as_str()) { &[] } else { self.order };
-                    map.serialize_entry(key, &Ordered { value, order })?;
+                    map.serialize_entry(key, &Ordered { value, order: self.order.below(key) })?;
                 }
                 map.end()
             }
@@ -148,12 +197,15 @@ mod tests {
     fn fields_are_written_in_go_s_order_and_unknown_ones_behind_them() {
         let document = Document::new(json!({
             "zeta": 1, "alpha": {"b": 1, "a": 2}, "spec": {"x": 1, "cidr": "c"}, "kind": "K",
-            "labels": {"kind": "1", "cidr": "2", "a": "<&>"},
+            "status": {"conditions": [{"status": "True", "type": "T"}]},
+            "metadata": {"labels": {"kind": "1", "cidr": "2", "a": "<&>"}, "name": "n"},
         }));
         assert_eq!(
-            document.text(&[&["kind", "labels"], &["spec", "cidr"]]),
-            r#"{"kind":"K","labels":{"a":"\u003c\u0026\u003e","cidr":"2","kind":"1"},"#.to_owned()
-                + r#""spec":{"cidr":"c","x":1},"alpha":{"a":2,"b":1},"zeta":1}"#
+            document.text(Order::Object(&["cidr", "type", "status"])),
+            r#"{"kind":"K","metadata":{"name":"n","labels":{"a":"\u003c\u0026\u003e","cidr":"2","kind":"1"}},"#
+                .to_owned()
+                + r#""spec":{"cidr":"c","x":1},"status":{"conditions":[{"type":"T","status":"True"}]},"#
+                + r#""alpha":{"a":2,"b":1},"zeta":1}"#
         );
     }
 

@@ -76,27 +76,3 @@ pub(super) fn write_labels(document: &mut Document, labels: &Labels) {
         labels.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     document.set_or_remove(&["metadata", "labels"], (!object.is_empty()).then_some(object));
 }
-
-/// The order of Go's `TypeMeta` and `ObjectMeta`, and of what every object has.
-pub(super) const ORDER: &[&str] = &[
-    "kind",
-    "apiVersion",
-    "metadata",
-    "spec",
-    "status",
-    "name",
-    "generateName",
-    "namespace",
-    "selfLink",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "labels",
-    "annotations",
-    "ownerReferences",
-    "finalizers",
-    "managedFields",
-];

@@ -34,6 +34,7 @@ impl Form for Node {
         "address",
         "type",
         "interfaces",
+        "name",
         "wireguardPublicKey",
         "wireguardPublicKeyV6",
         "podCIDRs",
@@ -132,9 +133,9 @@ impl Written for Node {
 }
 
 fn patch_bgp(object: &mut Patch<'_>, bgp: &NodeBgp) {
-    // An object without anything in it is one too: the node speaks BGP.
-    if object.get(&["bgp"]).is_none() {
-        object.set(&["bgp"], json!({}));
+    // Calico takes no object without anything in it, so none is made.
+    if object.get(&["bgp"]).is_none() && *bgp == NodeBgp::default() {
+        return;
     }
     object.set_or_remove(&["bgp", "asNumber"], bgp.asn.map(Asn::get));
     object.show(&["bgp", "ipv4Address"], bgp.v4);

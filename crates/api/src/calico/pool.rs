@@ -34,6 +34,13 @@ impl Form for IpPool {
         "nat-outgoing",
         "allowedUses",
         "assignmentMode",
+        // Of a condition.
+        "type",
+        "status",
+        "observedGeneration",
+        "lastTransitionTime",
+        "reason",
+        "message",
     ];
 
     fn read(root: &At<'_>, layout: Layout) -> Option<Self> {
@@ -46,7 +53,7 @@ impl Form for IpPool {
         let len = block_len(&spec, family);
         let encapsulation = encapsulation(&spec);
         let pool = cidr.map(|cidr| IpPool::new(cidr, len, encapsulation, disabled));
-        let rest = Rest::read(&spec);
+        let rest = Rest { withheld: withheld(root), ..Rest::read(&spec) };
         let pool =
             pool?.map_err(|faults| faults.iter().for_each(|fault| refuse(&spec, fault))).ok()?;
         Some(rest.complete(pool))
@@ -55,6 +62,7 @@ impl Form for IpPool {
 
 /// What no other field depends on: read first, so that its faults are told whatever else is wrong.
 struct Rest {
+    withheld: Flag,
     nat_outgoing: Flag,
     bgp_export: Flag,
     nodes: Option<Selector>,
@@ -68,6 +76,7 @@ impl Rest {
         let on = |key| spec.at(key).flag().unwrap_or(false);
         let uses = spec.at("allowedUses").items();
         Self {
+            withheld: Flag::Off,
             nat_outgoing: Flag::from(on("natOutgoing")),
             bgp_export: Flag::from(!on("disableBGPExport")),
             nodes: spec.at("nodeSelector").parsed(),
@@ -78,6 +87,7 @@ impl Rest {
     }
 
     fn complete(self, mut pool: IpPool) -> IpPool {
+        pool.withheld = self.withheld;
         pool.nat_outgoing = self.nat_outgoing;
         pool.bgp_export = self.bgp_export;
         pool.nodes = self.nodes.unwrap_or(pool.nodes);
@@ -88,6 +98,16 @@ impl Rest {
         }
         pool
     }
+}
+
+/// Written beside the value by Calico's controllers, and by the API server of one that is being removed.
+fn withheld(root: &At<'_>) -> Flag {
+    let conditions = root.at("status").at("conditions").items();
+    let says_no = |at: &At<'_>| {
+        at.at("type").text() == Some("Allocatable") && at.at("status").text() == Some("False")
+    };
+    let going = root.at("metadata").at("deletionTimestamp").is_there();
+    Flag::from(going || conditions.iter().any(says_no))
 }
 
 fn block_len(spec: &At<'_>, family: Option<Family>) -> Option<BlockLen> {
@@ -126,7 +146,7 @@ impl Written for IpPool {
         object.set(&["vxlanMode"], word(MODES, vxlan));
         object.set(&["ipipMode"], word(MODES, ipip));
         object.flag(&["natOutgoing"], self.nat_outgoing.is_on());
-        object.flag(&["disabled"], !self.is_enabled());
+        object.flag(&["disabled"], self.is_disabled());
         object.flag(&["disableBGPExport"], !self.bgp_export.is_on());
         object.set(&["blockSize"], self.block_len().get());
         // What says nothing is filled in, as Calico does it.

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 
 use super::{
     at::{At, Notes},
-    document::Document,
+    document::{Document, Order},
     fault::ObjectFault,
     kind::{Group, Kind},
-    meta::{self, Meta},
+    meta::Meta,
 };
 
 /// How an object lies in its store.
@@ -124,8 +124,8 @@ impl<T: Form> Stored<T> {
     /// The object's bytes as Calico writes them.
     pub fn text(&self) -> String {
         match self.layout {
-            Layout::Resource => self.document.text(&[meta::ORDER, T::ORDER]),
-            Layout::Bare => self.document.text(&[T::ORDER]),
+            Layout::Resource => self.document.text(Order::Object(T::ORDER)),
+            Layout::Bare => self.document.text(Order::Fields(T::ORDER)),
         }
     }
 }

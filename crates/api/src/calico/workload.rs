@@ -31,6 +31,7 @@ impl Form for WorkloadEndpoint {
         "interfaceName",
         "mac",
         "ports",
+        "name",
         "protocol",
         "port",
         "hostPort",

@@ -14,6 +14,8 @@ pub struct IpPool {
     block_len: BlockLen,
     encapsulation: Encapsulation,
     disabled: Flag,
+    /// Whether Calico's controllers let nobody take from it: it overlaps another, or it is going.
+    pub withheld: Flag,
     /// Whether packets that leave all pools take the node's address.
     pub nat_outgoing: Flag,
     /// Whether BGP announces its blocks.
@@ -165,6 +167,7 @@ impl IpPool {
             block_len,
             encapsulation,
             disabled,
+            withheld: Flag::Off,
             nat_outgoing: Flag::Off,
             bgp_export: Flag::On,
             nodes: Selector::all(),
@@ -190,9 +193,13 @@ impl IpPool {
         self.encapsulation
     }
 
+    pub const fn is_disabled(&self) -> bool {
+        self.disabled.is_on()
+    }
+
     /// Whether addresses are handed out from it.
-    pub const fn is_enabled(&self) -> bool {
-        !self.disabled.is_on()
+    pub const fn gives(&self) -> bool {
+        !self.disabled.is_on() && !self.withheld.is_on()
     }
 
     /// The block that an address of ours lies in.
@@ -218,7 +225,7 @@ mod tests {
     fn a_pool_has_calico_s_defaults() {
         let pool = new("10.244.0.0/16", None, Encapsulation::None, Flag::Off).unwrap();
         assert_eq!(pool.block_len().get(), 26);
-        assert!(pool.is_enabled() && pool.nodes.is_all() && pool.uses == Use::usual());
+        assert!(pool.gives() && pool.nodes.is_all() && pool.uses == Use::usual());
         let block = pool.block_around([10, 244, 3, 77].into());
         assert_eq!(block.unwrap().to_string(), "10.244.3.64/26");
         assert_eq!(pool.block_around([10, 245, 0, 0].into()), None);

@@ -65,6 +65,10 @@ pub enum NoPool {
     Unknown(String),
     #[error("pool {0} is asked for and is disabled")]
     Disabled(Name),
+    #[error(
+        "pool {0} is asked for, and Calico's controllers withhold it: it overlaps another, or it is going"
+    )]
+    Withheld(Name),
     #[error("pool {name} is asked for and is {is}, and an {wanted} address is wanted")]
     OtherFamily { name: Name, is: Family, wanted: Family },
     #[error("pool {0} is asked for, and its allowedUses do not include this use")]
@@ -96,7 +100,7 @@ impl PoolRequest {
     }
 
     fn is_chosen_by(&self, pool: &IpPool, family: Family, usage: Use) -> bool {
-        pool.is_enabled()
+        pool.gives()
             && pool.family() == family
             && pool.assignment == Assignment::Automatic
             && pool.uses.contains(&usage)
@@ -121,8 +125,11 @@ impl PoolRef {
             let is = pool.family();
             return Err(NoPool::OtherFamily { name: name.clone(), is, wanted: family });
         }
-        if !pool.is_enabled() {
+        if pool.is_disabled() {
             return Err(NoPool::Disabled(name.clone()));
+        }
+        if !pool.gives() {
+            return Err(NoPool::Withheld(name.clone()));
         }
         if !pool.uses.contains(&usage) {
             return Err(NoPool::OtherUse(name.clone()));
@@ -199,9 +206,13 @@ mod tests {
         let mut pools = pools([("a", "10.1.0.0/16"), ("six", "fd00::/48")]);
         let off = IpPool::new("10.9.0.0/16".parse().unwrap(), None, Encapsulation::None, Flag::On);
         pools.insert(name("off"), off.unwrap());
+        let mut going = pools[&name("a")].clone();
+        going.withheld = Flag::On;
+        pools.insert(name("going"), going);
         for (asked, usage, part) in [
             ("gone", Use::Workload, "does not exist"),
             ("off", Use::Workload, "is disabled"),
+            ("going", Use::Workload, "withhold it"),
             ("six", Use::Workload, "is IPv6"),
             ("a", Use::LoadBalancer, "allowedUses"),
         ] {
