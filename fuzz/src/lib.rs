@@ -5,6 +5,7 @@
 //! becomes a file there.
 
 mod bgp;
+mod calico;
 mod file;
 pub mod raw;
 mod selector;
@@ -12,6 +13,7 @@ mod wire;
 
 pub use self::{
     bgp::{bgp_bfd, bgp_routes, bgp_session, bgp_stream},
+    calico::api_calico,
     file::{store_file, store_snapshot},
     selector::net_selector,
     wire::store_wire,
@@ -26,6 +28,7 @@ pub struct Target {
 
 /// All of them. A folder of that name lies in `corpus/`.
 pub const TARGETS: &[Target] = &[
+    Target { name: "api_calico", run: api_calico },
     Target { name: "bgp_bfd", run: bgp_bfd },
     Target { name: "bgp_routes", run: bgp_routes },
     Target { name: "bgp_session", run: bgp_session },

@@ -38,7 +38,7 @@ pub use self::{
     ipam::{
         Affinity, AffinityState, BlockAffinity, Claims, HandleId, IpamConfiguration, IpamHandle,
     },
-    name::Name,
+    name::{Name, Scope},
     node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr},
     node_status::{
         CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, SessionState,

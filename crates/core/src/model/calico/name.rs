@@ -38,6 +38,25 @@ impl FromStr for Name {
     }
 }
 
+/// Whom settings are for: `default` is for all, `node.node-1` for one; what has another name is for nobody.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    Cluster,
+    Node(Name),
+    Nobody,
+}
+
+impl Scope {
+    /// Of the settings of that name.
+    pub fn of(settings: &Name) -> Self {
+        if settings.as_str() == "default" {
+            return Self::Cluster;
+        }
+        let node = settings.as_str().strip_prefix("node.");
+        node.and_then(|node| node.parse().ok()).map_or(Self::Nobody, Self::Node)
+    }
+}
+
 /// What comes from outside is shown up to here.
 const MOST_SHOWN: usize = 60;
 
@@ -56,6 +75,15 @@ impl fmt::Debug for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_for_all_or_for_one_node() {
+        let scope = |text: &str| Scope::of(&text.parse().unwrap());
+        assert_eq!(scope("default"), Scope::Cluster);
+        assert_eq!(scope("node.node-1.example"), Scope::Node("node-1.example".parse().unwrap()));
+        assert_eq!(scope("node."), Scope::Nobody);
+        assert_eq!(scope("mine"), Scope::Nobody);
+    }
 
     #[test]
     fn a_name_can_be_part_of_a_key() {
