@@ -3,6 +3,10 @@
 use russet_net::{Labels, Selector};
 
 /// Reads a text, and holds what was read to its canonical text.
+///
+/// # Panics
+///
+/// When the two differ.
 pub fn net_selector(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let Ok(selector) = text.parse::<Selector>() else { return };
