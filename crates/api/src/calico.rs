@@ -1,14 +1,14 @@
 //! Calico's forms: keys in etcd, and JSON in both API groups.
 //!
 //! ```text
-//!   bytes ──▶ Stored::read ──▶ Stored { value: core's checked type, document: all that was there }
-//!                                 │ set(value)                                   │
-//!   bytes ◀── Stored::text ◀──────┴── only what is ours is patched ──────────────┘
+//!   bytes ─▶ Stored::read ─▶ Stored { value: core's checked type, document: all that was there }
+//!                               │ set(value)                         ▲
+//!                               └──── only what is ours is patched ──┘ ─▶ Stored::text ─▶ bytes
 //! ```
 //!
-//! What is not ours in an object stays in it, in its place, so that Calico loses nothing when we write. All
-//! faults of an object are told at once, each with its path. `keys` has the keys, `kind` the kinds, `meta` the
-//! envelope, `document` what is kept and the order in which it is written, `at` the reader that walks it, `stored` both
+//! What is not ours in an object stays in it, so that Calico loses nothing when we write. All faults of an
+//! object are told at once, each with its path. `keys` has the keys, `kind` the kinds, `meta` the envelope,
+//! `document` what is kept and the order in which it is written, `at` the reader that walks it, `stored` both
 //! together; every other file converts one kind by hand. `node_annotations` is a node as Kubernetes has it.
 
 mod at;

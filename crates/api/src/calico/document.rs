@@ -1,8 +1,9 @@
 //! What an object was made of, whole, and the order in which Calico writes it.
 //!
-//! Go writes a structure's fields in the order of their declaration and a map's in that of their names, without blanks, and
-//! escapes what could end a script in a web page. So do we: known fields in their order, the others behind them by name.
-//! A number of more than 64 bits is kept as a fraction, as Go keeps one that it does not know.
+//! Go writes a structure's fields in the order of their declaration and a map's in that of their names,
+//! without blanks, and escapes what could end a script in a web page. So do we: known fields in their order,
+//! the others behind them by name. A number of more than 64 bits is kept as a fraction, as Go keeps one that
+//! it does not know.
 
 use std::io;
 

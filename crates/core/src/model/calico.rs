@@ -5,8 +5,8 @@
 //! and keeps the fields that are not here. Bounds and defaults are Calico's.
 //!
 //! `pool`, `pools` and `reservation` say what may be handed out, `ipam` and `block` what was, `node` and
-//! `workload` who is where, `bgp`, `bgp_peer` and `bgp_filter` what routers are told, `felix` and `cluster` how nodes behave, `node_status`
-//! what they report; `name` and `community` are their words.
+//! `workload` who is where, `bgp`, `bgp_peer` and `bgp_filter` what routers are told, `felix` and `cluster`
+//! how nodes behave, `node_status` what they report; `name` and `community` are their words.
 
 mod bgp;
 mod bgp_filter;

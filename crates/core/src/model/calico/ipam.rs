@@ -79,7 +79,8 @@ pub struct BlockAffinity {
     pub deleted: bool,
 }
 
-/// Who holds addresses: `k8s-pod-network.<container>`, `vxlan-tunnel-addr-<node>`. Anything that can be part of a key.
+/// Who holds addresses: `k8s-pod-network.<container>`, `vxlan-tunnel-addr-<node>`; anything that can be part
+/// of a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HandleId(String);
 
