@@ -58,7 +58,7 @@ mod tests {
                 "russet-lab",
             ],
         ),
-        ("russet-fuzz", &["russet-net", "russet-bgp", "russet-store"]),
+        ("russet-fuzz", &["russet-net", "russet-core", "russet-bgp", "russet-api", "russet-store"]),
         ("xtask", &[]),
     ];
 

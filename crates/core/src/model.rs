@@ -1,8 +1,10 @@
 //! The words of the calculation: what a network, a lease, a node and a pod are to us.
 //!
 //! None of these types is serialised; `api` has the wire forms and converts them by hand. `model/config`
-//! has the network's configuration, `model/lease` the leases, `model/extension` commands of the operator's.
+//! has the network's configuration, `model/lease` the leases, `model/extension` commands of the operator's, `model/calico`
+//! Calico's objects.
 
+pub mod calico;
 mod config;
 mod extension;
 mod lease;

@@ -7,18 +7,22 @@ mod asn;
 mod error;
 mod ifname;
 mod key;
+mod label;
 mod mac;
 mod number;
 mod prefix;
 mod reach;
+mod selector;
 
 pub use self::{
     asn::Asn,
     error::ParseError,
     ifname::{IfIndex, IfName},
     key::{PresharedKey, PublicKey},
+    label::Labels,
     mac::Mac,
     number::{Mtu, OutOfRange, Port, Vni},
     prefix::{Family, Prefix},
     reach::{At, Dst, Form, Reach},
+    selector::{Selector, SelectorError},
 };

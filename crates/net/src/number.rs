@@ -18,6 +18,12 @@ impl OutOfRange {
     pub const fn new(what: &'static str, got: u64, min: u64, max: u64) -> Self {
         Self { what, got, min, max }
     }
+
+    /// The same of another number, which did not even fit in the type that was tried.
+    #[must_use]
+    pub const fn of(self, got: u64) -> Self {
+        Self { got, ..self }
+    }
 }
 
 /// A VXLAN network identifier: 24 bits (RFC 7348 §5).

@@ -20,14 +20,14 @@ fn frr_and_we_find_each_other_dead_in_either_direction() {
 
     // We hear nothing any more: the peer is silent, and is told so.
     lab.center.go_deaf();
-    failed(&russet, &[OURS], 1);
+    failed(&russet, &[OURS, THEIRS_TOO], 1);
     frr.shows("show bgp neighbors 10.0.1.1", &["BFD down"]);
     lab.center.hear_again();
     watched(&russet);
 
     // FRR hears nothing any more, and says so.
     lab.peers[0].go_deaf();
-    failed(&russet, &[OURS, THEIRS], 2);
+    failed(&russet, &[OURS, THEIRS, THEIRS_TOO], 2);
     lab.peers[0].hear_again();
     watched(&russet);
     assert!(!russet.learns(V4, "10.9.1.0/24").is_empty());
@@ -95,6 +95,8 @@ fn failed(russet: &Russet<'_>, reasons: &[&str], times: u64) {
 const OURS: &str = "sent cease: BFD down [6/10]";
 /// Where the peer finds it first, its word over TCP may be faster than that of its BFD.
 const THEIRS: &str = "received cease [6/0]";
+/// Told of it by BFD, FRR ends the session too, and its word may cross ours.
+const THEIRS_TOO: &str = "received cease: BFD down [6/10]";
 const FRR: &str = "router bgp 65001\n bgp router-id 1.1.1.1\n no bgp ebgp-requires-policy\n \
                    no bgp network import-check\n neighbor 10.0.1.1 remote-as 65000\n \
                    neighbor 10.0.1.1 bfd 3 100 100\n neighbor 10.0.1.1 timers connect 2\n \

@@ -1,0 +1,188 @@
+//! What was taken from the pools, block by block: affinities, handles, and how both are given.
+
+use std::{collections::BTreeMap, fmt, num::NonZeroU32, str::FromStr};
+
+use russet_desired::Flag;
+use russet_net::{ParseError, Prefix};
+
+use super::Name;
+
+/// Whose a block is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Affinity {
+    Host(Name),
+    /// Of no node: `load-balancer`.
+    Virtual(Name),
+}
+
+impl Affinity {
+    /// `host` or `virtual`, as keys and objects spell it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Host(_) => "host",
+            Self::Virtual(_) => "virtual",
+        }
+    }
+
+    pub const fn name(&self) -> &Name {
+        match self {
+            Self::Host(name) | Self::Virtual(name) => name,
+        }
+    }
+
+    /// The node that it belongs to.
+    pub const fn host(&self) -> Option<&Name> {
+        match self {
+            Self::Host(name) => Some(name),
+            Self::Virtual(_) => None,
+        }
+    }
+}
+
+/// As a block has it: `host:node-1`.
+impl fmt::Display for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind(), self.name())
+    }
+}
+
+impl FromStr for Affinity {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("host", name)) => name.parse().map(Self::Host),
+            Some(("virtual", name)) => name.parse().map(Self::Virtual),
+            _ => {
+                let shown: String = text.chars().take(60).collect();
+                Err(ParseError::new(&shown, "an affinity", "host:NODE or virtual:NAME is wanted"))
+            }
+        }
+    }
+}
+
+/// How far the claim of a block has come; every step is a write of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AffinityState {
+    /// Written before the block: it may not be there, or be another's.
+    Pending,
+    Confirmed,
+    /// Written before the block goes.
+    PendingDeletion,
+}
+
+/// A node's claim of a block; the two are its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockAffinity {
+    pub state: AffinityState,
+    /// Whether it is about to be removed, where the store cannot compare when it removes.
+    pub deleted: bool,
+}
+
+/// Who holds addresses: `k8s-pod-network.<container>`, `vxlan-tunnel-addr-<node>`; anything that can be part
+/// of a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HandleId(String);
+
+impl HandleId {
+    pub const MOST_OCTETS: usize = 1_024;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HandleId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = |c: char| c == '/' || c.is_control();
+        let reason = if text.is_empty() {
+            "it is empty"
+        } else if text.len() > Self::MOST_OCTETS {
+            "it is longer than 1024 octets"
+        } else if text.contains(bad) {
+            "it holds a slash or a control character"
+        } else {
+            return Ok(Self(text.to_owned()));
+        };
+        let shown: String = text.chars().take(60).collect();
+        Err(ParseError::new(&shown, "a handle", reason))
+    }
+}
+
+impl fmt::Display for HandleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// How many addresses of which blocks a handle holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IpamHandle {
+    pub blocks: BTreeMap<Prefix, NonZeroU32>,
+    pub deleted: bool,
+}
+
+/// How nodes come to blocks and addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpamConfiguration {
+    pub claims: Claims,
+    /// `None` is Calico's limit.
+    pub max_blocks: Option<NonZeroU32>,
+}
+
+/// A node that may neither borrow nor claim could never give an address, so there is no way to say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claims {
+    /// Nodes claim blocks by themselves, and borrow from others' unless `strict`.
+    Automatic { strict: Flag },
+    /// Blocks are given to nodes by hand, and nobody borrows.
+    ByHand,
+}
+
+impl IpamConfiguration {
+    /// The most blocks of one node where nothing else is said.
+    pub const USUAL_MAX_BLOCKS: u32 = 20;
+
+    pub fn max_blocks(&self) -> u32 {
+        self.max_blocks.map_or(Self::USUAL_MAX_BLOCKS, NonZeroU32::get)
+    }
+
+    /// Whether addresses come from a node's own blocks only.
+    pub const fn is_strict(&self) -> bool {
+        match self.claims {
+            Claims::Automatic { strict } => strict.is_on(),
+            Claims::ByHand => true,
+        }
+    }
+}
+
+impl Default for IpamConfiguration {
+    fn default() -> Self {
+        Self { claims: Claims::Automatic { strict: Flag::Off }, max_blocks: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_affinity_is_written_as_it_is_read() {
+        for text in ["host:node-1", "virtual:load-balancer"] {
+            assert_eq!(text.parse::<Affinity>().unwrap().to_string(), text);
+        }
+        for bad in ["", "node-1", "host:", "host:a/b", "HOST:a"] {
+            assert!(bad.parse::<Affinity>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_handle_can_be_part_of_a_key() {
+        assert!("k8s-pod-network.0a1b".parse::<HandleId>().is_ok());
+        for bad in ["", "a/b", "a\nb", &"a".repeat(1_025)] {
+            assert!(bad.parse::<HandleId>().is_err(), "{bad:?}");
+        }
+    }
+}
