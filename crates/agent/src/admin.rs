@@ -52,7 +52,7 @@ pub async fn serve(listener: UnixListener, owner: OwnerHandle) {
 async fn converse(mut stream: UnixStream, owner: &OwnerHandle) -> io::Result<()> {
     let answer = if stream.peer_cred()?.uid() == 0 {
         match read::<Request>(&mut stream).await {
-            Ok(request) => with_leftovers(owner.ask(request.ask).await),
+            Ok(request) => with_leftovers(owner.ask(request.ask).await).await,
             Err(fault) => Answer::Error(fault),
         }
     } else {
@@ -64,12 +64,20 @@ async fn converse(mut stream: UnixStream, owner: &OwnerHandle) -> io::Result<()>
 }
 
 /// What flannel left where the owner does not look.
-fn with_leftovers(mut answer: Answer) -> Answer {
+async fn with_leftovers(mut answer: Answer) -> Answer {
     if let Answer::Status(status) = &mut answer
         && status.preset == "flannel"
     {
-        status.leftovers =
-            legacy::flannel_chains().unwrap_or_default().iter().map(leftover).collect();
+        // Tables may be large, and everything else of the agent runs on this thread.
+        let chains = tokio::task::spawn_blocking(legacy::flannel_chains).await;
+        let chains = chains.unwrap_or_else(|err| Err(std::io::Error::other(err)));
+        status.leftovers = match chains {
+            Ok(chains) => chains.iter().map(leftover).collect(),
+            Err(error) => {
+                tracing::warn!(op = "look for chains", %error, "the tables of iptables-legacy cannot be read");
+                Vec::new()
+            }
+        };
     }
     answer
 }

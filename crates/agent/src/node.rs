@@ -73,7 +73,7 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
         onlink: link.connected().collect(),
         router_advertised: link.router_advertised.is_on(),
         // Nobody sees that by looking; the prober finds out.
-        spoils_checksums: false,
+        spoils_checksums: Vec::new(),
         prepared: BTreeMap::new(),
     };
     Ok(NodeFact { underlay, foreign: foreign(view) })

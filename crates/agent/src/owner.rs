@@ -64,8 +64,8 @@ pub enum Input {
     Learned(Learned),
     /// The prober asks for the peer behind this one.
     NextPath(Option<LeaseKey>, oneshot::Sender<Option<Paths>>),
-    /// What the prober found on a way to a peer.
-    Probed(LeaseKey, Finding),
+    /// What the prober found on the ways to a peer.
+    Probed(LeaseKey, Vec<Finding>),
     Ask(Ask, oneshot::Sender<Answer>),
 }
 
@@ -266,7 +266,7 @@ impl Owner {
             Input::Learned(learned) => self.learn(learned),
             // The prober may be gone.
             Input::NextPath(after, answer) => _ = answer.send(self.next_path(after)),
-            Input::Probed(key, finding) => self.probed(key, finding),
+            Input::Probed(key, findings) => self.probed(key, &findings),
             Input::Ask(ask, answer) => {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.answer(ask, now));

@@ -12,11 +12,12 @@
 //!
 //! Checksums: some network cards spoil what is inside VXLAN when the checksum is left to them. A datagram to a
 //! closed port is refused by the peer when it arrives whole. If that happens with a checksum of ours
-//! and not with one that is left to the card, it is the card.
+//! and not with one that is left to the card, over and over and with more than one look, it is the card.
 
 mod search;
 
 use std::{
+    cell::Cell,
     io,
     net::IpAddr,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -100,14 +101,14 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Starts to probe all peers once in each period.
+    /// Starts to probe all peers, once in each period where they are fewer than its seconds.
     ///
     /// # Errors
     ///
     /// When there is no thread to be had.
     pub fn start(period: Duration, inputs: &mpsc::Sender<Input>) -> Result<Self, StartError> {
         let (stop, stopped) = channel();
-        let round = Round { inputs: inputs.downgrade(), stopped, period };
+        let round = Round { inputs: inputs.downgrade(), stopped, period, denied: Cell::new(false) };
         let thread = thread::Builder::new().name("prober".to_owned()).spawn(move || round.run());
         let thread = thread.map_err(|err| StartError::Thread("prober", err))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
@@ -129,6 +130,8 @@ struct Round {
     inputs: mpsc::WeakSender<Input>,
     stopped: Receiver<()>,
     period: Duration,
+    /// Whether it was said that we may not probe.
+    denied: Cell<bool>,
 }
 
 impl Round {
@@ -147,11 +150,9 @@ impl Round {
             };
             after = Some(paths.key);
             pause = PAUSE;
-            for path in paths.paths {
-                let Some(finding) = self.probe(path) else { continue };
-                if self.tell(Input::Probed(paths.key, finding)).is_none() {
-                    return;
-                }
+            let findings = paths.paths.into_iter().filter_map(|path| self.probe(path)).collect();
+            if self.tell(Input::Probed(paths.key, findings)).is_none() {
+                return;
             }
         }
     }
@@ -176,7 +177,7 @@ impl Round {
     /// `None` when it was asked to stop in between, or a socket is not to be had.
     fn probe(&self, path: Path) -> Option<Finding> {
         let carries = self.carries(path).unwrap_or_else(|error| {
-            tracing::debug!(op = "probe", node = %path.node, %error, "the path cannot be probed");
+            self.say(path.node, &error);
             Some(Carries::Silent)
         })?;
         let checksums = path.tunnel.and_then(|tunnel| {
@@ -189,13 +190,23 @@ impl Round {
         Some(Finding { path, carries, checksums })
     }
 
+    /// That we may not is said once; other reasons are the moment's.
+    fn say(&self, node: IpAddr, error: &io::Error) {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            tracing::debug!(op = "probe", %node, %error, "the path cannot be probed");
+        } else if !self.denied.replace(true) {
+            tracing::warn!(op = "probe", %error, "paths are not probed: CAP_NET_RAW is wanted for that");
+        }
+    }
+
     fn carries(&self, path: Path) -> io::Result<Option<Carries>> {
         let mut echo = Echo::open(path.node)?;
         if try_often(TRIES, || Ok(echo.ask(path.octets, PATIENCE)? == Echoed::Yes))? {
             return Ok(Some(Carries::All));
         }
         let least = if path.node.is_ipv4() { LEAST_V4 } else { LEAST_V6 };
-        if !try_often(TRIES, || Ok(echo.ask(least, PATIENCE)? == Echoed::Yes))? {
+        let answers = || Ok(echo.ask(least, PATIENCE)? == Echoed::Yes);
+        if path.octets <= least || !try_often(TRIES, answers)? {
             return Ok(Some(Carries::Silent));
         }
         let told = echo.told().and_then(|mtu| u16::try_from(mtu).ok());

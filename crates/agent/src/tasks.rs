@@ -137,7 +137,6 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let owner = tokio::spawn(owner.run(inbox));
     let cni = serve_pods(config, given, inputs.clone()).await?;
     let observer = Observer::start(config.uplink.clone(), &inputs)?;
-    let prober = config.path_probe.map(|period| Prober::start(period, &inputs)).transpose()?;
 
     let mut tasks = JoinSet::new();
     if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {
@@ -149,7 +148,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));
     let keys = Keys::new(&config.prefix);
     tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
-    tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs));
+    tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs.clone()));
     tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
     tasks.spawn(admin::serve(admin_socket, handle.clone()));
     if let Some(listener) = web {
@@ -158,6 +157,8 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
             http::AgentPages { owner: handle, engines: paths.engines() },
         ));
     }
+    // Last: it waits for the owner, which runs only when this thread does.
+    let prober = config.path_probe.map(|period| Prober::start(period, &inputs)).transpose()?;
     Ok(Running { tasks, owner, cni, observer, prober })
 }
 

@@ -296,17 +296,30 @@ fn stop(args: &StopArgs) -> Result<ExitCode> {
     }
     let folder = &args.folder.folder;
     let mut host = Host::open()?;
+    let mut failed = Vec::new();
     for link in links_in(folder).with_context(|| format!("read {}", folder.display()))? {
-        let path = socket_in(folder, link);
-        let client = Client::connect(&path).with_context(|| format!("engine {link}"))?;
-        let pid = client.hello()?.0.pid;
-        client.stop().with_context(|| format!("engine {link}"))?;
-        if let Some((_, refused)) = LinkDriver.remove(&mut host, &[link]).pop() {
-            return Err(refused).with_context(|| format!("remove link {link}"));
+        match stop_one(&mut host, folder, link) {
+            Ok(pid) => println!("engine {link}: process {pid} has ended, and the link is gone"),
+            Err(err) => failed.push(format!("engine {link}: {err:#}")),
         }
-        println!("engine {link}: process {pid} has ended, and the link is gone");
     }
-    Ok(ExitCode::SUCCESS)
+    if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { bail!("{}", failed.join("\n")) }
+}
+
+/// Ends an engine and removes its link, which goes even where the engine has crashed.
+fn stop_one(host: &mut Host, folder: &Path, link: IfName) -> Result<String> {
+    let pid = match Client::connect(&socket_in(folder, link)) {
+        Ok(client) => {
+            let pid = client.hello()?.0.pid;
+            client.stop()?;
+            pid.to_string()
+        }
+        Err(err) => format!("(none: {err})"),
+    };
+    match LinkDriver.remove(host, &[link]).pop() {
+        Some((_, refused)) => Err(refused).context("remove its link"),
+        None => Ok(pid),
+    }
 }
 
 /// How long a successor may take.

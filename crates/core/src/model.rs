@@ -145,8 +145,8 @@ pub struct UnderlayFact {
     pub onlink: Vec<Prefix>,
     /// Whether the link's IPv6 default route comes from router advertisements.
     pub router_advertised: bool,
-    /// Whether checksums inside a tunnel, left to the link, do not come out right.
-    pub spoils_checksums: bool,
+    /// The tunnel devices whose checksums, left to the link, have been found not to come out right.
+    pub spoils_checksums: Vec<IfName>,
     /// What the operator's commands have made ready here, where the transport is such commands.
     pub prepared: Prepared,
 }

@@ -351,7 +351,8 @@ fn a_link_that_spoils_checksums_is_left_none_of_the_tunnels() {
     let mut calc = ready(config(3));
     calc.apply([own("10.50.7.0/24", "fd00:50:0:7::/64")]);
     assert!(calc.tables().offloads.is_empty());
-    let underlay = UnderlayFact { spoils_checksums: true, ..node().underlay };
+    let spoils_checksums = vec![name("flannel.1"), name("flannel-v6.1")];
+    let underlay = UnderlayFact { spoils_checksums, ..node().underlay };
     let patches = calc.apply([new_node(NodeFact { underlay, ..node() })]);
     assert_eq!(patches.len(), 2, "{patches:?}");
     for link in ["flannel.1", "flannel-v6.1"] {

@@ -36,12 +36,23 @@ pub fn flannel_chains() -> io::Result<Vec<LegacyChain>> {
             if !in_use.lines().any(|table| table == kind.table) {
                 continue;
             }
-            if has(&xtables::read_table(family, kind.table)?, kind.name) {
+            if has(&read_table(family, kind.table)?, kind.name) {
                 found.push(LegacyChain { family, kind });
             }
         }
     }
     Ok(found)
+}
+
+/// A table that changes while it is read is read again.
+fn read_table(family: Family, table: &str) -> io::Result<Vec<u8>> {
+    let mut tries = 0;
+    loop {
+        match xtables::read_table(family, table) {
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock && tries < 3 => tries += 1,
+            result => return result,
+        }
+    }
 }
 
 /// Without the module there is no file, and no table either.

@@ -66,9 +66,10 @@ impl Driver<Offload> for OffloadDriver {
         read(*key)
     }
 
-    /// The kernel tells that a link's features changed, and not which; the links are few.
+    /// The kernel tells that a link's features changed, and not which: a hint to look.
     fn decode(&self, _: &Host, message: &Message<'_>) -> Option<Seen<Offload, OffloadSpec>> {
-        matches!(message.kind, rt::RTM_NEWLINK | rt::RTM_DELLINK).then_some(Seen::Unclear)
+        let of_link = matches!(message.kind, rt::RTM_NEWLINK | rt::RTM_DELLINK);
+        of_link.then(|| ObservedLink::parse(message)).flatten().map(|link| Seen::Gone(link.name))
     }
 }
 

@@ -80,6 +80,8 @@ impl Echo {
                     return Ok(Echoed::Yes);
                 }
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                // A router on the way says that it is too large.
+                Err(Errno::MSGSIZE) => return Ok(Echoed::No),
                 Err(err) if is_unreachable(err) => return Ok(Echoed::No),
                 Err(err) => return Err(err.into()),
             }
@@ -87,9 +89,11 @@ impl Echo {
         Ok(Echoed::No)
     }
 
-    /// The largest packet that the kernel has been told the path carries.
+    /// The largest packet that the kernel has been told the path carries. A socket that was connected before knows
+    /// only of what was told before.
     pub fn told(&self) -> Option<u32> {
-        datagram::path_mtu(self.socket.as_fd(), self.to).ok()
+        let socket = Self::open(self.to).ok()?.socket;
+        datagram::path_mtu(socket.as_fd(), self.to).ok()
     }
 
     fn request(&self, len: usize) -> Vec<u8> {

@@ -179,7 +179,7 @@ impl Owner {
             refused: view::refused(&self.calc),
             pending,
             repaired: self.kernel.repaired(now),
-            paths: self.paths.problems(&self.calc),
+            paths: self.paths.problems(),
             leftovers: Vec::new(),
             forward_drops: self.kernel.forward_drops(self.config.settings.forward_accept),
             counters,

@@ -1,6 +1,9 @@
 //! What the prober found on the paths to the other nodes.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use russet_api::admin::{PathProblem, SHOWN};
 use russet_core::{
@@ -8,7 +11,7 @@ use russet_core::{
     calc::{PeerView, Standing},
     model::{LeaseKey, NodeFact},
 };
-use russet_net::Family;
+use russet_net::{Family, IfName};
 
 use super::Owner;
 use crate::prober::{Carries, Checksums, Finding, Path, Paths, Tunnel};
@@ -17,22 +20,53 @@ use crate::prober::{Carries, Checksums, Finding, Path, Paths, Tunnel};
 #[derive(Debug, Default)]
 pub struct PathView {
     narrow: BTreeMap<(LeaseKey, IpAddr), Finding>,
-    /// Whether checksums are kept from our link, and the peer that showed the need.
-    spoils_checksums: bool,
+    /// How often in a row checksums were found spoiled, by tunnel device.
+    suspicions: BTreeMap<IfName, u32>,
+    /// The devices that are to be spared. Once one is, the device itself remembers, and whoever turns it back by hand has
+    /// the link tried again.
+    to_spare: BTreeSet<IfName>,
+    /// Those that are, whoever did it.
+    spared: BTreeSet<IfName>,
 }
 
 impl PathView {
-    /// Takes a finding, and tells whether checksums are other than before.
-    fn take(&mut self, key: LeaseKey, finding: Finding) -> bool {
-        self.note_width(key, finding);
-        let spoils = match finding.checksums {
-            Some(Checksums::Spoiled | Checksums::Spared) => true,
-            Some(Checksums::Right) => false,
-            None => return false,
-        };
-        let changed = spoils != self.spoils_checksums;
-        self.spoils_checksums = spoils;
-        changed
+    /// Takes what was found on all ways to a peer, and tells whether what is to be spared is other than before.
+    fn take(&mut self, key: LeaseKey, findings: &[Finding]) -> bool {
+        let known = |node| findings.iter().any(|finding| finding.path.node == node);
+        // It may have moved.
+        self.narrow.retain(|(of, node), _| *of != key || known(*node));
+        let before = self.to_spare.clone();
+        for finding in findings {
+            self.note_width(key, *finding);
+            if let (Some(tunnel), Some(checksums)) = (finding.path.tunnel, finding.checksums) {
+                self.note_checksums(tunnel.link, checksums);
+            }
+        }
+        self.to_spare != before
+    }
+
+    /// One look may be misled: by loss, or by a peer that refuses only so much in a second.
+    fn note_checksums(&mut self, link: IfName, checksums: Checksums) {
+        match checksums {
+            Checksums::Right => {
+                self.suspicions.remove(&link);
+                self.to_spare.remove(&link);
+                self.spared.remove(&link);
+            }
+            Checksums::Spoiled => {
+                self.spared.remove(&link);
+                let times = self.suspicions.entry(link).or_default();
+                *times += 1;
+                if *times >= SURE && self.to_spare.insert(link) {
+                    tracing::warn!(op = "probe", %link, "checksums inside the tunnel arrive spoiled when they are left to the link; they are worked out by the processor from here on");
+                }
+            }
+            Checksums::Spared => {
+                self.suspicions.remove(&link);
+                self.to_spare.remove(&link);
+                self.spared.insert(link);
+            }
+        }
     }
 
     fn note_width(&mut self, key: LeaseKey, finding: Finding) {
@@ -62,17 +96,19 @@ impl PathView {
     }
 
     /// What is wrong, for an operator; at most [`SHOWN`].
-    pub fn problems(&self, calc: &Calc) -> Vec<PathProblem> {
+    pub fn problems(&self) -> Vec<PathProblem> {
         let row = |((key, node), finding): (&(LeaseKey, IpAddr), &Finding)| PathProblem {
             path: format!("{node} ({key})"),
             problem: problem(finding),
         };
-        let link = calc.world().in_force().map(|footing| footing.underlay.link);
-        let checksums = link.filter(|_| self.spoils_checksums).map(|link| PathProblem {
-            path: format!("tunnels over {link}"),
-            problem: "checksums that are left to the link do not arrive; they are worked out by the processor instead (tx-checksum is off on the tunnel's device)".into(),
-        });
-        checksums.into_iter().chain(self.narrow.iter().map(row)).take(SHOWN).collect()
+        let spared = |link: &IfName| PathProblem {
+            path: format!("tunnel {link}"),
+            problem: format!(
+                "checksums are not left to the link (tx-checksum is off), because they were found spoiled or by somebody's hand; ethtool -K {link} tx on has it tried again"
+            ),
+        };
+        let checksums = self.spared.union(&self.to_spare).map(spared);
+        checksums.chain(self.narrow.iter().map(row)).take(SHOWN).collect()
     }
 }
 
@@ -86,7 +122,7 @@ fn problem(finding: &Finding) -> String {
         }
         Carries::Hole(mtu) => {
             format!(
-                "carries {mtu} octets of the {sent} that are sent, and larger packets vanish (MTU black hole): let the path carry more, or set the network's MTU to {mtu}"
+                "carries {mtu} octets of the {sent} that are sent, and larger packets, or the answers to them, vanish (MTU black hole): let the path carry more, or set the network's MTU to {mtu}"
             )
         }
         Carries::All | Carries::Silent => String::new(),
@@ -104,20 +140,17 @@ impl Owner {
         next
     }
 
-    pub(super) fn probed(&mut self, key: LeaseKey, finding: Finding) {
-        if self.paths.take(key, finding) {
-            if self.paths.spoils_checksums {
-                tracing::warn!(op = "probe", node = %finding.path.node, "checksums inside the tunnel are spoiled when they are left to the link; tx-checksum is off from here on");
-            }
-            if let Some(node) = self.calc.world().node().cloned() {
-                self.change_node(node);
-            }
+    pub(super) fn probed(&mut self, key: LeaseKey, findings: &[Finding]) {
+        if self.paths.take(key, findings)
+            && let Some(node) = self.calc.world().node().cloned()
+        {
+            self.change_node(node);
         }
     }
 
     /// Takes what the node looks like, with what only the prober knows of it.
     pub(super) fn change_node(&mut self, mut node: NodeFact) {
-        node.underlay.spoils_checksums = self.paths.spoils_checksums;
+        node.underlay.spoils_checksums = self.paths.to_spare.iter().copied().collect();
         self.change(Change::Upsert { id: FactId::Node, fact: Fact::Node(node), rev: 0 });
     }
 }
@@ -160,4 +193,68 @@ fn tunnel(me: &russet_core::transport::Me<'_>, peer: LeaseKey, family: Family) -
         here: me.own.of(family)?.addr(),
         there: peer.of(family)?.addr(),
     })
+}
+
+/// How many looks must agree before anything is changed.
+const SURE: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_look_changes_nothing_and_a_good_one_starts_over() {
+        let mut view = PathView::default();
+        let spoiled = [finding("192.0.2.2", Carries::All, Some(Checksums::Spoiled))];
+        let right = [finding("192.0.2.3", Carries::All, Some(Checksums::Right))];
+        assert!(!view.take(key(2), &spoiled));
+        assert!(!view.take(key(3), &right));
+        assert!(!view.take(key(2), &spoiled));
+        assert!(view.take(key(3), &spoiled));
+        assert!(view.to_spare.contains(&link()));
+        assert!(view.problems()[0].problem.contains("ethtool -K flannel.1 tx on"));
+    }
+
+    /// The device remembers, so there is nothing to hold on to, and whoever turns it back has it tried again.
+    #[test]
+    fn what_is_spared_is_wanted_no_more_and_still_said() {
+        let mut view = PathView::default();
+        let spared = [finding("192.0.2.2", Carries::All, Some(Checksums::Spared))];
+        assert!(!view.take(key(2), &spared));
+        assert!(view.to_spare.is_empty());
+        assert_eq!(view.problems().len(), 1);
+        view.take(key(2), &[finding("192.0.2.2", Carries::All, Some(Checksums::Right))]);
+        assert_eq!(view.problems(), []);
+    }
+
+    #[test]
+    fn a_narrow_path_is_said_until_it_carries_all_or_its_node_has_moved_or_gone() {
+        let mut view = PathView::default();
+        let narrow = |node| [finding(node, Carries::Hole(1_400), None)];
+        view.take(key(2), &narrow("192.0.2.2"));
+        view.take(key(2), &[finding("192.0.2.2", Carries::Silent, None)]);
+        assert_eq!(view.problems().len(), 1);
+        view.take(key(2), &narrow("192.0.2.9"));
+        assert!(view.problems()[0].path.starts_with("192.0.2.9"));
+        assert_eq!(view.problems().len(), 1);
+        view.take(key(2), &[finding("192.0.2.9", Carries::All, None)]);
+        assert_eq!(view.problems(), []);
+        view.take(key(2), &narrow("192.0.2.9"));
+        view.keep(|_| false);
+        assert_eq!(view.problems(), []);
+    }
+
+    fn finding(node: &str, carries: Carries, checksums: Option<Checksums>) -> Finding {
+        let node = node.parse().unwrap();
+        let tunnel = Some(Tunnel { link: link(), here: node, there: node });
+        Finding { path: Path { node, octets: 1_500, tunnel }, carries, checksums }
+    }
+
+    fn link() -> IfName {
+        "flannel.1".parse().unwrap()
+    }
+
+    fn key(n: u8) -> LeaseKey {
+        LeaseKey::new(format!("10.50.{n}.0/24").parse().ok(), None).unwrap()
+    }
 }

@@ -155,7 +155,7 @@ fn ground() -> Result<Vec<Change>> {
         v6: None,
         onlink: vec!["192.168.77.0/24".parse()?],
         router_advertised: false,
-        spoils_checksums: false,
+        spoils_checksums: Vec::new(),
         prepared: Prepared::new(),
     };
     let node = NodeFact { underlay, foreign: Vec::new() };

@@ -91,7 +91,7 @@ impl Vxlan {
         out.push(Item::Link(end.link, end.spec(spec, me.settings.inherits())));
         out.push(super::whole_address(end.link, subnet.addr()));
         out.push(super::no_router_advertisements(end.link));
-        if me.footing.underlay.spoils_checksums {
+        if me.footing.underlay.spoils_checksums.contains(&end.link) {
             out.push(Item::Offload(end.link, OffloadSpec { tx_checksum: Flag::Off }));
         }
         Some(())

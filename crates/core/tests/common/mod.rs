@@ -72,7 +72,7 @@ pub fn node() -> NodeFact {
             v6: Some("fd77::1".parse().unwrap()),
             onlink: vec!["192.168.77.0/24".parse().unwrap(), "fd77::/64".parse().unwrap()],
             router_advertised: false,
-            spoils_checksums: false,
+            spoils_checksums: Vec::new(),
             prepared: Prepared::new(),
         },
         foreign: vec![],

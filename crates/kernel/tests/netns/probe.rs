@@ -1,8 +1,14 @@
 //! What is asked of a path, asked of a real one.
 
-use std::{fs, net::IpAddr, time::Duration};
+use std::{
+    fs,
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
 
 use russet_kernel::{
+    netns::Namespace,
     probe::{Checksum, Echo, Echoed, closed_port},
     sys::ethtool,
 };
@@ -40,6 +46,58 @@ fn an_echo_is_answered_up_to_what_the_link_takes() {
             assert_eq!(echo.ask(1_401, PATIENCE).unwrap(), Echoed::TooLarge, "{addr}");
         }
     });
+}
+
+/// One that keeps silent is `black-hole.yaml`.
+#[test]
+fn a_router_that_says_what_it_carries_is_believed_in_both_families() {
+    on_a_node(|| {
+        let (router, far) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+        wire(&router, &far);
+        for target in ["10.99.2.2", "fd99:2::2"] {
+            let mut echo = Echo::open(target.parse().unwrap()).unwrap();
+            eventually("the way is there", || echo.ask(600, PATIENCE).unwrap() == Echoed::Yes);
+            assert_eq!(echo.ask(1_500, PATIENCE).unwrap(), Echoed::No, "{target}");
+            assert_eq!(echo.told(), Some(1_400), "{target}");
+            assert_eq!(echo.ask(1_400, PATIENCE).unwrap(), Echoed::Yes, "{target}");
+        }
+    });
+}
+
+/// The node, a router, and a host behind a link that carries 1,400 octets.
+fn wire(router: &Namespace, far: &Namespace) {
+    let of = |netns: &Namespace| {
+        format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd())
+    };
+    ip("link add near0 type veth peer name near1");
+    ip("link add far0 mtu 1400 type veth peer name far1 mtu 1400");
+    ip(&format!("link set near1 netns {}", of(router)));
+    ip(&format!("link set far0 netns {}", of(router)));
+    ip(&format!("link set far1 netns {}", of(far)));
+    ip("addr add 10.99.1.1/24 dev near0");
+    ip("addr add fd99:1::1/64 dev near0 nodad");
+    ip("link set near0 up");
+    router
+        .run(|| {
+            fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+            fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+            for (link, n) in [("near1", 1), ("far0", 2)] {
+                ip(&format!("addr add 10.99.{n}.9/24 dev {link}"));
+                ip(&format!("addr add fd99:{n}::9/64 dev {link} nodad"));
+                ip(&format!("link set {link} up"));
+            }
+        })
+        .unwrap();
+    far.run(|| {
+        ip("addr add 10.99.2.2/24 dev far1");
+        ip("addr add fd99:2::2/64 dev far1 nodad");
+        ip("link set far1 up");
+        ip("route add default via 10.99.2.9");
+        ip("-6 route add default via fd99:2::9");
+    })
+    .unwrap();
+    ip("route add 10.99.2.0/24 via 10.99.1.9");
+    ip("-6 route add fd99:2::/64 via fd99:1::9");
 }
 
 #[test]

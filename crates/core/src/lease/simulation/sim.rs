@@ -432,7 +432,7 @@ pub(super) fn underlay(n: u8) -> UnderlayFact {
         v6: Some([0xfd77, 0, 0, 0, 0, 0, 0, n.into()].into()),
         onlink: vec!["192.168.77.0/24".parse().unwrap()],
         router_advertised: false,
-        spoils_checksums: false,
+        spoils_checksums: Vec::new(),
         prepared: BTreeMap::new(),
     }
 }
