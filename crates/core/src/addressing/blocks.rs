@@ -20,16 +20,20 @@
 pub mod affinity;
 pub mod block;
 pub mod check;
+pub mod gc;
 pub mod handle;
 pub mod machine;
 pub mod name;
 pub mod pool;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod walk;
 
 pub use self::{
     affinity::AffinityState,
     block::{Attributes, Block, Claimant, Given},
+    gc::Collector,
     handle::Handle,
     machine::BlockMachine,
     name::{HandleId, NodeName, Owner, Timestamp},

@@ -355,6 +355,12 @@ impl Block {
         Self { owner, ..self.clone() }.turned()
     }
 
+    /// The same at a new number, so that writes which expect the old revision fail.
+    #[must_use]
+    pub fn restated(&self) -> Self {
+        self.clone().turned()
+    }
+
     /// Marked as deleted, for a store that cannot delete at a revision.
     #[must_use]
     pub fn marked_deleted(&self) -> Self {

@@ -42,6 +42,7 @@ use std::{
 
 use russet_net::{Family, Prefix};
 
+pub(super) use self::place::low_water;
 use self::{
     request::{Part, Request},
     slot::{BlockSlot, HandleSlot, Slot},

@@ -1,6 +1,6 @@
 //! The words of this addressing: nodes, handles, owners of blocks, and moments of the wall clock.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use russet_net::ParseError;
 
@@ -13,6 +13,13 @@ impl NodeName {
     pub const MAX: usize = 253;
 
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A node is looked up by its bare name; both are ordered by their bytes.
+impl Borrow<str> for NodeName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

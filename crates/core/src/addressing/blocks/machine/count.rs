@@ -15,6 +15,9 @@ type Pending = BTreeMap<(HandleId, Prefix), u32>;
 
 impl BlockMachine {
     pub(super) fn count(&mut self, now: Now) {
+        if self.handles.is_empty() {
+            return;
+        }
         let mut pending = Pending::new();
         for part in self.parts.values() {
             if let Some(cidr) = part.at.pending() {
@@ -41,15 +44,19 @@ impl BlockMachine {
         let Some(known) = self.handles.get(handle) else { return };
         let is = known.slot.value().cloned().unwrap_or_default();
         let mut wanted = is.clone();
+        let mut waited_for = false;
         for cidr in &known.touched {
             let waiting = pending.get(&(handle.clone(), *cidr)).copied().unwrap_or_default();
+            waited_for |= waiting > 0;
             wanted = wanted.with(*cidr, self.wanted(handle, *cidr, waiting, is.count(*cidr)));
         }
         if wanted.total() > MOST_PER_HANDLE && wanted.total() > is.total() {
             self.refuse_more(handle, is.total());
-        } else if wanted == is {
+        } else if wanted == is && (known.slot.is_firm() || !waited_for) {
             self.counted(handle, pending);
         } else {
+            // Also when it says already what it should: the collector, or a write from before a restart, may be
+            // about to lower it, and fails at another revision.
             self.write_handle(handle, (!wanted.is_empty()).then_some(wanted), now);
         }
     }
@@ -58,8 +65,8 @@ impl BlockMachine {
     fn wanted(&self, handle: &HandleId, cidr: Prefix, waiting: u32, is: u32) -> u32 {
         let Some(known) = self.blocks.get(&cidr) else { return waiting };
         let proposed = known.slot.proposed().map_or(0, |block| block.count(handle));
-        if known.slot.is_blind() {
-            // Not looked at yet: a count is not lowered on a guess.
+        if known.slot.is_uncertain() || known.slot.is_under_way() {
+            // A count is not lowered on a guess.
             return is.max(waiting).max(proposed);
         }
         match known.block().map_or(0, |block| block.count(handle)).max(proposed) {
@@ -100,7 +107,8 @@ impl BlockMachine {
         let Some(known) = self.handles.get_mut(handle) else { return };
         let (blocks, frees) = (&self.blocks, &self.frees);
         known.touched.retain(|cidr| {
-            let busy = blocks.get(cidr).is_some_and(|b| b.slot.is_under_way() || b.slot.is_blind());
+            let busy =
+                blocks.get(cidr).is_some_and(|b| b.slot.is_under_way() || b.slot.is_uncertain());
             busy || frees.contains_key(cidr) || pending.contains_key(&(handle.clone(), *cidr))
         });
         if known.touched.is_empty() && !self.is_looked_up(handle) {

@@ -26,6 +26,10 @@ pub(super) struct Slot<V> {
     known: Known<V>,
     /// Nothing was heard of a write: it is read before anything else.
     doubtful: bool,
+    /// That write may still come, as long as the object has the revision that it expects.
+    looming: Option<u64>,
+    /// The revision of our last write.
+    written: Option<u64>,
     flight: Option<Flight<V>>,
     attempt: u32,
     pause: Option<Instant>,
@@ -74,7 +78,15 @@ impl<V: Clone> Slot<V> {
     }
 
     const fn of(known: Known<V>) -> Self {
-        Self { known, doubtful: false, flight: None, attempt: 0, pause: None }
+        Self {
+            known,
+            doubtful: false,
+            looming: None,
+            written: None,
+            flight: None,
+            attempt: 0,
+            pause: None,
+        }
     }
 
     pub(super) const fn value(&self) -> Option<&V> {
@@ -112,6 +124,22 @@ impl<V: Clone> Slot<V> {
     /// Whether it must be read before it is written.
     pub(super) const fn is_blind(&self) -> bool {
         self.doubtful || matches!(self.known, Known::Unknown)
+    }
+
+    /// Whether a write that was given up may yet change the object under our hands. A write of ours ends that,
+    /// if it changes nothing but the revision.
+    pub(super) fn is_threatened(&self) -> bool {
+        self.looming.is_some() && self.looming == self.rev()
+    }
+
+    /// Whether it stands as it was last written here, and no write that was given up can change that.
+    pub(super) fn is_firm(&self) -> bool {
+        self.rev().is_some() && self.written == self.rev() && !self.is_threatened()
+    }
+
+    /// Whether it may be otherwise than it is known.
+    pub(super) fn is_uncertain(&self) -> bool {
+        self.is_blind() || self.is_threatened()
     }
 
     pub(super) fn reading(&mut self, op: u64, now: Instant) {
@@ -157,6 +185,7 @@ impl<V: Clone> Slot<V> {
         match (outcome, sent) {
             (Outcome::Done { rev }, Some(Sent::Write(value))) => {
                 self.learn(rev, value);
+                self.written = Some(rev);
                 self.doubtful = false;
                 self.attempt = 0;
                 Settled::Written
@@ -169,8 +198,11 @@ impl<V: Clone> Slot<V> {
                 }
                 Settled::NotWritten
             }
-            (Outcome::Failed(_) | Outcome::Done { .. }, _) => {
+            (Outcome::Failed(_) | Outcome::Done { .. }, sent) => {
                 self.doubtful = true;
+                if matches!(sent, Some(Sent::Write(_))) {
+                    self.looming = self.rev();
+                }
                 self.back_off(FAILURE, now, random);
                 Settled::NotWritten
             }

@@ -138,7 +138,8 @@ impl BlockMachine {
         };
         let idle = |(cidr, known): (&Prefix, &BlockSlot)| {
             let ours = Seen::of(known.block().map(AsRef::as_ref), &self.node).is_ours();
-            (!ours && !known.slot.is_under_way() && !used(cidr)).then_some(*cidr)
+            (!ours && !known.slot.is_under_way() && !known.slot.is_threatened() && !used(cidr))
+                .then_some(*cidr)
         };
         let idle: Vec<_> = self.blocks.iter().filter_map(idle).collect();
         for cidr in idle {

@@ -34,6 +34,8 @@ struct Draft {
     block: Arc<Block>,
     batch: Batch,
     thawed: Timestamp,
+    /// A write of somebody who is no more may still come, and must not: it gives addresses that nobody waits for.
+    fenced: bool,
 }
 
 impl BlockMachine {
@@ -48,7 +50,9 @@ impl BlockMachine {
             At::Ready(cidr) => Some(cidr),
             _ => None,
         });
-        let mut cidrs: Vec<_> = ready.chain(self.frees.keys().copied()).collect();
+        let threatened = self.blocks.iter().filter(|(_, known)| known.slot.is_threatened());
+        let threatened = threatened.map(|(cidr, _)| *cidr);
+        let mut cidrs: Vec<_> = ready.chain(self.frees.keys().copied()).chain(threatened).collect();
         cidrs.sort_unstable();
         cidrs.dedup();
         for cidr in cidrs {
@@ -70,11 +74,15 @@ impl BlockMachine {
         };
         let before = block.sequence();
         let thawed = now.wall.before(config.cooldown);
-        let mut draft = Draft { block, batch: Batch::default(), thawed };
+        let fenced = self.block_slot(cidr).slot.is_threatened();
+        let mut draft = Draft { block, batch: Batch::default(), thawed, fenced };
         self.add_frees(config, cidr, &mut draft, now);
         self.add_parts(config, cidr, &mut draft, now);
         if draft.block.sequence() == before {
-            return;
+            if !draft.fenced {
+                return;
+            }
+            draft.block = Arc::new(draft.block.restated());
         }
         let Draft { block, batch, .. } = draft;
         for (id, ..) in &batch.parts {
@@ -112,6 +120,11 @@ impl BlockMachine {
                     draft.block = Arc::new(next);
                     draft.batch.frees.push((free, u32::try_from(n).unwrap_or(u32::MAX)));
                 }
+                // Counted, and not there: what was to give it may be under way since before a restart.
+                Ok(None) if self.is_counted(&free, cidr) => {
+                    draft.fenced = true;
+                    draft.batch.frees.push((free, 0));
+                }
                 Ok(None) => self.freed(free.request, 0),
                 Err(err) => {
                     if let Some(id) = free.request {
@@ -121,6 +134,12 @@ impl BlockMachine {
             }
             self.dirty = true;
         }
+    }
+
+    fn is_counted(&self, free: &Free, cidr: Prefix) -> bool {
+        let What::Handle(handle) = &free.what else { return false };
+        let index = self.handles.get(handle).and_then(|known| known.slot.value());
+        index.is_some_and(|index| index.count(cidr) > 0)
     }
 
     /// The count of whoever had the address is to be lowered afterwards.
