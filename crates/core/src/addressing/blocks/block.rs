@@ -153,14 +153,6 @@ impl Block {
         self.allocations.len()
     }
 
-    /// The parts, for whoever writes it down: allocations, free ones in order, attributes, numbers.
-    #[allow(clippy::type_complexity)]
-    pub fn parts(
-        &self,
-    ) -> (&[Option<usize>], &VecDeque<usize>, &[Attributes], &BTreeMap<usize, u64>) {
-        (&self.allocations, &self.unallocated, &self.attributes, &self.given_at)
-    }
-
     /// Whether nobody has or had an address of it. One that cools down is not free yet.
     pub fn is_empty(&self) -> bool {
         self.taken().all(|(_, attributes)| {

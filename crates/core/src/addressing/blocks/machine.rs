@@ -163,6 +163,10 @@ pub enum Refusal {
     NoPoolHas(IpAddr),
     #[error("address {addr} is in block {block} of another node, and borrowing is off")]
     Strict { addr: IpAddr, block: Prefix },
+    #[error(
+        "block {block} of address {addr} overlaps {other}, from when the pool was cut otherwise"
+    )]
+    Overlaps { addr: IpAddr, block: Prefix, other: Prefix },
     #[error(transparent)]
     Take(#[from] TakeError),
     #[error(transparent)]
@@ -241,7 +245,10 @@ impl BlockMachine {
     /// Advances the machine. `now` must never go backwards.
     pub fn handle(&mut self, input: Input, now: Now) {
         match input {
-            Input::Config(config) => self.config = Some(Arc::new(config)),
+            Input::Config(config) => {
+                self.claims.retain(|cidr| config.pools.iter().any(|pool| pool.gives(*cidr)));
+                self.config = Some(Arc::new(config));
+            }
             Input::Snapshot { objects, rev } => self.snapshot(objects, rev, now),
             Input::Changed(changes) => {
                 for change in changes {

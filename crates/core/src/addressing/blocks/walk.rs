@@ -11,7 +11,7 @@ use russet_net::Prefix;
 
 use super::{
     name::NodeName,
-    pool::{BlockPool, Reserved},
+    pool::{BlockPool, Reserved, block_lens},
 };
 
 /// The blocks of one pool, each once, in a node's order.
@@ -51,18 +51,30 @@ impl Iterator for Walk {
 
 /// The first block of a pool that does not exist yet and is not reserved whole.
 ///
-/// Among as many blocks as exist, and one more, is one that does not. What is reserved is passed over, up to a
-/// bound: a pool that is reserved almost whole is treated as full.
+/// Among as many blocks as exist, and one more, is one that does not. What is reserved, or lies in a block from
+/// when the pool was cut otherwise, is passed over, up to a bound: a pool of which almost nothing is left is
+/// treated as full.
 pub fn free_block<T>(
     pool: BlockPool,
     node: &NodeName,
     exists: &BTreeMap<Prefix, T>,
     reserved: &Reserved,
 ) -> Option<Prefix> {
-    let most = exists.len().saturating_add(MOST_RESERVED);
+    let most = exists.len().saturating_add(MOST_PASSED_OVER);
     Walk::new(pool, node)
         .take(most)
-        .find(|block| !exists.contains_key(block) && !reserved.covers(*block))
+        .find(|block| overlapping(*block, exists).is_none() && !reserved.covers(*block))
+}
+
+/// A block that exists and has addresses of this one: itself, or one of another size.
+pub fn overlapping<T>(block: Prefix, exists: &BTreeMap<Prefix, T>) -> Option<Prefix> {
+    let (shortest, _) = block_lens(block.family());
+    let around = (shortest..=block.len()).filter_map(|len| Prefix::around(block.addr(), len).ok());
+    let within = exists.range(block..).next().map(|(other, _)| *other);
+    around
+        .filter(|other| exists.contains_key(other))
+        .chain(within.filter(|other| block.covers(*other)))
+        .next()
 }
 
 /// A number that puts others' blocks into an order of this node's own, to borrow from.
@@ -96,8 +108,8 @@ impl Hasher for Fnv {
     }
 }
 
-/// How many wholly reserved blocks a search passes over.
-const MOST_RESERVED: usize = 65_536;
+/// How many blocks that do not exist and cannot be had a search passes over.
+const MOST_PASSED_OVER: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
@@ -154,6 +166,19 @@ mod tests {
         assert_eq!(free_block(pool, &node(1), &exists, &Reserved::default()), Some(last));
         let reserved = Reserved::new(vec!["10.0.0.64/27".parse().unwrap()]);
         assert_eq!(free_block(pool, &node(1), &exists, &reserved), None);
+    }
+
+    #[test]
+    fn a_pool_that_was_cut_otherwise_before_gives_no_address_twice() {
+        let pool = pool("10.0.0.0/25", 27);
+        let blocks = |texts: &[&str]| -> BTreeMap<Prefix, u8> {
+            texts.iter().map(|text| (text.parse().unwrap(), 0)).collect()
+        };
+        let larger = blocks(&["10.0.0.0/26", "10.0.0.96/28"]);
+        let free = free_block(pool, &node(1), &larger, &Reserved::default());
+        assert_eq!(free, "10.0.0.64/27".parse().ok());
+        let all = blocks(&["10.0.0.0/26", "10.0.0.80/28", "10.0.0.112/28"]);
+        assert_eq!(free_block(pool, &node(1), &all, &Reserved::default()), None);
     }
 
     fn pool(cidr: &str, len: u8) -> BlockPool {

@@ -13,7 +13,7 @@ use super::{
         block::TakeError,
         name::HandleId,
         pool::BlockPool,
-        walk::{free_block, rank},
+        walk::{free_block, overlapping, rank},
     },
     BlockConfig, BlockMachine, Borrowing, Now, Refusal,
     request::{At, Part},
@@ -165,7 +165,10 @@ impl BlockMachine {
             None if self.owned(room) >= config.blocks_per_node => {
                 Choice::Refuse(Refusal::BlockLimit(config.blocks_per_node))
             }
-            None => Choice::Claim(cidr),
+            None => match overlapping(cidr, &self.index) {
+                Some(other) => Choice::Refuse(Refusal::Overlaps { addr, block: cidr, other }),
+                None => Choice::Claim(cidr),
+            },
         }
     }
 

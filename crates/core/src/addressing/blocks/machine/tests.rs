@@ -177,6 +177,61 @@ fn a_block_that_others_fill_under_our_hands_costs_no_request() {
 }
 
 #[test]
+fn an_address_is_released_by_its_number_only() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "pod");
+    desk.run();
+    let Ok(Answer::Given(given)) = desk.answers[&1].clone() else { panic!() };
+    let Given { addr, sequence } = given[0];
+    let release =
+        |sequence| Ask::ReleaseAddress(Release { addr, sequence: Some(sequence), handle: None });
+    desk.ask(2, release(sequence + 1));
+    desk.run();
+    assert!(matches!(desk.answers[&2], Err(Refusal::Release(ReleaseError::Stale { .. }))));
+    desk.ask(3, release(sequence));
+    desk.settle();
+    assert_eq!(desk.answers[&3], Ok(Answer::Released(1)));
+    assert_eq!(desk.handle("pod"), None);
+}
+
+#[test]
+fn a_write_that_was_given_up_cannot_give_an_address_afterwards() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "first");
+    desk.run();
+    desk.allocate(2, "pod");
+    // The count is written, the block's write is on its way for very long.
+    desk.run_writes(1);
+    let (_, late) = desk.queue.pop_front().unwrap();
+    assert!(matches!(late.key(), Key::Block(_)));
+    desk.ask(3, Ask::ReleaseHandle("pod".parse().unwrap()));
+    for _ in 0..3 {
+        desk.run();
+        desk.wait(NO_ANSWER);
+    }
+    desk.settle();
+    assert_eq!(desk.answers[&3], Ok(Answer::Released(0)));
+    assert!(matches!(desk.take(late), Outcome::Present { .. }), "it comes too late");
+    assert_eq!(desk.handle("pod"), None);
+}
+
+#[test]
+fn another_block_at_our_block_s_key_gives_nothing() {
+    let mut desk = Desk::new(config("10.0.0.0/26", Borrowing::Allowed));
+    desk.put_block("10.0.0.0/26", "host:other");
+    desk.start();
+    let other = Block::new("10.9.0.0/26".parse().unwrap(), None, desk.now.wall).unwrap();
+    let key = Key::Block("10.0.0.0/26".parse().unwrap());
+    desk.put(key, Value::Block(Arc::new(other)));
+    desk.allocate(1, "pod");
+    for _ in 0..10 {
+        desk.run();
+        desk.wait(NO_ANSWER);
+    }
+    assert_eq!(desk.answers[&1], Err(Refusal::NoAnswer));
+}
+
+#[test]
 fn too_many_that_wait_are_refused_at_once() {
     let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
     desk.away = true;

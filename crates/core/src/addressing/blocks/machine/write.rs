@@ -224,6 +224,7 @@ impl BlockMachine {
 
     pub(super) fn block_settled(&mut self, cidr: Prefix, outcome: Outcome, now: Now) {
         let Some(known) = self.blocks.get_mut(&cidr) else { return };
+        let outcome = only_of(cidr, outcome);
         let settled = known.slot.settle(outcome, now.mono, &mut self.random);
         if !known.slot.is_blind() {
             let (rev, block) = (known.slot.rev(), known.block().map(Arc::clone));
@@ -261,5 +262,16 @@ impl BlockMachine {
             let frees = frees.into_iter().map(|(free, _)| free);
             self.frees.entry(cidr).or_default().extend(frees);
         }
+    }
+}
+
+/// A key under which another block is says nothing of ours.
+fn only_of(cidr: Prefix, outcome: Outcome) -> Outcome {
+    match &outcome {
+        Outcome::Present { value: Some(found), .. } => match &found.value {
+            Value::Block(block) if block.cidr() == cidr => outcome,
+            _ => Outcome::Failed("another object is at the block's key".to_owned()),
+        },
+        _ => outcome,
     }
 }
