@@ -1,7 +1,10 @@
 //! Gives blocks back: those of nodes that are gone, empty ones that their node does not need, claims that were
 //! left half way, and empty blocks that have an affinity to nobody.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use russet_net::Prefix;
 
@@ -46,7 +49,10 @@ pub(super) fn give_back(
         let again = seen.see(before, key, mark, Sight::now(rules, now));
         // A release that was begun was looked at twice before it was.
         if again || state == Some(AffinityState::PendingDeletion) {
-            let step = next(Wish::ReleaseEmpty, state, sight);
+            // Addresses that live nodes have borrowed stay theirs, in a block that is nobody's.
+            let gone = !living.nodes.contains_key(&pair.0);
+            let wish = if gone { Wish::Release } else { Wish::ReleaseEmpty };
+            let step = next(wish, state, sight);
             ops.extend(write(step, &pair, picture));
         }
     }
@@ -70,7 +76,7 @@ fn pairs(picture: &Picture) -> BTreeSet<Pair> {
     owned.chain(picture.affinities.keys().cloned()).collect()
 }
 
-/// The empty blocks that can go: all of a node that is gone; of others those without which it would not at once
+/// The blocks that can go: all of a node that is gone; of others the empty ones without which it would not at once
 /// claim a new one. So each keeps one at least.
 fn needless(
     picture: &Picture,
@@ -84,8 +90,11 @@ fn needless(
     for (cidr, found) in &picture.blocks {
         let block: &Block = &found.value;
         let Some(node) = block.owner().and_then(Owner::node) else { continue };
-        let pool = rules.pools.iter().copied().find(|pool| pool.gives(*cidr));
-        match pool.filter(|_| living.nodes.contains_key(node)) {
+        if !living.nodes.contains_key(node) {
+            needless.insert((node.clone(), *cidr));
+            continue;
+        }
+        match rules.pools.iter().copied().find(|pool| pool.gives(*cidr)) {
             // Nobody allocates from it any more.
             None if block.is_empty() => _ = needless.insert((node.clone(), *cidr)),
             None => {}
@@ -124,7 +133,11 @@ fn write(step: Step, (node, cidr): &Pair, picture: &Picture) -> Option<StoreOp> 
             let expect = Some(block?.rev);
             Some(StoreOp::Swap { key: Key::Block(*cidr), expect, value: None })
         }
-        // A block that is used keeps its affinity until it is empty.
-        Step::CreateBlock | Step::DisownBlock | Step::Done | Step::Refused => None,
+        Step::DisownBlock => {
+            let found = block?;
+            let value = Some(Value::Block(Arc::new(found.value.owned_by(None))));
+            Some(StoreOp::Swap { key: Key::Block(*cidr), expect: Some(found.rev), value })
+        }
+        Step::CreateBlock | Step::Done | Step::Refused => None,
     }
 }

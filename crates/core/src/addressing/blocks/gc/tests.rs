@@ -111,6 +111,21 @@ fn the_blocks_of_a_node_that_is_gone_go_with_it_once_they_are_empty() {
 }
 
 #[test]
+fn what_was_borrowed_of_a_node_that_is_gone_stays_in_a_block_of_nobody_s() {
+    let mut scene = Scene::new();
+    scene.give("10.0.0.0/26", "borrower", "n2");
+    scene.affinity("n1", "10.0.0.0/26", AffinityState::Confirmed);
+    for _ in 0..6 {
+        scene.report("n2", &["borrower"]);
+        scene.look();
+        scene.wait(GRACE);
+    }
+    assert_eq!(scene.block("10.0.0.0/26").owner(), None);
+    assert_eq!(scene.handles_in("10.0.0.0/26"), ["borrower"]);
+    assert!(scene.picture.affinities.is_empty());
+}
+
+#[test]
 fn a_node_keeps_one_empty_block_and_gives_back_the_rest() {
     let mut scene = Scene::new();
     scene.report("n1", &[]);

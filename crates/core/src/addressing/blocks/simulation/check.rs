@@ -44,19 +44,23 @@ impl Owners {
     /// At rest: every address is somebody's who lives, or free; the index and the affinities are right.
     pub(super) fn at_rest(&self, picture: &Picture) {
         let mut held = BTreeMap::new();
+        let mut owned = 0;
         for (cidr, found) in &picture.blocks {
             valid(&found.value);
             for (given, by) in found.value.held() {
                 held.insert(given.addr, by.cloned().unwrap());
             }
             let Some(Owner::Host(node)) = found.value.owner() else {
-                panic!("{cidr} has an affinity to nobody")
+                // Its node is gone, and others have borrowed of it.
+                assert!(!found.value.is_empty(), "{cidr} is nobody's and empty");
+                continue;
             };
+            owned += 1;
             let affinity = picture.affinities.get(&(node.clone(), *cidr));
             assert_eq!(affinity.map(|a| a.value), Some(AffinityState::Confirmed), "{cidr} {node}");
         }
         assert_eq!(held, self.0, "leaked, or lost");
-        assert_eq!(picture.affinities.len(), picture.blocks.len(), "an affinity without a block");
+        assert_eq!(picture.affinities.len(), owned, "an affinity without a block");
         let handles: BTreeMap<_, _> =
             picture.handles.iter().map(|(id, found)| (id.clone(), found.value.clone())).collect();
         assert_eq!(handles, counts(picture), "the index is wrong");
