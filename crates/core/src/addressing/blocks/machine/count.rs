@@ -8,10 +8,21 @@ use super::{
     super::{handle::Handle, name::HandleId},
     BlockMachine, Key, MOST_PER_HANDLE, Now, Outcome, Refusal, StoreOp, Value,
     request::At,
+    slot::{BlockSlot, HandleSlot},
 };
 
 /// How many parts wait for a handle's addresses in a block.
 type Pending = BTreeMap<(HandleId, Prefix), u32>;
+
+/// What a handle's index should say.
+struct Aim {
+    wanted: Handle,
+    /// Whether an address is given only after it says so.
+    waited_for: bool,
+    /// Blocks of which it says more than they have, and it was not us: whoever raised the count before a restart
+    /// may have sent the block's write too. The count stays until the block is written once more.
+    unsure: Vec<Prefix>,
+}
 
 impl BlockMachine {
     pub(super) fn count(&mut self, now: Now) {
@@ -43,22 +54,38 @@ impl BlockMachine {
         }
         let Some(known) = self.handles.get(handle) else { return };
         let is = known.slot.value().cloned().unwrap_or_default();
-        let mut wanted = is.clone();
-        let mut waited_for = false;
-        for cidr in &known.touched {
-            let waiting = pending.get(&(handle.clone(), *cidr)).copied().unwrap_or_default();
-            waited_for |= waiting > 0;
-            wanted = wanted.with(*cidr, self.wanted(handle, *cidr, waiting, is.count(*cidr)));
+        let firm = known.slot.is_firm();
+        let Aim { wanted, waited_for, unsure } = self.aim(handle, known, &is, pending);
+        for cidr in unsure {
+            self.block_slot(cidr).fence = true;
+            self.dirty = true;
         }
         if wanted.total() > MOST_PER_HANDLE && wanted.total() > is.total() {
             self.refuse_more(handle, is.total());
-        } else if wanted == is && (known.slot.is_firm() || !waited_for) {
+        } else if wanted == is && (firm || !waited_for) {
             self.counted(handle, pending);
         } else {
             // Also when it says already what it should: the collector, or a write from before a restart, may be
             // about to lower it, and fails at another revision.
             self.write_handle(handle, (!wanted.is_empty()).then_some(wanted), now);
         }
+    }
+
+    fn aim(&self, handle: &HandleId, known: &HandleSlot, is: &Handle, pending: &Pending) -> Aim {
+        let mut aim = Aim { wanted: is.clone(), waited_for: false, unsure: Vec::new() };
+        for cidr in &known.touched {
+            let waiting = pending.get(&(handle.clone(), *cidr)).copied().unwrap_or_default();
+            aim.waited_for |= waiting > 0;
+            let has = is.count(*cidr);
+            let should = self.wanted(handle, *cidr, waiting, has);
+            let theirs = should < has && !known.raised.contains(cidr);
+            if theirs && self.blocks.get(cidr).is_some_and(BlockSlot::may_change) {
+                aim.unsure.push(*cidr);
+            } else {
+                aim.wanted = aim.wanted.with(*cidr, should);
+            }
+        }
+        aim
     }
 
     /// How many addresses the handle should have in the block: what it has, or is about to have.
@@ -107,8 +134,9 @@ impl BlockMachine {
         let Some(known) = self.handles.get_mut(handle) else { return };
         let (blocks, frees) = (&self.blocks, &self.frees);
         known.touched.retain(|cidr| {
-            let busy =
-                blocks.get(cidr).is_some_and(|b| b.slot.is_under_way() || b.slot.is_uncertain());
+            let busy = blocks
+                .get(cidr)
+                .is_some_and(|b| b.slot.is_under_way() || b.slot.is_uncertain() || b.fence);
             busy || frees.contains_key(cidr) || pending.contains_key(&(handle.clone(), *cidr))
         });
         if known.touched.is_empty() && !self.is_looked_up(handle) {
@@ -136,6 +164,9 @@ impl BlockMachine {
         let (key, expect) = (Key::Handle(handle.clone()), known.slot.rev());
         let op = self.store(StoreOp::Swap { key, expect, value: value.clone().map(Value::Handle) });
         if let Some(known) = self.handles.get_mut(handle) {
+            let is = known.slot.value().cloned().unwrap_or_default();
+            let counts = value.iter().flat_map(Handle::blocks);
+            known.raised.extend(counts.map(|(cidr, _)| cidr).filter(|c| is.count(*c) == 0));
             known.slot.writing(op, value, now.mono);
         }
     }

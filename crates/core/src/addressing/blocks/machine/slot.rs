@@ -283,6 +283,8 @@ impl FromValue for Handle {
 pub(super) struct BlockSlot {
     pub(super) slot: Slot<Arc<Block>>,
     pub(super) batch: Batch,
+    /// It is to be written once more, so that no write from before a restart comes after all.
+    pub(super) fence: bool,
 }
 
 #[derive(Debug, Default)]
@@ -302,7 +304,16 @@ pub(super) enum Source {
 
 impl BlockSlot {
     pub(super) fn new(slot: Slot<Arc<Block>>) -> Self {
-        Self { slot, batch: Batch::default() }
+        Self { slot, batch: Batch::default(), fence: false }
+    }
+
+    /// Whether a write that nobody here knows of could still find the revision that it expects.
+    pub(super) fn may_change(&self) -> bool {
+        self.block().is_some() && !self.slot.is_firm()
+    }
+
+    pub(super) fn is_to_be_fenced(&self) -> bool {
+        self.fence || self.slot.is_threatened()
     }
 
     /// The block, unless it is marked as deleted.
@@ -316,10 +327,12 @@ impl BlockSlot {
 pub(super) struct HandleSlot {
     pub(super) slot: Slot<Handle>,
     pub(super) touched: BTreeSet<Prefix>,
+    /// Blocks for which the count is ours: it was none before.
+    pub(super) raised: BTreeSet<Prefix>,
 }
 
 impl HandleSlot {
     pub(super) const fn new(slot: Slot<Handle>) -> Self {
-        Self { slot, touched: BTreeSet::new() }
+        Self { slot, touched: BTreeSet::new(), raised: BTreeSet::new() }
     }
 }

@@ -29,6 +29,9 @@ fn a_second_request_of_a_handle_gets_the_same_address() {
     desk.settle();
     assert_eq!(desk.given(1), desk.given(2));
     assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(1));
+    // The index is written again, so that a collector which is about to lower it fails.
+    let indexed = desk.writes.iter().filter(|key| matches!(key, Key::Handle(_))).count();
+    assert_eq!(indexed, 2);
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl BlockMachine {
         };
         let idle = |(cidr, known): (&Prefix, &BlockSlot)| {
             let ours = Seen::of(known.block().map(AsRef::as_ref), &self.node).is_ours();
-            (!ours && !known.slot.is_under_way() && !known.slot.is_threatened() && !used(cidr))
+            (!ours && !known.slot.is_under_way() && !known.is_to_be_fenced() && !used(cidr))
                 .then_some(*cidr)
         };
         let idle: Vec<_> = self.blocks.iter().filter_map(idle).collect();

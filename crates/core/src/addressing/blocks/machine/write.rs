@@ -50,7 +50,7 @@ impl BlockMachine {
             At::Ready(cidr) => Some(cidr),
             _ => None,
         });
-        let threatened = self.blocks.iter().filter(|(_, known)| known.slot.is_threatened());
+        let threatened = self.blocks.iter().filter(|(_, known)| known.is_to_be_fenced());
         let threatened = threatened.map(|(cidr, _)| *cidr);
         let mut cidrs: Vec<_> = ready.chain(self.frees.keys().copied()).chain(threatened).collect();
         cidrs.sort_unstable();
@@ -74,7 +74,7 @@ impl BlockMachine {
         };
         let before = block.sequence();
         let thawed = now.wall.before(config.cooldown);
-        let fenced = self.block_slot(cidr).slot.is_threatened();
+        let fenced = self.block_slot(cidr).is_to_be_fenced();
         let mut draft = Draft { block, batch: Batch::default(), thawed, fenced };
         self.add_frees(config, cidr, &mut draft, now);
         self.add_parts(config, cidr, &mut draft, now);
@@ -103,6 +103,7 @@ impl BlockMachine {
             part.at = At::Waiting;
         }
         self.index.remove(&cidr);
+        self.block_slot(cidr).fence = false;
         self.dirty = true;
     }
 
@@ -237,8 +238,9 @@ impl BlockMachine {
             self.unbatch(cidr);
             return;
         }
-        let batch = self.blocks.get_mut(&cidr).map(|known| std::mem::take(&mut known.batch));
-        let Some(Batch { parts, frees }) = batch else { return };
+        let Some(known) = self.blocks.get_mut(&cidr) else { return };
+        known.fence = false;
+        let Batch { parts, frees } = std::mem::take(&mut known.batch);
         for (id, given, source) in parts {
             self.got(id, given, source, cidr);
         }
