@@ -1,3 +1,5 @@
-//! Who hands out pod addresses. `node_subnet` is the value that is there: a lease per node.
+//! Who hands out pod addresses: `node_subnet` (a lease per node), or `blocks` (small blocks with affinity to
+//! a node, each address recorded in the store).
 
+pub mod blocks;
 pub mod node_subnet;

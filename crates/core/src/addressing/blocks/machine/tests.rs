@@ -1,0 +1,441 @@
+//! One machine and a store that answers at once, unless a test says otherwise.
+
+use super::{
+    super::{block::Block, handle::Handle, name::Owner},
+    *,
+};
+
+#[test]
+fn a_claim_and_a_hundred_requests_cost_few_writes() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    for n in 0..50 {
+        desk.allocate(n, &format!("pod{n}"));
+    }
+    desk.run();
+    let given: BTreeSet<_> = (0..50).map(|n| desk.given(n)).collect();
+    assert_eq!(given.len(), 50);
+    let blocks = desk.writes.iter().filter(|key| matches!(key, Key::Block(_))).count();
+    // One creates, one gives all fifty; and the block ahead.
+    assert!(blocks <= 4, "{:?}", desk.writes);
+    assert_eq!(desk.owned_blocks().len(), 2, "fewer than 16 are left, so one is claimed ahead");
+}
+
+#[test]
+fn a_second_request_of_a_handle_gets_the_same_address() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "pod");
+    desk.settle();
+    desk.allocate(2, "pod");
+    desk.settle();
+    assert_eq!(desk.given(1), desk.given(2));
+    assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(1));
+    // The index is written again, so that a collector which is about to lower it fails.
+    let indexed = desk.writes.iter().filter(|key| matches!(key, Key::Handle(_))).count();
+    assert_eq!(indexed, 2);
+}
+
+#[test]
+fn a_release_frees_the_address_and_deletes_the_handle() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "pod");
+    desk.run();
+    desk.ask(2, Ask::ReleaseHandle("pod".parse().unwrap()));
+    desk.run();
+    assert_eq!(desk.answers[&2], Ok(Answer::Released(1)));
+    assert_eq!(desk.handle("pod"), None);
+    desk.ask(3, Ask::ReleaseHandle("pod".parse().unwrap()));
+    desk.run();
+    assert_eq!(desk.answers[&3], Ok(Answer::Released(0)));
+}
+
+#[test]
+fn a_restart_finds_what_was_borrowed_by_the_handle_s_index() {
+    let mut desk = Desk::new(config("10.0.0.0/26", Borrowing::Allowed));
+    desk.put_block("10.0.0.0/26", "host:other");
+    desk.start();
+    desk.allocate(1, "pod");
+    desk.settle();
+    desk.start();
+    desk.allocate(2, "pod");
+    desk.settle();
+    assert_eq!(desk.given(1), desk.given(2));
+    desk.start();
+    desk.ask(3, Ask::ReleaseHandle("pod".parse().unwrap()));
+    desk.settle();
+    assert_eq!(desk.answers[&3], Ok(Answer::Released(1)));
+}
+
+#[test]
+fn without_borrowing_a_full_pool_is_refused_and_a_foreign_wish_too() {
+    let mut desk = Desk::new(config("10.0.0.0/26", Borrowing::Never));
+    desk.put_block("10.0.0.0/26", "host:other");
+    desk.start();
+    desk.allocate(1, "pod");
+    desk.wish(2, "pod2", "10.0.0.7");
+    desk.wish(3, "pod3", "10.9.9.9");
+    desk.run();
+    assert_eq!(desk.answers[&1], Err(Refusal::Exhausted(Family::V4)));
+    assert!(matches!(desk.answers[&2], Err(Refusal::Strict { .. })));
+    assert!(matches!(desk.answers[&3], Err(Refusal::NoPoolHas(_))));
+}
+
+#[test]
+fn a_wish_claims_its_block_and_a_taken_one_is_refused_by_name() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Never));
+    desk.wish(1, "pod", "10.0.9.77");
+    desk.run();
+    assert_eq!(desk.given(1), "10.0.9.77".parse::<IpAddr>().unwrap());
+    desk.wish(2, "rival", "10.0.9.77");
+    desk.run();
+    let refusal = desk.answers[&2].clone().unwrap_err().to_string();
+    assert_eq!(refusal, "address 10.0.9.77 is taken by pod");
+    // The count that stood first is taken back.
+    assert_eq!(desk.handle("rival"), None);
+}
+
+#[test]
+fn one_family_without_room_gives_the_other_back() {
+    let mut wanted = config("10.0.0.0/16", Borrowing::Never);
+    wanted.pools.push(BlockPool::new("fd00::/122".parse().unwrap(), 122).unwrap());
+    let mut desk = Desk::new(wanted);
+    desk.put_block("fd00::/122", "host:other");
+    desk.start();
+    let wants = Family::BOTH.map(|family| Want { family, pools: vec![], wished: None });
+    desk.ask(1, Ask::Allocate { who: who("pod"), wants: wants.to_vec() });
+    desk.run();
+    assert_eq!(desk.answers[&1], Err(Refusal::Exhausted(Family::V6)));
+    assert!(desk.blocks().iter().all(|block| block.is_empty()));
+    assert_eq!(desk.handle("pod"), None);
+}
+
+#[test]
+fn no_more_blocks_are_claimed_than_the_limit() {
+    let mut wanted = config("10.0.0.0/16", Borrowing::Never);
+    wanted.blocks_per_node = 2;
+    let mut desk = Desk::new(wanted);
+    for n in 0..130 {
+        desk.allocate(n, &format!("pod{n}"));
+    }
+    desk.run();
+    assert_eq!(desk.owned_blocks().len(), 2);
+    let refused = desk.answers.values().filter(|a| **a == Err(Refusal::BlockLimit(2))).count();
+    assert_eq!(refused, 2);
+}
+
+#[test]
+fn a_write_whose_answer_is_lost_gives_one_address_all_the_same() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.lose_answers = true;
+    desk.allocate(1, "pod");
+    for _ in 0..12 {
+        desk.run();
+        desk.wait(NO_ANSWER);
+    }
+    // Every write took place, no answer came: the request is refused in the end, and nothing hangs.
+    assert_eq!(desk.answers[&1], Err(Refusal::NoAnswer));
+    desk.lose_answers = false;
+    desk.allocate(2, "pod");
+    desk.settle();
+    assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(1));
+    let held: usize = desk.blocks().iter().map(|block| block.held().count()).sum();
+    assert_eq!(held, 1);
+    assert!(desk.answers[&2].is_ok());
+}
+
+#[test]
+fn a_claim_is_carried_on_from_between_any_two_writes() {
+    for writes in 0..12 {
+        let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+        desk.allocate(1, "pod");
+        desk.run_writes(writes);
+        desk.start();
+        desk.allocate(2, "pod");
+        desk.settle();
+        assert!(desk.answers[&2].is_ok(), "after {writes} writes");
+        let held: usize = desk.blocks().iter().map(|block| block.held().count()).sum();
+        assert_eq!(held, 1, "after {writes} writes");
+        assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(1));
+        for block in desk.owned_blocks() {
+            let key = Key::Affinity(node(), block);
+            let state = desk.store.get(&key).map(|found| found.value.clone());
+            assert_eq!(state, Some(Value::Affinity(AffinityState::Confirmed)));
+        }
+    }
+}
+
+#[test]
+fn a_block_that_others_fill_under_our_hands_costs_no_request() {
+    let mut desk = Desk::new(config("10.0.0.0/24", Borrowing::Allowed));
+    desk.allocate(1, "pod");
+    desk.run();
+    let ours = desk.owned_blocks()[0];
+    // The watch is late: the machine still believes its block to have room.
+    let Value::Block(block) = desk.store[&Key::Block(ours)].value.clone() else { panic!() };
+    let (full, _) = block.take(64, &who("borrower"), &Reserved::default(), Timestamp::default());
+    desk.put(Key::Block(ours), Value::Block(Arc::new(full)));
+    desk.allocate(2, "late");
+    desk.settle();
+    assert!(!ours.contains(desk.given(2)));
+    assert_eq!(desk.handle("late").map(|handle| handle.total()), Some(1));
+}
+
+#[test]
+fn an_address_is_released_by_its_number_only() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "pod");
+    desk.run();
+    let Ok(Answer::Given(given)) = desk.answers[&1].clone() else { panic!() };
+    let Given { addr, sequence } = given[0];
+    let release =
+        |sequence| Ask::ReleaseAddress(Release { addr, sequence: Some(sequence), handle: None });
+    desk.ask(2, release(sequence + 1));
+    desk.run();
+    assert!(matches!(desk.answers[&2], Err(Refusal::Release(ReleaseError::Stale { .. }))));
+    desk.ask(3, release(sequence));
+    desk.settle();
+    assert_eq!(desk.answers[&3], Ok(Answer::Released(1)));
+    assert_eq!(desk.handle("pod"), None);
+}
+
+#[test]
+fn a_write_that_was_given_up_cannot_give_an_address_afterwards() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "first");
+    desk.run();
+    desk.allocate(2, "pod");
+    // The count is written, the block's write is on its way for very long.
+    desk.run_writes(1);
+    let (_, late) = desk.queue.pop_front().unwrap();
+    assert!(matches!(late.key(), Key::Block(_)));
+    desk.ask(3, Ask::ReleaseHandle("pod".parse().unwrap()));
+    for _ in 0..3 {
+        desk.run();
+        desk.wait(NO_ANSWER);
+    }
+    desk.settle();
+    assert_eq!(desk.answers[&3], Ok(Answer::Released(0)));
+    assert!(matches!(desk.take(late), Outcome::Present { .. }), "it comes too late");
+    assert_eq!(desk.handle("pod"), None);
+}
+
+#[test]
+fn another_block_at_our_block_s_key_gives_nothing() {
+    let mut desk = Desk::new(config("10.0.0.0/26", Borrowing::Allowed));
+    desk.put_block("10.0.0.0/26", "host:other");
+    desk.start();
+    let other = Block::new("10.9.0.0/26".parse().unwrap(), None, desk.now.wall).unwrap();
+    let key = Key::Block("10.0.0.0/26".parse().unwrap());
+    desk.put(key, Value::Block(Arc::new(other)));
+    desk.allocate(1, "pod");
+    for _ in 0..10 {
+        desk.run();
+        desk.wait(NO_ANSWER);
+    }
+    assert_eq!(desk.answers[&1], Err(Refusal::NoAnswer));
+}
+
+#[test]
+fn too_many_that_wait_are_refused_at_once() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.away = true;
+    for n in 0..=u64::try_from(MOST_WAITING).unwrap() {
+        desk.allocate(n, &format!("pod{n}"));
+    }
+    assert_eq!(desk.answers.len(), 1);
+    assert!(desk.answers.values().all(|answer| *answer == Err(Refusal::Busy)));
+}
+
+#[test]
+fn another_history_is_begun_anew() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "pod");
+    desk.run();
+    desk.store.clear();
+    desk.rev = 1;
+    desk.feed(Input::OtherHistory);
+    desk.feed(Input::Snapshot { objects: vec![], rev: 1 });
+    desk.allocate(2, "pod2");
+    desk.settle();
+    assert!(desk.answers[&2].is_ok());
+}
+
+// ---- a desk with one machine and a store
+struct Desk {
+    machine: BlockMachine,
+    config: BlockConfig,
+    now: Now,
+    store: BTreeMap<Key, Versioned>,
+    rev: u64,
+    queue: VecDeque<(u64, StoreOp)>,
+    writes: Vec<Key>,
+    answers: BTreeMap<u64, Result<Answer, Refusal>>,
+    lose_answers: bool,
+    away: bool,
+}
+
+impl Desk {
+    fn new(config: BlockConfig) -> Self {
+        let now = Now { mono: Instant::now(), wall: Timestamp::from_nanos(1_000_000) };
+        let mut desk = Self {
+            machine: BlockMachine::new(node(), 1),
+            config,
+            now,
+            store: BTreeMap::new(),
+            rev: 0,
+            queue: VecDeque::new(),
+            writes: vec![],
+            answers: BTreeMap::new(),
+            lose_answers: false,
+            away: false,
+        };
+        desk.start();
+        desk
+    }
+
+    /// A new machine that knows nothing but the store.
+    fn start(&mut self) {
+        self.machine = BlockMachine::new(node(), 1);
+        self.queue.clear();
+        self.feed(Input::Config(self.config.clone()));
+        let seen = |key: &Key| !matches!(key, Key::Handle(_));
+        let objects = self.store.iter().filter(|(key, _)| seen(key));
+        let objects = objects.map(|(key, value)| (key.clone(), value.clone())).collect();
+        self.feed(Input::Snapshot { objects, rev: self.rev });
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.machine.handle(input, self.now);
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Store { op, what } => self.queue.push_back((op, what)),
+                Output::Answer { request, answer } => {
+                    assert!(self.answers.insert(request, answer).is_none(), "answered twice");
+                }
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        self.run_writes(10_000);
+    }
+
+    /// Answers what is asked, but no more than so many writes.
+    fn run_writes(&mut self, most: usize) {
+        let before = self.writes.len();
+        while self.writes.len() < before + most
+            && !self.away
+            && let Some((op, what)) = self.queue.pop_front()
+        {
+            let outcome = self.take(what);
+            if !self.lose_answers {
+                self.feed(Input::Wrote { op, outcome });
+            }
+        }
+    }
+
+    /// Runs until nothing is left to do but to wait for minutes.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            self.run();
+            self.wait(Duration::from_millis(400));
+        }
+    }
+
+    fn wait(&mut self, span: Duration) {
+        self.now = Now { mono: self.now.mono + span, wall: self.now.wall.after(span) };
+        self.feed(Input::Timeout);
+        let next = self.machine.poll_timeout();
+        assert!(next.is_none_or(|at| at > self.now.mono), "a hot loop");
+    }
+
+    fn take(&mut self, what: StoreOp) -> Outcome {
+        let present = self.store.get(what.key()).cloned();
+        match what {
+            StoreOp::Swap { key, expect, value } if expect == present.as_ref().map(|p| p.rev) => {
+                self.rev += 1;
+                let rev = self.rev;
+                self.writes.push(key.clone());
+                match value {
+                    Some(value) => _ = self.store.insert(key, Versioned { rev, value }),
+                    None => _ = self.store.remove(&key),
+                }
+                Outcome::Done { rev }
+            }
+            StoreOp::Read(_) | StoreOp::Swap { .. } => {
+                Outcome::Present { at: self.rev, value: present }
+            }
+        }
+    }
+
+    fn put(&mut self, key: Key, value: Value) {
+        self.rev += 1;
+        self.store.insert(key, Versioned { rev: self.rev, value });
+    }
+
+    fn put_block(&mut self, cidr: &str, owner: &str) {
+        let cidr = cidr.parse().unwrap();
+        let owner: Owner = owner.parse().unwrap();
+        let block = Block::new(cidr, Some(owner), self.now.wall).unwrap();
+        self.put(Key::Block(cidr), Value::Block(Arc::new(block)));
+    }
+
+    fn ask(&mut self, request: u64, ask: Ask) {
+        self.feed(Input::Ask { request, ask });
+    }
+
+    fn allocate(&mut self, request: u64, handle: &str) {
+        let want = Want { family: Family::V4, pools: vec![], wished: None };
+        self.ask(request, Ask::Allocate { who: who(handle), wants: vec![want] });
+    }
+
+    fn wish(&mut self, request: u64, handle: &str, addr: &str) {
+        let wished = addr.parse().ok();
+        let want = Want { family: Family::V4, pools: vec![], wished };
+        self.ask(request, Ask::Allocate { who: who(handle), wants: vec![want] });
+    }
+
+    fn given(&self, request: u64) -> IpAddr {
+        match &self.answers[&request] {
+            Ok(Answer::Given(given)) => given[0].addr,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn handle(&self, id: &str) -> Option<Handle> {
+        match self.store.get(&Key::Handle(id.parse().unwrap())).map(|found| &found.value) {
+            Some(Value::Handle(handle)) => Some(handle.clone()),
+            _ => None,
+        }
+    }
+
+    fn blocks(&self) -> Vec<Arc<Block>> {
+        let block = |found: &Versioned| match &found.value {
+            Value::Block(block) => Some(Arc::clone(block)),
+            _ => None,
+        };
+        self.store.values().filter_map(block).collect()
+    }
+
+    fn owned_blocks(&self) -> Vec<Prefix> {
+        let ours = Some(Owner::Host(node()));
+        self.blocks().iter().filter(|b| b.owner() == ours.as_ref()).map(|b| b.cidr()).collect()
+    }
+}
+
+fn node() -> NodeName {
+    "n1".parse().unwrap()
+}
+
+fn who(handle: &str) -> Claimant {
+    Claimant { handle: handle.parse().unwrap(), secondary: BTreeMap::new() }
+}
+
+fn config(pool: &str, borrowing: Borrowing) -> BlockConfig {
+    BlockConfig {
+        pools: vec![BlockPool::new(pool.parse().unwrap(), 26).unwrap()],
+        reserved: Reserved::default(),
+        borrowing,
+        blocks_per_node: BLOCKS_PER_NODE,
+        cooldown: Duration::ZERO,
+    }
+}

@@ -1,0 +1,79 @@
+//! The store of the simulation: compare and swap, revisions, and a log to watch.
+
+use std::collections::BTreeMap;
+
+use super::super::{
+    Key, NodeName, Outcome, StoreOp, Value, Versioned, gc::Picture, machine::Change,
+};
+
+#[derive(Default)]
+pub(super) struct Store {
+    pub(super) rev: u64,
+    pub(super) objects: BTreeMap<Key, Versioned>,
+    pub(super) log: Vec<Change>,
+}
+
+impl Store {
+    pub(super) fn take(&mut self, what: &StoreOp) -> Outcome {
+        let present = self.objects.get(what.key()).cloned();
+        match what {
+            StoreOp::Swap { key, expect, value } if *expect == present.as_ref().map(|p| p.rev) => {
+                self.rev += 1;
+                let rev = self.rev;
+                match value.clone() {
+                    Some(value) => _ = self.objects.insert(key.clone(), Versioned { rev, value }),
+                    None => _ = self.objects.remove(key),
+                }
+                self.log.push(Change { key: key.clone(), rev, value: value.clone() });
+                Outcome::Done { rev }
+            }
+            StoreOp::Read(_) | StoreOp::Swap { .. } => {
+                Outcome::Present { at: self.rev, value: present }
+            }
+        }
+    }
+
+    /// What a node watches: every block, and its own affinities.
+    pub(super) fn snapshot(&self, node: &NodeName) -> Vec<(Key, Versioned)> {
+        let objects = self.objects.iter().filter(|(key, _)| concerns(key, node));
+        objects.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// What was written between two places of the log, the last of each object.
+    pub(super) fn changes(&self, from: usize, to: usize, node: &NodeName) -> Vec<Change> {
+        let mut last: BTreeMap<&Key, &Change> = BTreeMap::new();
+        for change in self.log[from..to].iter().filter(|change| concerns(&change.key, node)) {
+            last.insert(&change.key, change);
+        }
+        let mut changes: Vec<_> = last.into_values().cloned().collect();
+        changes.sort_by_key(|change| change.rev);
+        changes
+    }
+
+    pub(super) fn picture(&self) -> Picture {
+        let mut picture = Picture::default();
+        for (key, Versioned { rev, value }) in self.objects.clone() {
+            match (key, value) {
+                (Key::Block(cidr), Value::Block(value)) => {
+                    picture.blocks.insert(cidr, Versioned { rev, value });
+                }
+                (Key::Affinity(node, cidr), Value::Affinity(value)) => {
+                    picture.affinities.insert((node, cidr), Versioned { rev, value });
+                }
+                (Key::Handle(handle), Value::Handle(value)) => {
+                    picture.handles.insert(handle, Versioned { rev, value });
+                }
+                (key, value) => panic!("{key:?} with {value:?}"),
+            }
+        }
+        picture
+    }
+}
+
+fn concerns(key: &Key, node: &NodeName) -> bool {
+    match key {
+        Key::Block(_) => true,
+        Key::Affinity(of, _) => of == node,
+        Key::Handle(_) => false,
+    }
+}
