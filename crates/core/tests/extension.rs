@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use common::*;
 use russet_core::{
-    Calc, Fault,
+    Calc, Change, Fact, Fault, Source,
     calc::Standing,
     change::FactId,
     errand::{Visit, wanted, words},
     model::{
         Backend, ExtensionConfig, Foreign, Lease, LeaseKey, NetworkConfig, NodeFact, Prepared,
-        TransportConfig, UnderlayFact,
+        Settings, TransportConfig, UnderlayFact,
     },
 };
+use russet_desired::Flag;
 
 #[test]
 fn a_peer_is_visited_with_what_its_lease_says() {
@@ -33,6 +34,24 @@ fn a_peer_is_visited_with_what_its_lease_says() {
     let variable = |name: &str| add.environment.get(name).cloned();
     assert_eq!(words(&add.command, variable), ["add", "10.50.1.0/24"]);
     assert!(calc.tables().routes.is_empty(), "what reaches a peer is none of ours");
+}
+
+/// What is wanted is worked out anew only at another one, and it takes long in a large cluster.
+#[test]
+fn the_generation_changes_with_the_peers_and_not_with_the_pods() {
+    let mut calc = ready(config(15));
+    let before = calc.generation();
+    calc.apply([upsert_lease("10.50.1.0/24", peer(3, None), 1)]);
+    let with_peer = calc.generation();
+    assert_ne!(with_peer, before);
+    let came = Change::Upsert { id: FactId::Pod(pod_id(1)), fact: Fact::Pod(pod(1, 1500)), rev: 0 };
+    calc.apply([came, new_node(node())]);
+    assert_eq!(calc.generation(), with_peer);
+    calc.apply([Change::Resync(Source::Store)]);
+    let doubted = calc.generation();
+    assert!(wanted(&calc).sweeps == Flag::Off && doubted != with_peer);
+    calc.apply([new_config(config(0))]);
+    assert_ne!(calc.generation(), doubted);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub async fn run(task: &Task) -> Result<Printed, String> {
 
 async fn run_within(task: &Task, limit: Duration) -> Result<Printed, String> {
     let mut environment = inherited();
-    environment.extend(task.environment.clone());
+    environment.extend((*task.environment).clone());
     let words = words(&task.command, |name| environment.get(name).cloned());
     let [program, arguments @ ..] = words.as_slice() else {
         return Err("it names no program".to_owned());
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn task(command: &str, input: &str) -> Task {
-        let environment = [("SUBNET".to_owned(), "10.50.1.0/24".to_owned())].into();
-        Task { command: command.into(), environment, input: input.into() }
+        let environment = BTreeMap::from([("SUBNET".to_owned(), "10.50.1.0/24".to_owned())]);
+        Task { command: command.into(), environment: environment.into(), input: input.into() }
     }
 }

@@ -27,7 +27,11 @@ impl Owner {
         }
     }
 
-    pub(super) fn pass_errands(&self) {
+    pub(super) fn pass_errands(&mut self) {
+        let generation = self.calc.generation();
+        if self.errands.passed.replace(generation) == Some(generation) {
+            return;
+        }
         let wanted = errand::wanted(&self.calc);
         self.outlets.errands.send_if_modified(|known| {
             let same = *known == wanted;
