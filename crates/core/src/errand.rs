@@ -71,6 +71,10 @@ impl Default for Wanted {
 /// [`Calc::generation`].
 pub fn wanted(calc: &Calc) -> Wanted {
     let world = calc.world();
+    if !world.settings.commands.is_on() {
+        // Not even what an earlier life was allowed is undone by one.
+        return Wanted::default();
+    }
     let present = world.config();
     let known = [present.as_ref(), world.in_force().map(|footing| &footing.config)];
     let prepare = known.into_iter().flatten().filter_map(extension);

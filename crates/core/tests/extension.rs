@@ -9,7 +9,7 @@ use russet_core::{
     Calc, Change, Fact, Fault, Source,
     calc::Standing,
     change::FactId,
-    errand::{Visit, wanted, words},
+    errand::{Visit, Wanted, wanted, words},
     model::{
         Backend, ExtensionConfig, Foreign, Lease, LeaseKey, NetworkConfig, NodeFact, Prepared,
         Settings, TransportConfig, UnderlayFact,
@@ -95,6 +95,15 @@ fn a_pool_that_leaves_the_commands_wants_nobody_visited() {
     calc.apply([new_config(config(0))]);
     assert_eq!(wanted(&calc).visits.values().next(), None::<&Visit>);
     assert!(wanted(&calc).sweeps.is_on());
+}
+
+#[test]
+fn a_node_that_was_not_told_to_runs_nothing_and_says_what_is_missing() {
+    let mut calc = ready_with(Settings { commands: Flag::Off, ..settings() }, config(0));
+    calc.apply([upsert_lease("10.50.1.0/24", peer(3, None), 1), new_config(with_pre("pre"))]);
+    assert!(refusal(&calc).unwrap().to_string().contains("allow-commands"));
+    assert_eq!(wanted(&calc), Wanted::default());
+    assert_eq!(calc.world().in_force().unwrap().config, config(0), "the old one stays in force");
 }
 
 #[test]
