@@ -171,6 +171,7 @@ mod tests {
         assert_eq!(config.settings.preset, Preset::Flannel);
         assert_eq!(config.prefix, "/coreos.com/network");
         assert_eq!(config.renew_margin, Duration::from_hours(1));
+        assert!(!config.settings.commands.is_on());
         assert_eq!(config.http, Some(([127, 0, 0, 1], 9_470).into()));
     }
 

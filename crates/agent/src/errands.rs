@@ -44,12 +44,15 @@ pub async fn serve(path: PathBuf, wanted: watch::Receiver<Wanted>, owner: mpsc::
         .await;
 }
 
+/// What was run, and what it printed or what went wrong.
+type Ended = (Run, Result<String, String>);
+
 struct Desk {
     errands: Errands,
     path: PathBuf,
     owner: mpsc::Sender<Input>,
     told: Report,
-    running: JoinSet<(Run, Result<String, String>)>,
+    running: JoinSet<Ended>,
 }
 
 impl Desk {
@@ -71,17 +74,23 @@ impl Desk {
                     let wanted = wanted.borrow_and_update().clone();
                     self.errands.want(wanted, Instant::now());
                 }
-                Some(Ok((run, result))) = self.running.join_next() => {
-                    say(&run, &result);
-                    self.errands.ended(&run.errand, result, Instant::now());
-                }
+                Some(Ok(ended)) = self.running.join_next() => self.ended(ended),
                 () = until(due) => {}
+            }
+            // Writing what is kept is waited for, so what else has ended goes into the same.
+            while let Some(Ok(ended)) = self.running.try_join_next() {
+                self.ended(ended);
             }
         }
     }
 
+    fn ended(&mut self, (run, result): Ended) {
+        say(&run, &result);
+        self.errands.ended(&run.errand, result, Instant::now());
+    }
+
     async fn keep(&mut self) {
-        let Some(kept) = self.errands.take_kept() else { return };
+        let Some(kept) = self.errands.take_kept(Instant::now()) else { return };
         let path = self.path.clone();
         let saved = move || kept::save(&disk::Files, &path, &kept).map_err(|err| one_line(&err));
         let saved = tokio::task::spawn_blocking(saved).await;
@@ -105,13 +114,10 @@ impl Desk {
     }
 }
 
-async fn carry_out(run: Run) -> (Run, Result<String, String>) {
+async fn carry_out(run: Run) -> Ended {
     let result = process::run(&run.task).await.and_then(|printed| match &run.errand {
-        // It goes into the lease, and half of it would be worse than none.
-        Errand::Prepare(_) if printed.is_cut => {
-            Err(format!("it printed more than {} octets", process::MOST_PRINTED))
-        }
-        _ => Ok(printed.text),
+        Errand::Prepare(_) => printed.into_text(),
+        Errand::Start | Errand::Peer(_) => Ok(String::new()),
     });
     (run, result)
 }

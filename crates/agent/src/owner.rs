@@ -114,6 +114,8 @@ pub struct Outlets {
 struct ErrandView {
     prepared: Prepared,
     problems: Vec<Problem>,
+    /// The calculation's generation whose wants were passed on.
+    passed: Option<u64>,
 }
 
 #[derive(Debug)]

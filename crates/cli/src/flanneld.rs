@@ -161,6 +161,7 @@ mod tests {
         assert!(!config.settings.masquerade.is_on() && config.settings.fully_random.is_on());
         assert!(config.settings.forward_accept.is_on() && !config.settings.blackhole.is_on());
         assert_eq!(config.on_unspoken, OnUnspoken::End);
+        assert!(config.settings.commands.is_on());
         assert_eq!(config.paths.wireguard_key, Path::new("/var/lib/russet/wireguard.key"));
     }
 

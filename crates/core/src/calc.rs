@@ -52,6 +52,7 @@ pub struct Calc {
     /// What of the learned is wanted. It may share next hops with the peers.
     routed: Tables,
     refusals: BTreeMap<FactId, Fault>,
+    generation: u64,
 }
 
 /// How a peer is reached.
@@ -95,11 +96,13 @@ impl Calc {
             learned: Learned::default(),
             routed: Tables::default(),
             refusals: BTreeMap::new(),
+            generation: 0,
         }
     }
 
     /// Takes changes, and returns what is wanted otherwise than before.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Patches {
+        let was_complete = self.is_complete();
         let mut touched: Vec<_> =
             changes.into_iter().flat_map(|change| self.world.apply(change)).collect();
         touched.sort_unstable();
@@ -120,7 +123,22 @@ impl Calc {
             patches.merge(self.rebuild_base());
         }
         self.refresh_refusals(&touched);
+        let of_network = |id: &FactId| matches!(id, FactId::Lease(_) | FactId::Config);
+        if moved
+            // A footing without a subnet is in force, or not any more, whatever brought that about.
+            || self.ground.is_none()
+            || was_complete != self.is_complete()
+            || touched.iter().any(of_network)
+        {
+            self.generation += 1;
+        }
         patches
+    }
+
+    /// Goes up whenever the configuration, what is in force, a lease, or [`Self::is_complete`] may be other than
+    /// before. Pods come and go within one.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// [`Calc::apply`] for a picture as large as a cluster: what follows from its beginning is passed on, and may

@@ -36,7 +36,7 @@ use crate::{
 pub struct Task {
     pub command: Arc<str>,
     /// What it finds in its environment besides the agent's own.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Arc<BTreeMap<String, String>>,
     /// What it reads.
     pub input: Arc<str>,
 }
@@ -67,9 +67,14 @@ impl Default for Wanted {
     }
 }
 
-/// What should have been run, by what is known now.
+/// What should have been run, by what is known now: O(peers), and other than before only at another
+/// [`Calc::generation`].
 pub fn wanted(calc: &Calc) -> Wanted {
     let world = calc.world();
+    if !world.settings.commands.is_on() {
+        // Not even what an earlier life was allowed is undone by one.
+        return Wanted::default();
+    }
     let present = world.config();
     let known = [present.as_ref(), world.in_force().map(|footing| &footing.config)];
     let prepare = known.into_iter().flatten().filter_map(extension);
@@ -109,21 +114,25 @@ fn visit(
     };
     let environment = environment(config, key, lease);
     Visit {
-        add: task(extension.subnet_add.as_ref(), environment.clone(), Arc::clone(&input)),
+        add: task(extension.subnet_add.as_ref(), Arc::clone(&environment), Arc::clone(&input)),
         remove: task(extension.subnet_remove.as_ref(), environment, input),
     }
 }
 
 fn task(
     command: Option<&Arc<str>>,
-    environment: BTreeMap<String, String>,
+    environment: Arc<BTreeMap<String, String>>,
     input: Arc<str>,
 ) -> Option<Task> {
     Some(Task { command: Arc::clone(command?), environment, input })
 }
 
 /// flannel's variables. A family that is not there has none of its own.
-fn environment(config: &NetworkConfig, key: LeaseKey, lease: &Lease) -> BTreeMap<String, String> {
+fn environment(
+    config: &NetworkConfig,
+    key: LeaseKey,
+    lease: &Lease,
+) -> Arc<BTreeMap<String, String>> {
     let of = |family: Family| {
         let [network, subnet, public] = match family {
             Family::V4 => ["NETWORK", "SUBNET", "PUBLIC_IP"],
@@ -137,5 +146,5 @@ fn environment(config: &NetworkConfig, key: LeaseKey, lease: &Lease) -> BTreeMap
         ]
     };
     let all = Family::BOTH.into_iter().flat_map(of);
-    all.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    Arc::new(all.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
 }

@@ -49,6 +49,12 @@ pub enum Fault {
     #[error("VNI {vni}: {fault}; choose a smaller one")]
     LinkName { vni: Vni, fault: ParseError },
 
+    #[error(
+        "its backend is extension: whoever may write it has every node run programs as root, which this node does not \
+         unless `allow-commands = true` is in its agent's file"
+    )]
+    CommandsNotAllowed,
+
     #[error("{name} has not ended yet, and the lease says what it prints")]
     CommandRuns { name: &'static str },
 

@@ -179,6 +179,11 @@ pub enum LeaseFault {
         "another node has this node's address {0} and writes its lease; give one of the two another"
     )]
     SharedAddress(IpAddr),
+    #[error(
+        "somebody else has written this node's lease; it is written again (by hand, or by another node with this \
+         node's address {0}?)"
+    )]
+    Rewritten(IpAddr),
     #[error("the lease has run out while the store was away; forwarding goes on")]
     RunOut,
     #[error("this node cannot serve the network")]

@@ -69,6 +69,8 @@ pub struct Settings {
     pub hairpin: Flag,
     /// Whether clients from outside are masqueraded on their way to a pod of another node (flannel's rule 6).
     pub hide_client_source: Flag,
+    /// Whether the store's configuration may name programs that this node runs (flannel's `extension`).
+    pub commands: Flag,
     /// This node's WireGuard key, where it has one.
     pub key: Option<PublicKey>,
     /// Who seals this node's packets.
@@ -96,6 +98,7 @@ impl Settings {
             attachment: Attachment::default(),
             bridge,
             masquerade: Flag::Off,
+            commands: Flag::Off,
             fully_random: Flag::On,
             forward_accept: Flag::from(preset == Preset::Flannel),
             blackhole: Flag::Off,

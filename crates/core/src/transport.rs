@@ -155,7 +155,7 @@ impl Footing {
             TransportConfig::Ipip(ipip) => Carrier::Ipip(Ipip::new(settings, *ipip, underlay)?),
             TransportConfig::Unmanaged => Carrier::Unmanaged(Unmanaged),
             TransportConfig::Extension(extension) => {
-                Carrier::Extension(Extension::new(extension, underlay)?)
+                Carrier::Extension(Extension::new(settings, extension, underlay)?)
             }
             TransportConfig::Wireguard(wireguard) => {
                 Carrier::Wireguard(Wireguard::new(settings, *wireguard, &config, underlay)?)

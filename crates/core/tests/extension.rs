@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use common::*;
 use russet_core::{
-    Calc, Fault,
+    Calc, Change, Fact, Fault, Source,
     calc::Standing,
     change::FactId,
-    errand::{Visit, wanted, words},
+    errand::{Visit, Wanted, wanted, words},
     model::{
         Backend, ExtensionConfig, Foreign, Lease, LeaseKey, NetworkConfig, NodeFact, Prepared,
-        TransportConfig, UnderlayFact,
+        Settings, TransportConfig, UnderlayFact,
     },
 };
+use russet_desired::Flag;
 
 #[test]
 fn a_peer_is_visited_with_what_its_lease_says() {
@@ -33,6 +34,24 @@ fn a_peer_is_visited_with_what_its_lease_says() {
     let variable = |name: &str| add.environment.get(name).cloned();
     assert_eq!(words(&add.command, variable), ["add", "10.50.1.0/24"]);
     assert!(calc.tables().routes.is_empty(), "what reaches a peer is none of ours");
+}
+
+/// What is wanted is worked out anew only at another one, and it takes long in a large cluster.
+#[test]
+fn the_generation_changes_with_the_peers_and_not_with_the_pods() {
+    let mut calc = ready(config(15));
+    let before = calc.generation();
+    calc.apply([upsert_lease("10.50.1.0/24", peer(3, None), 1)]);
+    let with_peer = calc.generation();
+    assert_ne!(with_peer, before);
+    let came = Change::Upsert { id: FactId::Pod(pod_id(1)), fact: Fact::Pod(pod(1, 1500)), rev: 0 };
+    calc.apply([came, new_node(node())]);
+    assert_eq!(calc.generation(), with_peer);
+    calc.apply([Change::Resync(Source::Store)]);
+    let doubted = calc.generation();
+    assert!(wanted(&calc).sweeps == Flag::Off && doubted != with_peer);
+    calc.apply([new_config(config(0))]);
+    assert_ne!(calc.generation(), doubted);
 }
 
 #[test]
@@ -76,6 +95,15 @@ fn a_pool_that_leaves_the_commands_wants_nobody_visited() {
     calc.apply([new_config(config(0))]);
     assert_eq!(wanted(&calc).visits.values().next(), None::<&Visit>);
     assert!(wanted(&calc).sweeps.is_on());
+}
+
+#[test]
+fn a_node_that_was_not_told_to_runs_nothing_and_says_what_is_missing() {
+    let mut calc = ready_with(Settings { commands: Flag::Off, ..settings() }, config(0));
+    calc.apply([upsert_lease("10.50.1.0/24", peer(3, None), 1), new_config(with_pre("pre"))]);
+    assert!(refusal(&calc).unwrap().to_string().contains("allow-commands"));
+    assert_eq!(wanted(&calc), Wanted::default());
+    assert_eq!(calc.world().in_force().unwrap().config, config(0), "the old one stays in force");
 }
 
 #[test]

@@ -49,6 +49,8 @@ impl Flanneld {
             public_ip: self.public_ip,
             public_ipv6: self.public_ipv6,
             lease_renew_margin_minutes: Some(margin),
+            // flanneld runs what the store names.
+            allow_commands: Some(true),
             store: RawStore {
                 endpoints: Some(self.etcd_endpoints),
                 prefix,

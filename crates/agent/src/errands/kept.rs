@@ -86,7 +86,7 @@ impl From<&Task> for TaskForm {
     fn from(task: &Task) -> Self {
         Self {
             command: task.command.to_string(),
-            environment: task.environment.clone(),
+            environment: (*task.environment).clone(),
             input: task.input.to_string(),
         }
     }
@@ -96,7 +96,7 @@ impl From<TaskForm> for Task {
     fn from(form: TaskForm) -> Self {
         Self {
             command: form.command.into(),
-            environment: form.environment,
+            environment: form.environment.into(),
             input: form.input.into(),
         }
     }
@@ -165,7 +165,8 @@ mod tests {
 
     fn sample() -> Kept {
         let task = |command: &str| {
-            let environment = [("SUBNET".to_owned(), "10.50.1.0/24".to_owned())].into();
+            let environment = BTreeMap::from([("SUBNET".to_owned(), "10.50.1.0/24".to_owned())]);
+            let environment = environment.into();
             Some(Task { command: command.into(), environment, input: "mac".into() })
         };
         let key = LeaseKey::new("10.50.1.0/24".parse().ok(), "fd00:50:0:1::/64".parse().ok());

@@ -16,12 +16,26 @@ use tokio::{
     time::timeout,
 };
 
-/// What a command wrote to its standard output, without blanks around it.
+/// What a command wrote to its standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Printed {
-    pub text: String,
-    /// Whether there was more than [`MOST_PRINTED`].
-    pub is_cut: bool,
+    octets: Vec<u8>,
+}
+
+impl Printed {
+    /// The text, without blanks around it.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from being one that a lease carries: half of it would be worse than none.
+    pub fn into_text(self) -> Result<String, String> {
+        if self.octets.len() > MOST_PRINTED {
+            return Err(format!("it printed more than {MOST_PRINTED} octets"));
+        }
+        let text = String::from_utf8(self.octets);
+        let text = text.map_err(|err| format!("it printed what is not UTF-8: {err}"))?;
+        Ok(text.trim().to_owned())
+    }
 }
 
 /// Runs a command to its end, or kills it and all that it started when it does not come to one.
@@ -35,7 +49,7 @@ pub async fn run(task: &Task) -> Result<Printed, String> {
 
 async fn run_within(task: &Task, limit: Duration) -> Result<Printed, String> {
     let mut environment = inherited();
-    environment.extend(task.environment.clone());
+    environment.extend((*task.environment).clone());
     let words = words(&task.command, |name| environment.get(name).cloned());
     let [program, arguments @ ..] = words.as_slice() else {
         return Err("it names no program".to_owned());
@@ -53,8 +67,7 @@ async fn run_within(task: &Task, limit: Duration) -> Result<Printed, String> {
     let status = status.map_err(|err| format!("wait for {program}: {err}"))?;
     group.0 = None;
     if status.success() {
-        let is_cut = printed.len() > MOST_PRINTED;
-        return Ok(Printed { text: text(&printed), is_cut });
+        return Ok(Printed { octets: printed });
     }
     Err(failure(status, if told.is_empty() { &printed } else { &told }))
 }
@@ -97,13 +110,9 @@ async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
     }
 }
 
-fn text(octets: &[u8]) -> String {
-    String::from_utf8_lossy(octets).trim().to_owned()
-}
-
 /// `exit status: 2: RTNETLINK answers: File exists`
 fn failure(status: ExitStatus, told: &[u8]) -> String {
-    let told = text(told);
+    let told = String::from_utf8_lossy(told);
     let words = told.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown: String = words.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect();
     if shown.is_empty() { status.to_string() } else { format!("{status}: {shown}") }
@@ -135,7 +144,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(20);
 /// How long is waited for the rest of the output after a command's end.
 const GRACE: Duration = Duration::from_millis(200);
 /// As much as a lease carries; see `api::flannel`.
-pub const MOST_PRINTED: usize = 16_384;
+const MOST_PRINTED: usize = 16_384;
 const MOST_SHOWN: usize = 300;
 
 #[cfg(test)]
@@ -148,12 +157,9 @@ mod tests {
     async fn it_reads_its_input_and_finds_its_variables() {
         let printed = run(&task("sh /dev/fd/9 $SUBNET", "x")).await;
         assert!(printed.is_err(), "there is no such file: {printed:?}");
-        let printed = run(&task("cat", "mac of 3")).await.unwrap();
-        assert_eq!(printed, Printed { text: "mac of 3".into(), is_cut: false });
-        let printed = run(&task("printenv SUBNET", "")).await.unwrap();
-        assert_eq!(printed.text, "10.50.1.0/24");
-        let printed = run(&task("echo ${SUBNET} a;b $(x)", "")).await.unwrap();
-        assert_eq!(printed.text, "10.50.1.0/24 a;b $(x)");
+        assert_eq!(text_of("cat", "mac of 3").await.unwrap(), "mac of 3");
+        assert_eq!(text_of("printenv SUBNET", "").await.unwrap(), "10.50.1.0/24");
+        assert_eq!(text_of("echo ${SUBNET} a;b $(x)", "").await.unwrap(), "10.50.1.0/24 a;b $(x)");
     }
 
     #[tokio::test]
@@ -193,21 +199,32 @@ mod tests {
         let script = folder.path().join("daemon");
         std::fs::write(&script, "echo done; sleep 5 &").unwrap();
         let begun = Instant::now();
-        let printed = run(&task(&format!("sh {}", script.display()), "")).await.unwrap();
-        assert_eq!(printed.text, "done");
+        let printed = text_of(&format!("sh {}", script.display()), "").await;
+        assert_eq!(printed.unwrap(), "done");
         assert!(begun.elapsed() < Duration::from_secs(4));
     }
 
     #[tokio::test]
     async fn as_much_as_it_may_print_is_read_and_more_is_said() {
-        let printed = run(&task("head -c 1000000 /dev/zero", "")).await.unwrap();
-        assert!(printed.is_cut);
-        let printed = run(&task("head -c 16384 /dev/zero", "")).await.unwrap();
-        assert!(!printed.is_cut);
+        let told = text_of("head -c 1000000 /dev/zero", "").await.unwrap_err();
+        assert!(told.contains("more than 16384 octets"), "{told}");
+        let printed = text_of("head -c 16384 /dev/zero", "").await;
+        assert_eq!(printed.unwrap().len(), 16_384);
+    }
+
+    /// What stands for an octet that is none of a text is three octets long, and no lease carries it.
+    #[tokio::test]
+    async fn what_is_no_text_is_not_taken_for_one() {
+        let told = text_of("printf \\377\\377", "").await.unwrap_err();
+        assert!(told.contains("not UTF-8"), "{told}");
+    }
+
+    async fn text_of(command: &str, input: &str) -> Result<String, String> {
+        run(&task(command, input)).await?.into_text()
     }
 
     fn task(command: &str, input: &str) -> Task {
-        let environment = [("SUBNET".to_owned(), "10.50.1.0/24".to_owned())].into();
-        Task { command: command.into(), environment, input: input.into() }
+        let environment = BTreeMap::from([("SUBNET".to_owned(), "10.50.1.0/24".to_owned())]);
+        Task { command: command.into(), environment: environment.into(), input: input.into() }
     }
 }

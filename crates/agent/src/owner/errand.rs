@@ -4,7 +4,10 @@
 use std::time::Instant;
 
 use russet_api::admin::Pending;
-use russet_core::errand::{self, Problem};
+use russet_core::{
+    errand::{self, Problem},
+    lease::LeaseInput,
+};
 
 use super::Owner;
 use crate::errands::Report;
@@ -15,13 +18,20 @@ impl Owner {
         self.errands.problems = problems;
         if self.errands.prepared != prepared {
             self.errands.prepared = prepared;
-            if let Some(node) = self.calc.world().node().cloned() {
-                self.observed(Ok(node), now);
+            // Only what is prepared is new: that the node has no uplink any more stays true.
+            if let Some(mut node) = self.calc.world().node().cloned() {
+                node.underlay.prepared.clone_from(&self.errands.prepared);
+                self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
+                self.change_node(node);
             }
         }
     }
 
-    pub(super) fn pass_errands(&self) {
+    pub(super) fn pass_errands(&mut self) {
+        let generation = self.calc.generation();
+        if self.errands.passed.replace(generation) == Some(generation) {
+            return;
+        }
         let wanted = errand::wanted(&self.calc);
         self.outlets.errands.send_if_modified(|known| {
             let same = *known == wanted;

@@ -63,7 +63,19 @@ pub struct Errands {
     due: BTreeMap<Errand, Instant>,
     running: BTreeMap<Errand, (Step, Task)>,
     failing: BTreeMap<Errand, Failing>,
+    /// Something must be kept before the next command is run.
     unkept: bool,
+    lapsed: Lapsed,
+}
+
+/// Whether somebody is kept who has gone. A next life that takes it away once more does no harm, so that can wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Lapsed {
+    #[default]
+    Nobody,
+    Somebody,
+    /// It is kept together with what else has gone by then.
+    Until(Instant),
 }
 
 /// A peer that a command may have added.
@@ -137,10 +149,19 @@ impl Errands {
         }
     }
 
-    /// Returns what must be on disk before the next command is run, when it is other than before.
+    /// Returns what must be on disk before the next command is run, when it is other than before. Who has gone is
+    /// left out a little later, with others that go.
     #[must_use]
-    pub fn take_kept(&mut self) -> Option<Kept> {
-        std::mem::take(&mut self.unkept).then(|| Kept {
+    pub fn take_kept(&mut self, now: Instant) -> Option<Kept> {
+        self.lapsed = match self.lapsed {
+            Lapsed::Somebody => Lapsed::Until(now + KEEPS_LAPSED),
+            lapsed => lapsed,
+        };
+        if !self.unkept && !matches!(self.lapsed, Lapsed::Until(end) if end <= now) {
+            return None;
+        }
+        (self.unkept, self.lapsed) = (false, Lapsed::Nobody);
+        Some(Kept {
             outputs: self.outputs.clone(),
             visits: self.places.iter().map(|(key, place)| (*key, place.visit.clone())).collect(),
         })
@@ -169,11 +190,15 @@ impl Errands {
         None
     }
 
-    /// Returns when there is something to run next, if nothing is told before.
+    /// Returns when there is something to run or to keep next, if nothing is told before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let (due, _) = self.queue.first().filter(|_| self.running.len() < AT_A_TIME)?;
-        Some(*due)
+        let run = self.queue.first().filter(|_| self.running.len() < AT_A_TIME);
+        let keep = match self.lapsed {
+            Lapsed::Until(end) => Some(end),
+            Lapsed::Nobody | Lapsed::Somebody => None,
+        };
+        run.map(|(due, _)| *due).into_iter().chain(keep).min()
     }
 
     /// What the `PreStartupCommand`s came to. One that fails after it once ended well goes on to count.
@@ -234,7 +259,9 @@ impl Errands {
     }
 
     fn forget(&mut self, key: LeaseKey) {
-        self.unkept |= self.places.remove(&key).is_some();
+        if self.places.remove(&key).is_some() && self.lapsed == Lapsed::Nobody {
+            self.lapsed = Lapsed::Somebody;
+        }
         self.start_over(&Errand::Peer(key));
     }
 
@@ -335,7 +362,7 @@ impl Errands {
         match (errand, step) {
             (Errand::Prepare(command), _) => Some(Task {
                 command: Arc::clone(command),
-                environment: BTreeMap::new(),
+                environment: Arc::default(),
                 input: "".into(),
             }),
             (Errand::Start, _) => self.wanted.start.clone(),
@@ -360,6 +387,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// How often it is tried to take away a peer that has left.
 const REMOVALS: u32 = 3;
+/// How long who has gone is kept at most.
+const KEEPS_LAPSED: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,8 @@ pub struct LeaseMachine {
     state: State,
     /// Writes whose outcome has not come, those that were given up included.
     ops: BTreeMap<u64, Op>,
+    /// Writes of a lease that failed, and may have been done all the same.
+    doubtful: BTreeMap<u64, Op>,
     next_op: u64,
     /// Keys of ours that we do not want any more, with the revision that they were last written at.
     surplus: BTreeMap<LeaseKey, u64>,
@@ -73,7 +75,7 @@ struct Held {
     presence: Presence,
     upkeep: Upkeep,
     attempt: u32,
-    /// How often somebody else with our address has written it.
+    /// How often somebody else has written it, or spoilt it.
     contests: u32,
     /// Until when it is not said to be ours, and we give way to somebody who writes it: we took over what was there, and
     /// know of no earlier life in which it was ours.
@@ -117,6 +119,7 @@ impl LeaseMachine {
             view: View::default(),
             state: State::Waiting,
             ops: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
             next_op: 0,
             surplus: BTreeMap::new(),
             release_at: None,
@@ -188,6 +191,7 @@ impl LeaseMachine {
     fn forget_history(&mut self) {
         self.view = View::default();
         self.surplus.clear();
+        self.doubtful.clear();
         if let State::Held(held) = &mut self.state {
             held.rev = 0;
         }
@@ -233,19 +237,69 @@ impl LeaseMachine {
         }
         // With a write of ours under way it may be that one.
         let known = held.rev > 0 && !self.ops.values().any(|op| op.write.key() == claim.key);
-        let contested = known && claim.mod_rev > held.rev && claim.lease.is_some();
+        let newer = claim.mod_rev > held.rev;
         held.presence = Presence::Ours { seen: now };
         held.rev = claim.mod_rev;
-        if contested {
-            return self.contest(claim, now);
-        }
         if claim.life == Life::Reserved {
-            held.expires = None;
+            self.reserve();
+        } else if newer && let Some((id, op)) = self.doubtful_write(claim) {
+            return self.hold(id, op, claim.mod_rev, now);
         }
+        let State::Held(held) = &mut self.state else { return };
+        let same = claim.lease.as_ref() == Some(&held.written);
+        let reserves = claim.life == Life::Reserved
+            && !claim.lease.as_ref().is_some_and(|lease| other_end(lease, &held.written));
         if claim.lease.is_some() && claim.lease == wished {
             held.written = wished.unwrap_or_else(|| held.written.clone());
-        } else if claim.lease.as_ref() != Some(&held.written) {
-            held.upkeep = held.upkeep.no_later_than(now);
+        }
+        if !newer || (same && reserves) {
+            return;
+        }
+        // Of two nodes of one address some backends write the same, so that only the revision tells.
+        if known && claim.lease.is_some() && !reserves {
+            return self.contest(claim, now);
+        }
+        if claim.lease.as_ref() != Some(&held.written) {
+            self.write_again(now);
+        }
+    }
+
+    /// An operator has made a reservation of what we hold.
+    fn reserve(&mut self) {
+        let State::Held(held) = &mut self.state else { return };
+        if held.expires.take().is_none() {
+            return;
+        }
+        if matches!(held.upkeep, Upkeep::At(_)) {
+            held.upkeep = Upkeep::Never;
+        }
+        if held.unproven.is_none() {
+            let key = held.key;
+            self.said = None;
+            self.say(LeaseOutput::Acquired { key, expires: None });
+        }
+    }
+
+    /// The write of ours that was said to have failed, and is in the store after all.
+    fn doubtful_write(&mut self, claim: &LeaseClaim) -> Option<(u64, Op)> {
+        let wrote = |op: &Op| match &op.write {
+            StoreWrite::Create { key, lease, .. } | StoreWrite::Renew { key, lease, .. } => {
+                *key == claim.key && Some(lease) == claim.lease.as_ref()
+            }
+            StoreWrite::Update { .. } | StoreWrite::Release { .. } => false,
+        };
+        let id = *self.doubtful.iter().find(|(_, op)| wrote(op))?.0;
+        Some((id, self.doubtful.remove(&id)?))
+    }
+
+    /// Says again what stands at our key, ever more slowly the more often it must be.
+    fn write_again(&mut self, now: Instant) {
+        let State::Held(held) = &mut self.state else { return };
+        let before = held.contests;
+        held.contests = before.saturating_add(1);
+        let again = if before == 0 { now } else { now + self.delay(before) };
+        if let State::Held(held) = &mut self.state {
+            held.upkeep = held.upkeep.no_later_than(again);
         }
     }
 }
@@ -264,12 +318,20 @@ impl LeaseMachine {
                 self.view.note_taken(key);
                 self.failed(id, LeaseFault::LostRace, now);
             }
-            (_, WriteOutcome::Failed(reason)) => self.failed(id, LeaseFault::Write(reason), now),
+            (_, WriteOutcome::Failed(reason)) => {
+                self.doubtful.insert(id, op);
+                bound(&mut self.doubtful);
+                self.failed(id, LeaseFault::Write(reason), now);
+            }
         }
     }
 
     fn done(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
         let key = op.write.key();
+        // What was asked for long before this one would have come before it.
+        self.doubtful.retain(|_, other| {
+            other.write.key() != key || op.issued.duration_since(other.issued) < NO_ANSWER
+        });
         match &self.state {
             State::Held(held) if held.key == key => self.hold(id, op, rev, now),
             State::Held(_) => _ = self.surplus.insert(key, rev),
@@ -304,10 +366,16 @@ impl LeaseMachine {
         if old.is_some_and(|old| old.rev > rev) {
             return;
         }
-        let expires = old.map_or(expires, |old| later(old.expires, expires));
+        // Whoever created it found no reservation.
+        let gone = |old: &&Held| created && old.expires.is_none();
+        let before = old.filter(|old| !gone(old)).map(|old| old.expires);
+        // It became a reservation while this write was under way.
+        let spoilt = before == Some(None) && expires.is_some();
+        let expires = before.map_or(expires, |before| later(before, expires));
         let upkeep = match old.map(|old| old.upkeep) {
             // Somebody else's write is in flight still; its answer decides.
             Some(Upkeep::Asking { op, until }) if op != id => Upkeep::Asking { op, until },
+            _ if spoilt => Upkeep::At(now),
             _ => self.next_upkeep(expires, now),
         };
         let presence = Presence::Ours { seen: now };
@@ -343,16 +411,18 @@ impl LeaseMachine {
         expires.map_or(Upkeep::Never, |end| Upkeep::At(at(end)))
     }
 
-    /// What else bears our address when a lease is taken is a leftover of ours, and the others would see
-    /// two leases of one node. What appears later is somebody else's fault, and is left alone.
+    /// The lease that we had before, when another is taken, is a leftover: the others would see two leases of one node.
+    /// What else bears our address may be another node's that lives, which most backends cannot tell from ours of an
+    /// earlier life, so it is left to its end.
     fn find_surplus(&mut self, held: LeaseKey, lease: &Lease) {
         // One that says another tunnel's end may be another node's, with our address.
         let same =
             |claim: &LeaseClaim| !claim.lease.as_ref().is_some_and(|it| other_end(it, lease));
-        let leftover =
-            |claim: &&LeaseClaim| claim.key != held && claim.life == Life::Leased && same(claim);
-        let leftovers = self.view.ours(lease).filter(leftover);
-        self.surplus.extend(leftovers.map(|claim| (claim.key, claim.mod_rev)));
+        let leftover = |claim: &&LeaseClaim| {
+            self.previous == Some(claim.key) && claim.life == Life::Leased && same(claim)
+        };
+        let leftovers: Vec<_> = self.view.ours(lease).filter(leftover).collect();
+        self.surplus.extend(leftovers.into_iter().map(|claim| (claim.key, claim.mod_rev)));
         self.surplus.remove(&held);
     }
 
@@ -529,9 +599,7 @@ impl LeaseMachine {
         let op = self.next_op;
         self.next_op += 1;
         self.ops.insert(op, Op { write: write.clone(), issued: now });
-        while self.ops.len() > MOST_OPS {
-            self.ops.pop_first();
-        }
+        bound(&mut self.ops);
         self.say(LeaseOutput::Store { op, write });
         op
     }
@@ -587,6 +655,12 @@ impl Upkeep {
             Self::Never => Self::At(now),
             asking @ Self::Asking { .. } => asking,
         }
+    }
+}
+
+fn bound(ops: &mut BTreeMap<u64, Op>) {
+    while ops.len() > MOST_OPS {
+        ops.pop_first();
     }
 }
 

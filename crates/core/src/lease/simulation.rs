@@ -287,27 +287,125 @@ fn a_node_whose_address_changes_says_so_in_its_lease() {
     );
 }
 
+#[test]
+fn what_is_made_a_reservation_while_it_is_held_stays_one() {
+    let mut sim = Sim::new(1, "10.50.0.0/16");
+    sim.run(Duration::from_mins(1));
+    let key = sim.held(0).unwrap();
+    let value = sim.store.keys[&key].lease.clone();
+    sim.put(key, value, None);
+    sim.run(Duration::from_mins(1));
+    assert_eq!(sim.store.keys[&key].ends, None);
+    assert_eq!(sim.said(0).last(), Some(&LeaseOutput::Acquired { key, expires: None }));
+
+    // Another value is put right, and still it has no end.
+    sim.put(key, Some(lease_at(1)), None);
+    sim.run(DAY * 3);
+    assert_eq!(sim.store.keys[&key].ends, None);
+    assert_ne!(sim.store.keys[&key].lease, Some(lease_at(1)));
+    assert!(!sim.said(0).iter().any(|output| matches!(output, LeaseOutput::Pending(_))));
+
+    // One that is deleted is none any more, and is kept alive as a lease is.
+    sim.delete(key);
+    sim.run(DAY * 3);
+    assert!(sim.store.keys[&key].ends.is_some());
+    assert!(matches!(sim.writes.last(), Some((_, 0, StoreWrite::Renew { .. }))));
+}
+
+/// It has an end again for as long as it takes to write it once more.
+#[test]
+fn a_renewal_that_crosses_a_new_reservation_does_not_undo_it() {
+    let start = Instant::now();
+    let mut machine = holding(start, &[]);
+    let key = machine.held().unwrap();
+    let renewal = start + HOUR * 23;
+    machine.handle(LeaseInput::Timeout, renewal);
+    let (op, StoreWrite::Renew { lease, .. }) = last_write(&mut machine).unwrap() else {
+        panic!("a renewal is due")
+    };
+    let claim = |mod_rev, life| LeaseClaim {
+        key,
+        lease: Some(lease.clone()),
+        create_rev: 11,
+        mod_rev,
+        life,
+    };
+    machine.handle(LeaseInput::Claimed(claim(12, Life::Reserved)), renewal);
+    machine.handle(LeaseInput::Claimed(claim(13, Life::Leased)), renewal);
+    machine.handle(LeaseInput::Wrote { op, outcome: WriteOutcome::Done { rev: 13 } }, renewal);
+    assert!(matches!(last_write(&mut machine), Some((_, StoreWrite::Update { .. }))));
+}
+
+#[test]
+fn a_write_that_failed_and_is_there_is_ours() {
+    let start = Instant::now();
+    let mut machine = holding(start, &[]);
+    let key = machine.held().unwrap();
+    let renewal = start + HOUR * 23;
+    machine.handle(LeaseInput::Timeout, renewal);
+    let (op, StoreWrite::Renew { lease, .. }) = last_write(&mut machine).unwrap() else {
+        panic!("a renewal is due")
+    };
+    let outcome = WriteOutcome::Failed("timed out".into());
+    machine.handle(LeaseInput::Wrote { op, outcome }, renewal);
+    while machine.poll_output().is_some() {}
+
+    let claim =
+        LeaseClaim { key, lease: Some(lease), create_rev: 11, mod_rev: 12, life: Life::Leased };
+    machine.handle(LeaseInput::Claimed(claim), renewal);
+    let said: Vec<_> = std::iter::from_fn(|| machine.poll_output()).collect();
+    assert_eq!(said, [LeaseOutput::Acquired { key, expires: Some(renewal + DAY) }]);
+    assert_eq!(machine.poll_timeout(), Some(renewal + HOUR * 23));
+}
+
+#[test]
+fn an_operator_who_touches_the_value_is_not_another_node() {
+    let mut sim = Sim::new(1, "10.50.0.0/16");
+    sim.run(Duration::from_mins(1));
+    let key = sim.held(0).unwrap();
+    let value = sim.store.keys[&key].lease.clone();
+    sim.put(key, value, Some(HOUR));
+    sim.run(DAY);
+    let rewritten = LeaseFault::Rewritten([192, 168, 77, 1].into());
+    let faults = sim.said(0).iter().filter(|said| matches!(said, LeaseOutput::Pending(_)));
+    assert_eq!(faults.collect::<Vec<_>>(), [&LeaseOutput::Pending(rewritten)]);
+    assert!(sim.store.keys.contains_key(&key));
+}
+
+/// What no reader understands although we wrote it so would be written again without end.
+#[test]
+fn our_own_write_is_not_written_again_because_it_cannot_be_read() {
+    let start = Instant::now();
+    let mut machine = holding(start, &[]);
+    let key = machine.held().unwrap();
+    let claim = LeaseClaim { key, lease: None, create_rev: 11, mod_rev: 11, life: Life::Leased };
+    machine.handle(LeaseInput::Claimed(claim), start);
+    assert_eq!(last_write(&mut machine), None);
+}
+
+/// With most backends nothing tells an earlier life's lease from another node's with the same address.
+#[test]
+fn a_lease_that_no_earlier_life_is_known_to_have_had_is_left_to_its_end() {
+    let start = Instant::now();
+    let mut machine = holding(start, &[claim(9, 1)]);
+    machine.handle(LeaseInput::Timeout, start + Duration::from_mins(5));
+    assert_eq!(last_write(&mut machine), None);
+}
+
 /// A machine that asks to be woken at a time that has passed would keep its owner busy for nothing.
 #[test]
 fn a_release_that_cannot_be_done_now_is_no_haste() {
     let start = Instant::now();
-    let mut machine = machine(0, 0);
-    let claim = |n: u8, who| LeaseClaim {
-        key: key(&format!("10.50.{n}.0/24")),
-        lease: Some(lease_at(who)),
-        create_rev: n.into(),
-        mod_rev: n.into(),
-        life: Life::Leased,
+    let mut machine = holding(start, &[]);
+    machine.handle(LeaseInput::Config(config("10.60.0.0/16", None)), start);
+    let (op, StoreWrite::Create { key, .. }) = last_write(&mut machine).unwrap() else {
+        panic!("it asks for a subnet of the new network")
     };
-    machine.handle(LeaseInput::Config(config("10.50.0.0/16", None)), start);
-    machine.handle(LeaseInput::Underlay(underlay(1)), start);
-    machine.handle(LeaseInput::Previous(key("10.50.8.0/24")), start);
-    let claims = vec![claim(8, 1), claim(9, 1)];
-    machine.handle(LeaseInput::Snapshot { claims, rev: 10 }, start);
-    machine.handle(LeaseInput::Wrote { op: 0, outcome: WriteOutcome::Done { rev: 11 } }, start);
-    assert_eq!(machine.held(), Some(key("10.50.8.0/24")));
-    // The other one is to be released, but the store does not answer any more, and ours is stolen.
-    machine.handle(LeaseInput::Claimed(LeaseClaim { mod_rev: 12, ..claim(8, 77) }), start);
+    machine.handle(LeaseInput::Wrote { op, outcome: WriteOutcome::Done { rev: 12 } }, start);
+    assert!(matches!(last_write(&mut machine), Some((_, StoreWrite::Release { .. }))));
+    // The store does not answer any more, and ours is stolen.
+    let stolen = LeaseClaim { key, create_rev: 12, mod_rev: 13, ..claim(8, 77) };
+    machine.handle(LeaseInput::Claimed(stolen), start);
     assert_eq!(machine.held(), None);
     let mut now = start;
     for _ in 0..100 {
@@ -316,6 +414,42 @@ fn a_release_that_cannot_be_done_now_is_no_haste() {
         now = due;
         machine.handle(LeaseInput::Timeout, now);
     }
+}
+
+/// A machine that holds `10.50.8.0/24`, as in its earlier life, written at revision 11.
+fn holding(start: Instant, others: &[LeaseClaim]) -> LeaseMachine {
+    let mut machine = machine(0, 0);
+    machine.handle(LeaseInput::Config(config("10.50.0.0/16", None)), start);
+    machine.handle(LeaseInput::Underlay(underlay(1)), start);
+    machine.handle(LeaseInput::Previous(key("10.50.8.0/24")), start);
+    let mut claims = vec![claim(8, 1)];
+    claims.extend_from_slice(others);
+    machine.handle(LeaseInput::Snapshot { claims, rev: 10 }, start);
+    machine.handle(LeaseInput::Wrote { op: 0, outcome: WriteOutcome::Done { rev: 11 } }, start);
+    assert_eq!(machine.held(), Some(key("10.50.8.0/24")));
+    last_write(&mut machine).expect("the lease was renewed");
+    machine
+}
+
+/// `10.50.n.0/24`, held by `192.168.77.who`.
+fn claim(n: u8, who: u8) -> LeaseClaim {
+    LeaseClaim {
+        key: key(&format!("10.50.{n}.0/24")),
+        lease: Some(lease_at(who)),
+        create_rev: n.into(),
+        mod_rev: n.into(),
+        life: Life::Leased,
+    }
+}
+
+/// Drains what the machine says.
+fn last_write(machine: &mut LeaseMachine) -> Option<(u64, StoreWrite)> {
+    let said = std::iter::from_fn(|| machine.poll_output());
+    let writes = said.filter_map(|output| match output {
+        LeaseOutput::Store { op, write } => Some((op, write)),
+        _ => None,
+    });
+    writes.last()
 }
 
 #[test]

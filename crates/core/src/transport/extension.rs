@@ -11,7 +11,7 @@ use russet_net::{Family, Form, Reach};
 use super::{Me, Transport};
 use crate::{
     error::Fault,
-    model::{Backend, ExtensionConfig, Lease, NetworkConfig, PRE_STARTUP, UnderlayFact},
+    model::{Backend, ExtensionConfig, Lease, NetworkConfig, PRE_STARTUP, Settings, UnderlayFact},
 };
 
 /// It has no device, and lays no route.
@@ -24,8 +24,16 @@ pub struct Extension {
 impl Extension {
     /// # Errors
     ///
-    /// While the `PreStartupCommand` has not ended, and when it failed: the lease says what it prints.
-    pub fn new(config: &ExtensionConfig, underlay: &UnderlayFact) -> Result<Self, Fault> {
+    /// Where the node runs no commands; while the `PreStartupCommand` has not ended, and when it failed: the lease
+    /// says what it prints.
+    pub fn new(
+        settings: &Settings,
+        config: &ExtensionConfig,
+        underlay: &UnderlayFact,
+    ) -> Result<Self, Fault> {
+        if !settings.commands.is_on() {
+            return Err(Fault::CommandsNotAllowed);
+        }
         let Some(command) = &config.pre_startup else { return Ok(Self { data: None }) };
         match underlay.prepared.get(command) {
             Some(Ok(output)) => Ok(Self { data: Some(Arc::clone(output)) }),

@@ -15,7 +15,7 @@ use russet_net::{Family, IfName, Mac, Mtu, PublicKey, Vni};
 
 pub fn settings() -> Settings {
     let settings = Settings::new("node-a", Preset::Flannel, "cni0".parse().unwrap());
-    Settings { masquerade: Flag::On, key: Some(public_key(0)), ..settings }
+    Settings { masquerade: Flag::On, commands: Flag::On, key: Some(public_key(0)), ..settings }
 }
 
 /// 0: vxlan; 1: vxlan with direct routing; 2: host-gw; 3: vxlan, dual stack; 4: another network; 5: udp;

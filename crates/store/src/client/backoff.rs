@@ -25,6 +25,13 @@ impl Backoff {
         self.next = Self::MIN;
     }
 
+    /// Takes for how long what was tried has worked, `None` when it never did: how long it took to fail says nothing.
+    pub(crate) fn worked_for(&mut self, span: Option<Duration>) {
+        if span.is_some_and(|span| span > Self::MAX) {
+            self.reset();
+        }
+    }
+
     /// Returns the next wait; `random` decides between half and all of it.
     pub(crate) fn next(&mut self, random: u64) -> Duration {
         let whole = self.next;
@@ -45,6 +52,19 @@ mod tests {
         let waits: Vec<_> = (0..8).map(|_| backoff.next(0).as_millis()).collect();
         assert_eq!(waits, [50, 100, 200, 400, 750, 750, 750, 750]);
         backoff.reset();
+        assert_eq!(backoff.next(0).as_millis(), 50);
+    }
+
+    #[test]
+    fn a_server_that_never_answered_is_asked_no_sooner_however_long_that_took() {
+        let mut backoff = Backoff::new();
+        for _ in 0..8 {
+            backoff.next(0);
+            backoff.worked_for(None);
+            backoff.worked_for(Some(Duration::from_millis(10)));
+        }
+        assert_eq!(backoff.next(0).as_millis(), 750);
+        backoff.worked_for(Some(Duration::from_secs(2)));
         assert_eq!(backoff.next(0).as_millis(), 50);
     }
 

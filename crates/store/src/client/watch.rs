@@ -84,6 +84,8 @@ struct Watcher {
     /// Why the next snapshot is taken.
     reason: SnapshotReason,
     health: Health,
+    /// Since when the session of now tells changes.
+    up_since: Option<Instant>,
 }
 
 /// How far the receiver's copy has come, and of what.
@@ -124,22 +126,21 @@ impl Watcher {
         let prefixes = without_overlap(request.prefixes);
         let request = WatchRequest { prefixes, ..request };
         let reason = SnapshotReason::First;
-        Self { client, request, events, position: None, reason, health: Health::Starting }
+        let health = Health::Starting;
+        Self { client, request, events, position: None, reason, health, up_since: None }
     }
 
     async fn run(mut self) {
         let mut backoff = Backoff::new();
         let mut reconnections = self.client.reconnections();
         loop {
-            let began = Instant::now();
+            self.up_since = None;
             // A session that is left half way has moved the position for what it has handed on, and for no more.
             let ended = tokio::select! {
                 Err(ended) = self.session() => ended,
                 Ok(()) = reconnections.changed() => continue,
             };
-            if began.elapsed() > Backoff::MAX {
-                backoff.reset();
-            }
+            backoff.worked_for(self.up_since.map(|since| since.elapsed()));
             match ended {
                 Ended::Unwatched => return,
                 Ended::StartOver(reason) => self.start_over(reason),
@@ -266,6 +267,7 @@ impl Watcher {
             tracing::info!(revision = revision.get(), "datastore watched");
         }
         self.health = Health::Up;
+        self.up_since.get_or_insert_with(Instant::now);
     }
 
     fn next(&self) -> &[Revision] {

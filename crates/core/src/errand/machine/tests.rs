@@ -30,7 +30,26 @@ fn nobody_is_taken_away_before_all_is_known() {
     assert!(node.run().is_empty());
     node.want(&peers(&[]));
     assert_eq!(node.run(), ["remove 1 < x"]);
+    node.now = node.errands.poll_timeout().unwrap();
+    node.keep();
     assert_eq!(node.kept, Kept::default());
+}
+
+/// Each is a file that is written whole, and waited for.
+#[test]
+fn a_cluster_that_leaves_is_not_kept_anew_peer_by_peer() {
+    let all: Vec<_> = (1..=200).map(|n| format!("{n} x")).collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let mut node = Node::new(Kept::default());
+    node.want(&peers(&all));
+    assert_eq!(node.run().len(), 200);
+    let before = node.times_kept;
+    node.want(&peers(&[]));
+    assert_eq!(node.run().len(), 200);
+    node.now = node.errands.poll_timeout().unwrap();
+    assert!(node.run().is_empty());
+    assert_eq!((node.times_kept, node.kept.visits.len()), (before + 1, 0));
+    assert_eq!(node.errands.poll_timeout(), None);
 }
 
 #[test]
@@ -117,6 +136,7 @@ struct Node {
     errands: Errands,
     now: Instant,
     kept: Kept,
+    times_kept: usize,
     /// What every line that has this in it comes to.
     fails: Option<&'static str>,
 }
@@ -124,7 +144,7 @@ struct Node {
 impl Node {
     fn new(kept: Kept) -> Self {
         let errands = Errands::new(kept.clone());
-        Self { errands, now: Instant::now(), kept, fails: None }
+        Self { errands, now: Instant::now(), kept, times_kept: 0, fails: None }
     }
 
     fn want(&mut self, wanted: &Wanted) {
@@ -133,13 +153,15 @@ impl Node {
     }
 
     fn keep(&mut self) {
-        if let Some(kept) = self.errands.take_kept() {
+        if let Some(kept) = self.errands.take_kept(self.now) {
             self.kept = kept;
+            self.times_kept += 1;
         }
     }
 
     /// Runs all that is due, and says what was run.
     fn run(&mut self) -> Vec<String> {
+        self.keep();
         let mut ran = Vec::new();
         while let Some(Run { errand, task, .. }) = self.errands.poll_run(self.now) {
             let input = Some(&*task.input).filter(|input| !input.is_empty());
@@ -172,5 +194,5 @@ fn peers(all: &[&str]) -> Wanted {
 }
 
 fn task(command: &str, input: &str) -> Task {
-    Task { command: command.into(), environment: BTreeMap::new(), input: input.into() }
+    Task { command: command.into(), environment: Arc::default(), input: input.into() }
 }

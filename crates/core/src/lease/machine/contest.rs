@@ -1,4 +1,4 @@
-//! Another node with our address: nobody takes from the other, and both say so.
+//! Somebody else writes our lease, mostly another node with our address: nobody takes from the other, and both say so.
 
 use std::time::Instant;
 
@@ -23,13 +23,9 @@ impl LeaseMachine {
             self.say(LeaseOutput::Lost { key: claim.key, reason: LostReason::Shared(ip) });
             return;
         }
-        let contests = held.contests;
-        held.contests = contests.saturating_add(1);
-        let again = if contests == 0 { now } else { now + self.delay(contests) };
-        if let State::Held(held) = &mut self.state {
-            held.upkeep = held.upkeep.no_later_than(again);
-        }
-        self.pend(LeaseFault::SharedAddress(ip));
+        let other = claim.lease.as_ref().is_some_and(|lease| other_end(lease, &held.written));
+        self.write_again(now);
+        self.pend(if other { LeaseFault::SharedAddress(ip) } else { LeaseFault::Rewritten(ip) });
     }
 }
 
