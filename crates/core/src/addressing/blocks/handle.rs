@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use russet_net::{Family, Prefix};
+use russet_net::Prefix;
 
 /// How many addresses a handle has in each block. A handle without any is deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,10 +32,6 @@ impl Handle {
 
     pub fn blocks(&self) -> impl Iterator<Item = (Prefix, u32)> {
         self.counts.iter().map(|(block, count)| (*block, *count))
-    }
-
-    pub fn blocks_of(&self, family: Family) -> impl Iterator<Item = Prefix> {
-        self.counts.keys().copied().filter(move |block| block.family() == family)
     }
 
     pub fn is_empty(&self) -> bool {

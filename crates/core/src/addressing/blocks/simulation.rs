@@ -25,12 +25,12 @@ fn five_hundred_nodes_that_borrow_in_half_as_many_blocks_lose_nothing() {
         config: config(&[("10.0.0.0/18", 26)], Borrowing::Allowed),
         pods: 12,
         crash: 60,
-        churn: Duration::from_secs(20),
-        away: (Duration::from_secs(8), Duration::from_secs(12)),
+        churn: Duration::from_secs(12),
+        away: (Duration::from_secs(5), Duration::from_secs(8)),
         gone: 20,
         ..plan(1)
     });
-    assert!(tally.given > 3_000 && tally.crashes > 30 && tally.conflicts > 300, "{tally:?}");
+    assert!(tally.given > 1_500 && tally.crashes > 20 && tally.conflicts > 200, "{tally:?}");
 }
 
 #[test]
@@ -57,9 +57,10 @@ fn a_pool_that_runs_full_with_borrowing_loses_nothing() {
     for seed in 0..2 {
         let tally = run(Plan {
             config: config(&[("10.0.0.0/25", 29)], Borrowing::Allowed),
+            nodes: 25,
             ..plan(20 + seed)
         });
-        assert!(tally.refused > 100 && tally.conflicts > 300, "{tally:?}");
+        assert!(tally.refused > 100 && tally.conflicts > 100, "{tally:?}");
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use russet_net::Prefix;
+use russet_net::{Family, Prefix};
 
 use super::{
     super::{handle::Handle, name::HandleId},
     BlockMachine, Key, MOST_PER_HANDLE, Now, Outcome, Refusal, StoreOp, Value,
-    request::At,
+    request::{At, Part},
     slot::{BlockSlot, HandleSlot},
 };
 
@@ -49,7 +49,7 @@ impl BlockMachine {
     }
 
     fn count_one(&mut self, handle: &HandleId, pending: &Pending, now: Now) {
-        if self.follow(handle) {
+        if self.follow(handle, now) {
             return;
         }
         let Some(known) = self.handles.get(handle) else { return };
@@ -103,24 +103,50 @@ impl BlockMachine {
         }
     }
 
-    /// Sends parts to the block in which the handle has an address already, or is said to: the same request
-    /// was made before a restart, and borrowed. Returns whether any was.
-    fn follow(&mut self, handle: &HandleId) -> bool {
-        let Some(known) = self.handles.get(handle) else { return false };
-        let Some(is) = known.slot.value() else { return false };
-        let elsewhere = |id: &u64| {
-            let part = self.parts.get(id)?;
-            let At::Counting(_) = part.at else { return None };
-            let free = part.who.handle == *handle && part.want.wished.is_none();
-            let mut blocks = is.blocks_of(part.want.family).filter(|_| free);
-            blocks.find(|cidr| !known.touched.contains(cidr))
+    /// Sends parts to the block in which the handle has an address already: the same request was made before a
+    /// restart. Every block that the index names is looked at first, since one may be named in vain. Returns
+    /// whether there is something to wait for.
+    fn follow(&mut self, handle: &HandleId, now: Now) -> bool {
+        let waits = |part: &&Part| {
+            let counting = matches!(part.at, At::Counting(_));
+            counting && part.who.handle == *handle && part.want.wished.is_none()
         };
-        let found: Vec<_> =
-            self.parts.keys().filter_map(|id| Some((*id, elsewhere(id)?))).collect();
-        for (id, cidr) in &found {
+        let families: Vec<Family> =
+            self.parts.values().filter(waits).map(|part| part.want.family).collect();
+        let Some(known) = self.handles.get_mut(handle) else { return false };
+        let index = known.slot.value().cloned().unwrap_or_default();
+        let named = index
+            .blocks()
+            .map(|(cidr, _)| cidr)
+            .filter(|cidr| families.contains(&cidr.family()) && !known.raised.contains(cidr));
+        let named: Vec<Prefix> = named.collect();
+        known.touched.extend(named.iter().copied());
+        let mut unread = false;
+        for cidr in &named {
+            let slot = &self.block_slot(*cidr).slot;
+            let (blind, idle) = (slot.is_blind(), slot.is_idle());
+            unread |= blind;
+            if blind && idle {
+                self.read_block(*cidr, now);
+            }
+        }
+        unread || self.send_home(handle, &named)
+    }
+
+    /// Sends parts to those of the blocks in which the handle has an address. Returns whether any moved.
+    fn send_home(&mut self, handle: &HandleId, named: &[Prefix]) -> bool {
+        let homes: Vec<_> = named.iter().copied().filter(|cidr| self.has(*cidr, handle)).collect();
+        let moves = self.parts.iter().filter_map(|(id, part)| {
+            let At::Counting(at) = part.at else { return None };
+            let free = part.who.handle == *handle && part.want.wished.is_none();
+            let home = homes.iter().find(|cidr| cidr.family() == part.want.family);
+            home.filter(|home| free && !self.has(at, handle) && **home != at).map(|h| (*id, *h))
+        });
+        let moves: Vec<_> = moves.collect();
+        for (id, cidr) in &moves {
             self.assign(*id, *cidr);
         }
-        !found.is_empty()
+        !moves.is_empty()
     }
 
     /// The index is as it should be: whoever waited for that goes on.

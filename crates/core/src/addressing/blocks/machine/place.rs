@@ -139,7 +139,7 @@ impl BlockMachine {
         }
     }
 
-    fn has(&self, cidr: Prefix, handle: &HandleId) -> bool {
+    pub(super) fn has(&self, cidr: Prefix, handle: &HandleId) -> bool {
         self.blocks.get(&cidr).and_then(|known| known.block()).is_some_and(|b| b.has(handle))
     }
 
