@@ -1,8 +1,8 @@
 //! The engine's socket: the agent says what is wanted, an operator asks, a successor takes over.
 //!
 //! One thread answers one question at a time; the packets do not wait for it. Only root, or whoever the engine runs
-//! as, is listened to. An engine whose asker goes away goes on: that is what it is for. It sleeps without a clock, so
-//! idle it never wakes.
+//! as, is listened to. An engine whose asker goes away goes on: that is what it is for. It sleeps without a clock, but
+//! while peers are to be greeted (`greetings`), so idle it never wakes.
 //!
 //! ```text
 //!   Empty ── Start ──▶ Working ── HandOver ──▶ (threads rest) ── TakenOver ──▶ ends
@@ -27,15 +27,17 @@ use russet_kernel::engine::{
 };
 use russet_net::{IfName, Prefix};
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
 use crate::{
     engine::{Engine, Kept, OpenError, Setup},
+    greetings::Greetings,
     key, report,
     shared::{Holdings, Pace},
+    table::Peer,
     tunnel::Vault,
 };
 
@@ -54,6 +56,7 @@ pub struct Control {
     pub(crate) elder: Option<Client>,
     /// When the engine began with nothing; one that has inherited its sessions did not.
     pub(crate) begun: Option<Instant>,
+    pub(crate) greetings: Greetings<Arc<Peer>>,
 }
 
 /// Why an engine ended.
@@ -101,8 +104,18 @@ impl Control {
         bound?;
         rustix::net::listen(&listener, BACKLOG)?;
         let path = path.to_owned();
-        let (key, engine, connections, elder, begun) = (None, None, Vec::new(), None, None);
-        Ok(Self { link, pace, key, path, listener, engine, connections, elder, begun })
+        Ok(Self {
+            link,
+            pace,
+            key: None,
+            path,
+            listener,
+            engine: None,
+            connections: Vec::new(),
+            elder: None,
+            begun: None,
+            greetings: Greetings::default(),
+        })
     }
 
     /// Says where the node's WireGuard key is kept.
@@ -141,7 +154,16 @@ impl Control {
             if ready.listener {
                 self.accept();
             }
+            self.greet();
         }
+    }
+
+    /// Greets whose turn it is. A successor greets all by itself.
+    fn greet(&mut self) {
+        let Some(engine) = &self.engine else { return self.greetings.put([]) };
+        self.greetings.go_on(Instant::now(), |peer| {
+            peer.tunnel.as_ref().is_some_and(|tunnel| engine.greet_stranger(tunnel))
+        });
     }
 
     /// A successor needs the socket's name; nobody else does.
@@ -158,7 +180,9 @@ impl Control {
         let elder = self.elder.as_ref().map(AsFd::as_fd);
         let fds = fds.chain(self.connections.iter().map(AsFd::as_fd)).chain(alarm).chain(elder);
         let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        match poll(&mut fds, None) {
+        let due = self.greetings.time_left(Instant::now());
+        let due = due.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, due.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Ready::default()),
             Err(errno) => return Err(errno),
@@ -227,10 +251,9 @@ impl Control {
             (Ask::Start(_), Some(_)) => say(to, &refused("it has begun with another task")),
             (Ask::Patch(rows), Some(engine)) => {
                 engine.patch(rows);
-                if keeps_open(engine.setup().spec) {
-                    engine.greet_all();
-                } else if self.begun.is_some_and(|at| at.elapsed() < INTRODUCES_FOR) {
-                    engine.greet_strangers();
+                let is_new = self.begun.is_some_and(|at| at.elapsed() < INTRODUCES_FOR);
+                if is_new || keeps_open(engine.setup().spec) {
+                    self.greetings.put(engine.table().strangers().cloned());
                 }
                 say(to, &Answer::Done)
             }

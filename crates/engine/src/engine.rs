@@ -225,11 +225,13 @@ impl Engine {
         self.to_all(Tunnel::greet);
     }
 
-    /// Greets every peer that there is no session with.
-    pub fn greet_strangers(&self) {
-        self.to_all(|tunnel, room| {
-            tunnel.since_handshake().is_none().then(|| tunnel.greet(room)).flatten()
-        });
+    /// Greets a peer, unless there is a session by now, and tells whether anything was sent.
+    pub fn greet_stranger(&self, tunnel: &Tunnel) -> bool {
+        let mut room = [0; SEAL];
+        let greeting =
+            tunnel.since_handshake().is_none().then(|| tunnel.greet(&mut room)).flatten();
+        self.send_one(greeting, &room);
+        greeting.is_some()
     }
 
     /// Greets a peer once more that has not answered.

@@ -32,6 +32,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     control::{Control, End, Then, say, say_peers, vault},
     engine::{Engine, Kept, OpenError, Setup},
+    greetings::Greetings,
     shared::{Holdings, Pace, Ways},
 };
 
@@ -93,6 +94,7 @@ impl Control {
             connections,
             elder,
             begun: None,
+            greetings: Greetings::default(),
         })
     }
 

@@ -19,6 +19,7 @@ mod clock;
 pub mod control;
 pub mod counters;
 pub mod engine;
+mod greetings;
 mod handover;
 pub mod icmp;
 mod inbound;

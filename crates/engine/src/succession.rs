@@ -38,6 +38,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     control::{Control, End, Then, in_datagrams, refused, say, vault},
     engine::{Engine, Kept},
+    greetings::Greetings,
     handover::{TakeOverError, divide, hear, hear_peers, setup_of},
     passage::Passage,
     shared::Ways,
@@ -182,6 +183,7 @@ impl Control {
             connections,
             elder,
             begun: None,
+            greetings: Greetings::default(),
         }))
     }
 

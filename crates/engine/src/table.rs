@@ -146,6 +146,12 @@ impl Table {
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().map(|peer| &**peer)
     }
+
+    /// Those that packets are sealed for and that there is no session with.
+    pub fn strangers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        let is_stranger = |tunnel: &Tunnel| tunnel.since_handshake().is_none();
+        self.peers.iter().filter(move |peer| peer.tunnel.as_deref().is_some_and(is_stranger))
+    }
 }
 
 impl Peer {

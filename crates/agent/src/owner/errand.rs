@@ -23,6 +23,7 @@ impl Owner {
                 node.underlay.prepared.clone_from(&self.errands.prepared);
                 self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
                 self.change_node(node);
+                self.tell_lease_of_config(now);
             }
         }
     }
