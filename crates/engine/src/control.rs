@@ -103,19 +103,23 @@ impl Control {
         rustix::process::umask(before);
         bound?;
         rustix::net::listen(&listener, BACKLOG)?;
-        let path = path.to_owned();
-        Ok(Self {
+        Ok(Self::at(link, pace, path, listener))
+    }
+
+    /// One that has no engine yet.
+    pub(crate) fn at(link: IfName, pace: Pace, path: &Path, listener: OwnedFd) -> Self {
+        Self {
             link,
             pace,
             key: None,
-            path,
+            path: path.to_owned(),
             listener,
             engine: None,
             connections: Vec::new(),
             elder: None,
             begun: None,
             greetings: Greetings::default(),
-        })
+        }
     }
 
     /// Says where the node's WireGuard key is kept.

@@ -32,7 +32,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     control::{Control, End, Then, say, say_peers, vault},
     engine::{Engine, Kept, OpenError, Setup},
-    greetings::Greetings,
     shared::{Holdings, Pace, Ways},
 };
 
@@ -82,20 +81,8 @@ impl Control {
         engine.greet_all();
         // It may be gone already, and then there is nobody to tell.
         let _ = client.tell(&Ask::TakenOver);
-        let path = path.to_owned();
-        let (engine, connections, elder) = (Some(engine), Vec::new(), None);
-        Ok(Self {
-            link,
-            pace: setup.pace,
-            key,
-            path,
-            listener,
-            engine,
-            connections,
-            elder,
-            begun: None,
-            greetings: Greetings::default(),
-        })
+        let bare = Self::at(link, setup.pace, path, listener);
+        Ok(Self { key, engine: Some(engine), ..bare })
     }
 
     /// Hands everything over, and goes on if nobody takes it.

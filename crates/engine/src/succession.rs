@@ -38,7 +38,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     control::{Control, End, Then, in_datagrams, refused, say, vault},
     engine::{Engine, Kept},
-    greetings::Greetings,
     handover::{TakeOverError, divide, hear, hear_peers, setup_of},
     passage::Passage,
     shared::Ways,
@@ -171,20 +170,8 @@ impl Control {
         // Whoever has heard the predecessor last seals for it until then.
         engine.show_life();
         still_ours(client.ask(&Ask::TakenOver))?;
-        let (path, key) = (path.to_owned(), key.cloned());
-        let (engine, connections, elder) = (Some(engine), Vec::new(), Some(client));
-        Ok(Ok(Self {
-            link,
-            pace: setup.pace,
-            key,
-            path,
-            listener,
-            engine,
-            connections,
-            elder,
-            begun: None,
-            greetings: Greetings::default(),
-        }))
+        let bare = Self::at(link, setup.pace, path, listener);
+        Ok(Ok(Self { key: key.cloned(), engine: Some(engine), elder: Some(client), ..bare }))
     }
 
     /// Ends the predecessor: it would take the end of this one for a death, and go on.
