@@ -104,7 +104,9 @@ pub fn take_hop(packet: &mut [u8], inner: &Inner) -> Result<(), Reason> {
             packet[V4_TTL] -= 1;
             // One less in the upper octet of a word is one more in the sum's complement (RFC 1624 §3).
             let sum = u16::from_be_bytes([packet[V4_SUM], packet[V4_SUM + 1]]);
-            let new = checksum::fold(u64::from(sum) + 0x100);
+            // Of the two zeros it is the one that a sum from scratch comes to.
+            let new = Some(checksum::fold(u64::from(sum) + 0x100)).filter(|new| *new != u16::MAX);
+            let new = new.unwrap_or_default();
             packet[V4_SUM..V4_SUM + 2].copy_from_slice(&new.to_be_bytes());
         }
         Family::V6 => packet[V6_HOPS] -= 1,
@@ -164,6 +166,17 @@ mod tests {
             take_hop(&mut packet, &inner).unwrap();
             let header = Ipv4HeaderSlice::from_slice(&packet).unwrap();
             assert_eq!(header.ttl(), hops - 1);
+            assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
+        }
+        for id in 0..=u16::MAX {
+            let mut packet = v4(64, b"abc");
+            packet[4..6].copy_from_slice(&id.to_be_bytes());
+            let header = Ipv4HeaderSlice::from_slice(&packet).unwrap().to_header();
+            let sum = header.calc_header_checksum();
+            packet[V4_SUM..V4_SUM + 2].copy_from_slice(&sum.to_be_bytes());
+            let inner = Inner::parse(&packet).unwrap();
+            take_hop(&mut packet, &inner).unwrap();
+            let header = Ipv4HeaderSlice::from_slice(&packet).unwrap();
             assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
         }
         for hops in [0, 1] {
