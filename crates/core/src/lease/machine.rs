@@ -4,20 +4,20 @@
 //! ours and has not run out; in every other case the write is a create, which fails when somebody is
 //! there. And an outcome that comes late is never trusted for more than it says: a create that succeeded
 //! after it was given up is either what we still want, or it is released.
+//!
+//! `machine/news` takes what the store tells, `machine/outcome` what became of our writes, `machine/contest` another who
+//! writes our lease.
 
 mod contest;
+mod news;
+mod outcome;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use self::contest::other_end;
-use super::{
-    LeaseClaim, LeaseFault, LeaseInput, LeaseOutput, Life, LostReason, StoreWrite, Term,
-    WriteOutcome,
-    view::{View, identity},
-};
+use super::{LeaseFault, LeaseInput, LeaseOutput, Life, LostReason, StoreWrite, Term, view::View};
 use crate::{
     addressing::node_subnet::{Random, choose},
     model::{Lease, LeaseKey, NetworkConfig, Settings, UnderlayFact},
@@ -172,300 +172,6 @@ impl LeaseMachine {
     }
 }
 
-// ---- what the store tells
-impl LeaseMachine {
-    fn snapshot(&mut self, claims: Vec<LeaseClaim>, rev: u64, now: Instant) {
-        self.view.replace(claims);
-        self.surplus.retain(|key, written| *written > rev || self.view.get(*key).is_some());
-        let State::Held(held) = &self.state else { return };
-        match self.view.get(held.key).cloned() {
-            Some(claim) => self.look_at(&claim, now),
-            None if rev >= held.rev => self.miss(),
-            // A picture from before our write says nothing of it.
-            None => {}
-        }
-    }
-
-    /// Old revisions must not be compared with those of another history: a lease that is not in it would be
-    /// taken for written after the snapshot.
-    fn forget_history(&mut self) {
-        self.view = View::default();
-        self.surplus.clear();
-        self.doubtful.clear();
-        if let State::Held(held) = &mut self.state {
-            held.rev = 0;
-        }
-    }
-
-    fn claimed(&mut self, claim: LeaseClaim, now: Instant) {
-        self.look_at(&claim, now);
-        self.view.insert(claim);
-    }
-
-    fn gone(&mut self, key: LeaseKey, rev: u64) {
-        self.view.remove(key, rev);
-        if self.surplus.get(&key).is_some_and(|written| *written <= rev) {
-            self.surplus.remove(&key);
-        }
-        if matches!(&self.state, State::Held(held) if held.key == key && held.rev < rev) {
-            self.miss();
-        }
-    }
-
-    fn miss(&mut self) {
-        if let State::Held(held) = &mut self.state {
-            held.presence = Presence::Gone;
-        }
-    }
-
-    /// Looks at what is at our key now: ours, spoilt, or another's.
-    fn look_at(&mut self, claim: &LeaseClaim, now: Instant) {
-        let wished = self.wish().map(|(_, lease)| lease);
-        let State::Held(held) = &mut self.state else { return };
-        if claim.key != held.key || claim.mod_rev < held.rev {
-            return;
-        }
-        let address = claim.lease.as_ref().and_then(identity);
-        let bears = |lease: &Lease| identity(lease) == address;
-        let is_ours = bears(&held.written) || wished.as_ref().is_some_and(bears);
-        if address.is_some() && !is_ours {
-            let lost = held.key;
-            self.previous = None;
-            self.state = State::BackOff { until: now, attempt: 0 };
-            self.say(LeaseOutput::Lost { key: lost, reason: LostReason::Taken });
-            return;
-        }
-        // With a write of ours under way it may be that one.
-        let known = held.rev > 0 && !self.ops.values().any(|op| op.write.key() == claim.key);
-        let newer = claim.mod_rev > held.rev;
-        held.presence = Presence::Ours { seen: now };
-        held.rev = claim.mod_rev;
-        if claim.life == Life::Reserved {
-            self.reserve();
-        } else if newer && let Some((id, op)) = self.doubtful_write(claim) {
-            return self.hold(id, op, claim.mod_rev, now);
-        }
-        let State::Held(held) = &mut self.state else { return };
-        let same = claim.lease.as_ref() == Some(&held.written);
-        let reserves = claim.life == Life::Reserved
-            && !claim.lease.as_ref().is_some_and(|lease| other_end(lease, &held.written));
-        if claim.lease.is_some() && claim.lease == wished {
-            held.written = wished.unwrap_or_else(|| held.written.clone());
-        }
-        if !newer || (same && reserves) {
-            return;
-        }
-        // Of two nodes of one address some backends write the same, so that only the revision tells.
-        if known && claim.lease.is_some() && !reserves {
-            return self.contest(claim, now);
-        }
-        if claim.lease.as_ref() != Some(&held.written) {
-            self.write_again(now);
-        }
-    }
-
-    /// An operator has made a reservation of what we hold.
-    fn reserve(&mut self) {
-        let State::Held(held) = &mut self.state else { return };
-        if held.expires.take().is_none() {
-            return;
-        }
-        if matches!(held.upkeep, Upkeep::At(_)) {
-            held.upkeep = Upkeep::Never;
-        }
-        if held.unproven.is_none() {
-            let key = held.key;
-            self.said = None;
-            self.say(LeaseOutput::Acquired { key, expires: None });
-        }
-    }
-
-    /// The write of ours that was said to have failed, and is in the store after all.
-    fn doubtful_write(&mut self, claim: &LeaseClaim) -> Option<(u64, Op)> {
-        let wrote = |op: &Op| match &op.write {
-            StoreWrite::Create { key, lease, .. } | StoreWrite::Renew { key, lease, .. } => {
-                *key == claim.key && Some(lease) == claim.lease.as_ref()
-            }
-            StoreWrite::Update { .. } | StoreWrite::Release { .. } => false,
-        };
-        let id = *self.doubtful.iter().find(|(_, op)| wrote(op))?.0;
-        Some((id, self.doubtful.remove(&id)?))
-    }
-
-    /// Says again what stands at our key, ever more slowly the more often it must be.
-    fn write_again(&mut self, now: Instant) {
-        let State::Held(held) = &mut self.state else { return };
-        let before = held.contests;
-        held.contests = before.saturating_add(1);
-        let again = if before == 0 { now } else { now + self.delay(before) };
-        if let State::Held(held) = &mut self.state {
-            held.upkeep = held.upkeep.no_later_than(again);
-        }
-    }
-}
-
-// ---- what becomes of our writes
-impl LeaseMachine {
-    fn wrote(&mut self, id: u64, outcome: WriteOutcome, now: Instant) {
-        // An outcome that is told twice is known no more the second time.
-        let Some(op) = self.ops.remove(&id) else { return };
-        let key = op.write.key();
-        match (&op.write, outcome) {
-            (StoreWrite::Release { .. }, WriteOutcome::Failed(_)) => {}
-            (StoreWrite::Release { .. }, _) => _ = self.surplus.remove(&key),
-            (_, WriteOutcome::Done { rev }) => self.done(id, op, rev, now),
-            (_, WriteOutcome::Exists) => {
-                self.view.note_taken(key);
-                self.failed(id, LeaseFault::LostRace, now);
-            }
-            (_, WriteOutcome::Failed(reason)) => {
-                self.doubtful.insert(id, op);
-                bound(&mut self.doubtful);
-                self.failed(id, LeaseFault::Write(reason), now);
-            }
-        }
-    }
-
-    fn done(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
-        let key = op.write.key();
-        // What was asked for long before this one would have come before it.
-        self.doubtful.retain(|_, other| {
-            other.write.key() != key || op.issued.duration_since(other.issued) < NO_ANSWER
-        });
-        match &self.state {
-            State::Held(held) if held.key == key => self.hold(id, op, rev, now),
-            State::Held(_) => _ = self.surplus.insert(key, rev),
-            State::Asking { op, .. } if *op != id && !self.still_wanted(key) => {
-                self.surplus.insert(key, rev);
-            }
-            State::Waiting | State::Asking { .. } | State::BackOff { .. } => {
-                self.hold(id, op, rev, now);
-            }
-        }
-    }
-
-    fn still_wanted(&self, key: LeaseKey) -> bool {
-        self.config.as_ref().is_some_and(|config| config.fits(key))
-    }
-
-    /// Takes a lease as ours, or notes that it lives longer. A late answer never shortens its life.
-    fn hold(&mut self, id: u64, op: Op, rev: u64, now: Instant) {
-        let Op { write, issued } = op;
-        let created = matches!(write, StoreWrite::Create { .. });
-        let (key, lease, expires) = match write {
-            StoreWrite::Create { key, lease, .. } | StoreWrite::Renew { key, lease, .. } => {
-                (key, lease, Some(issued + self.term.ttl))
-            }
-            StoreWrite::Update { key, lease } => (key, lease, None),
-            StoreWrite::Release { .. } => return,
-        };
-        let old = match &self.state {
-            State::Held(held) => Some(held),
-            _ => None,
-        };
-        if old.is_some_and(|old| old.rev > rev) {
-            return;
-        }
-        // Whoever created it found no reservation.
-        let gone = |old: &&Held| created && old.expires.is_none();
-        let before = old.filter(|old| !gone(old)).map(|old| old.expires);
-        // It became a reservation while this write was under way.
-        let spoilt = before == Some(None) && expires.is_some();
-        let expires = before.map_or(expires, |before| later(before, expires));
-        let upkeep = match old.map(|old| old.upkeep) {
-            // Somebody else's write is in flight still; its answer decides.
-            Some(Upkeep::Asking { op, until }) if op != id => Upkeep::Asking { op, until },
-            _ if spoilt => Upkeep::At(now),
-            _ => self.next_upkeep(expires, now),
-        };
-        let presence = Presence::Ours { seen: now };
-        let unproven = match old {
-            Some(old) => old.unproven,
-            None if created || self.previous == Some(key) => None,
-            None => Some(now + PROBATION),
-        };
-        let contests = old.map_or(0, |old| old.contests);
-        if old.is_none() {
-            self.find_surplus(key, &lease);
-        }
-        self.state = State::Held(Held {
-            key,
-            expires,
-            written: lease,
-            rev,
-            presence,
-            upkeep,
-            attempt: 0,
-            contests,
-            unproven,
-        });
-        self.previous = Some(key);
-        self.said = None;
-        if unproven.is_none() {
-            self.say(LeaseOutput::Acquired { key, expires });
-        }
-    }
-
-    fn next_upkeep(&self, expires: Option<Instant>, now: Instant) -> Upkeep {
-        let at = |end: Instant| end.checked_sub(self.term.margin).unwrap_or(now).max(now);
-        expires.map_or(Upkeep::Never, |end| Upkeep::At(at(end)))
-    }
-
-    /// The lease that we had before, when another is taken, is a leftover: the others would see two leases of one node.
-    /// What else bears our address may be another node's that lives, which most backends cannot tell from ours of an
-    /// earlier life, so it is left to its end.
-    fn find_surplus(&mut self, held: LeaseKey, lease: &Lease) {
-        // One that says another tunnel's end may be another node's, with our address.
-        let same =
-            |claim: &LeaseClaim| !claim.lease.as_ref().is_some_and(|it| other_end(it, lease));
-        let leftover = |claim: &&LeaseClaim| {
-            self.previous == Some(claim.key) && claim.life == Life::Leased && same(claim)
-        };
-        let leftovers: Vec<_> = self.view.ours(lease).filter(leftover).collect();
-        self.surplus.extend(leftovers.into_iter().map(|claim| (claim.key, claim.mod_rev)));
-        self.surplus.remove(&held);
-    }
-
-    /// A write that did not do it. If it is the one that we wait for, wait and try otherwise.
-    fn failed(&mut self, id: u64, fault: LeaseFault, now: Instant) {
-        match &self.state {
-            &State::Asking { op, attempt, .. } if op == id => {
-                self.pend(fault);
-                self.back_off(attempt, now);
-            }
-            State::Held(held @ Held { upkeep: Upkeep::Asking { op, .. }, attempt, .. })
-                if *op == id =>
-            {
-                let attempt = *attempt;
-                // That it has run out is the worse news, and stays.
-                if !held.has_run_out(now) {
-                    self.pend(fault);
-                }
-                let at = now + self.delay(attempt);
-                if let State::Held(held) = &mut self.state {
-                    held.upkeep = Upkeep::At(at);
-                    held.attempt = attempt.saturating_add(1);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn give_up_late(&mut self, now: Instant) {
-        let late = match self.state {
-            State::Asking { op, until, .. } if until <= now => Some(op),
-            State::Held(Held { upkeep: Upkeep::Asking { op, until }, .. }) if until <= now => {
-                Some(op)
-            }
-            _ => None,
-        };
-        if let Some(op) = late {
-            self.failed(op, LeaseFault::NoAnswer, now);
-        }
-    }
-}
-
-// ---- what to do next
 impl LeaseMachine {
     fn advance(&mut self, now: Instant) {
         match &self.state {
@@ -593,7 +299,6 @@ impl LeaseMachine {
     }
 }
 
-// ---- helpers
 impl LeaseMachine {
     fn write(&mut self, write: StoreWrite, now: Instant) -> u64 {
         let op = self.next_op;
