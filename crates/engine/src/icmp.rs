@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use russet_net::checksum;
+
 use crate::{
-    checksum,
     packet::{ICMP, ICMP_V6, Inner, V4_HEADER, V6_HEADER},
     split::finish_v4,
 };

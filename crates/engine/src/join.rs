@@ -10,8 +10,9 @@
 //!   after    [head │ H₀ P₀ P₁ P₂]            head: a virtio header, over what lay before
 //! ```
 
+use russet_net::checksum;
+
 use crate::{
-    checksum,
     packet::{Inner, TCP, UDP, V4_HEADER, V4_TTL, V6_HEADER, V6_HOPS, take_hop},
     split::{
         TCP_ACK, TCP_FLAGS, TCP_HEADER, TCP_OFFSET, TCP_PSH, TCP_SUM, UDP_HEADER, UDP_SUM,

@@ -14,7 +14,6 @@
 //! `engine` has the threads, `control` the socket that they are managed by, `handover` the change of processes,
 //! `succession` that of those who seal, with the `passage` between the two.
 
-pub mod checksum;
 mod clock;
 pub mod control;
 pub mod counters;

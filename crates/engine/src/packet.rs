@@ -5,9 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use russet_net::Family;
+use russet_net::{Family, checksum};
 
-use crate::{checksum, counters::Reason};
+use crate::counters::Reason;
 
 /// What the header of an inner packet says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@
 //! the kernel would have cut it (`tcp_gso_segment`, `__udp_gso_segment`): FIN and PSH go with the last piece,
 //! CWR with the first.
 
+use russet_net::checksum;
+
 use crate::{
-    checksum,
     counters::Reason,
     packet::{Inner, TCP, UDP},
     virtio::{CutKind, Header},

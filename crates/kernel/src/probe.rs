@@ -16,6 +16,8 @@ use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto},
 };
 
+use russet_net::checksum;
+
 use crate::sys::{arrival, datagram};
 
 /// Echo requests to one address, never in fragments.
@@ -102,7 +104,7 @@ impl Echo {
         message[4..6].copy_from_slice(&self.id.to_be_bytes());
         message[6..8].copy_from_slice(&self.sequence.to_be_bytes());
         if self.to.is_ipv4() {
-            let sum = finish(sum(0, &message));
+            let sum = checksum::finish(checksum::sum(&message));
             message[2..4].copy_from_slice(&sum.to_be_bytes());
         }
         message
@@ -135,23 +137,18 @@ pub enum Checksum {
 /// # Errors
 ///
 /// When it cannot be sent.
-pub fn closed_port(
-    from: IpAddr,
-    to: IpAddr,
-    checksum: Checksum,
-    patience: Duration,
-) -> io::Result<bool> {
+pub fn closed_port(from: IpAddr, to: IpAddr, by: Checksum, patience: Duration) -> io::Result<bool> {
     let target = SocketAddr::new(to, CLOSED_PORT);
-    let socket = match checksum {
+    let socket = match by {
         Checksum::Offloaded => open(to, SocketType::DGRAM, ipproto::UDP)?,
         Checksum::Ours => raw(to, ipproto::UDP)?,
     };
     rustix::net::bind(&socket, &SocketAddr::new(from, 0))?;
-    match checksum {
+    match by {
         Checksum::Offloaded => rustix::net::connect(&socket, &target)?,
         Checksum::Ours => rustix::net::connect(&socket, &SocketAddr::new(to, 0))?,
     }
-    let message = match checksum {
+    let message = match by {
         Checksum::Offloaded => PAYLOAD.to_vec(),
         Checksum::Ours => datagram_with_checksum(from, to),
     };
@@ -177,11 +174,8 @@ fn datagram_with_checksum(from: IpAddr, to: IpAddr) -> Vec<u8> {
     message.extend(len.to_be_bytes());
     message.extend([0, 0]);
     message.extend(PAYLOAD);
-    let ends = [from, to].into_iter().fold(0, |so_far, addr| match addr {
-        IpAddr::V4(addr) => sum(so_far, &addr.octets()),
-        IpAddr::V6(addr) => sum(so_far, &addr.octets()),
-    });
-    let sum = finish(sum(ends + u32::from(len) + UDP, &message));
+    let ends = checksum::pseudo(from, to, UDP, message.len());
+    let sum = checksum::finish(ends + checksum::sum(&message));
     // A sum of zero is sent as all ones: zero says that there is none (RFC 768).
     let sum = if sum == 0 { u16::MAX } else { sum };
     message[6..8].copy_from_slice(&sum.to_be_bytes());
@@ -216,25 +210,11 @@ fn is_unreachable(err: Errno) -> bool {
     )
 }
 
-/// Adds to an internet checksum (RFC 1071).
-fn sum(so_far: u32, octets: &[u8]) -> u32 {
-    let (pairs, last) = octets.as_chunks::<2>();
-    let words: u32 = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum();
-    so_far + words + last.first().map_or(0, |last| u32::from(*last) << 8)
-}
-
-fn finish(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or_default()
-}
-
 /// The port that traceroute begins with: nobody listens there.
 pub const CLOSED_PORT: u16 = 33_434;
 const PAYLOAD: &[u8] = b"russet probe";
 const HEADER: usize = 8;
-const UDP: u32 = 17;
+const UDP: u8 = 17;
 const ECHO_V4: u8 = 8;
 const ECHO_REPLY_V4: u8 = 0;
 const ECHO_V6: u8 = 128;
@@ -245,26 +225,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_that_of_the_rfc() {
-        // RFC 1071 §3's example; its sum is ddf2.
-        let octets = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(finish(sum(0, &octets)), !0xddf2);
-        assert_eq!(sum(0, &[1, 2, 3]), 0x0102 + 0x0300);
-    }
-
-    #[test]
     fn a_datagram_with_its_pseudo_header_adds_up() {
         for (from, to) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
             let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
             let message = datagram_with_checksum(from, to);
-            let mut total = sum(0, &message) + u32::try_from(message.len()).unwrap() + UDP;
-            for addr in [from, to] {
-                total = match addr {
-                    IpAddr::V4(addr) => sum(total, &addr.octets()),
-                    IpAddr::V6(addr) => sum(total, &addr.octets()),
-                };
-            }
-            assert_eq!(finish(total), 0);
+            let ends = checksum::pseudo(from, to, UDP, message.len());
+            assert_eq!(checksum::finish(ends + checksum::sum(&message)), 0);
         }
     }
 }

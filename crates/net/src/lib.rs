@@ -4,6 +4,7 @@
 //! range. Nothing in here knows of the kernel, of a store or of another crate of ours.
 
 mod asn;
+pub mod checksum;
 mod error;
 mod ifname;
 mod key;

@@ -15,6 +15,8 @@ use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto},
 };
 
+use russet_net::checksum;
+
 use super::pace::{Mark, Wire};
 
 /// Echo requests to one address.
@@ -58,7 +60,7 @@ impl Icmp {
         message[6..8].copy_from_slice(&sequence.to_be_bytes());
         message[HEADER..].copy_from_slice(&self.mark.write(number));
         if self.to.is_ipv4() {
-            let sum = checksum(&message);
+            let sum = checksum::finish(checksum::sum(&message));
             message[2..4].copy_from_slice(&sum.to_be_bytes());
         }
         message
@@ -107,25 +109,4 @@ impl Wire for Icmp {
     }
 }
 
-/// The internet checksum (RFC 1071) of an even number of octets.
-fn checksum(message: &[u8]) -> u16 {
-    let words = message.as_chunks::<2>().0.iter().map(|word| u32::from(u16::from_be_bytes(*word)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or_default()
-}
-
 const HEADER: usize = 8;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_checksum_is_that_of_the_rfc() {
-        // RFC 1071 §3's example; its sum is ddf2.
-        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
-    }
-}

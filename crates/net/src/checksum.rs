@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 /// Adds up octets as words of 16 bits. The sum is not folded, and stands for as much as 2^48 words.
 #[must_use]
+#[inline]
 pub fn sum(octets: &[u8]) -> u64 {
     // Words of 32 bits add up to the same; in the machine's own order, and turned round at the end.
     let (words, rest) = octets.as_chunks::<4>();
@@ -16,6 +17,7 @@ pub fn sum(octets: &[u8]) -> u64 {
 
 /// Folds a sum to 16 bits.
 #[must_use]
+#[inline]
 pub const fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -28,6 +30,7 @@ pub const fn fold(mut sum: u64) -> u16 {
 
 /// The sum of the pseudo header of TCP, UDP or `ICMPv6`, not folded.
 #[must_use]
+#[inline]
 pub fn pseudo(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> u64 {
     let ends = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => sum(&src.octets()) + sum(&dst.octets()),
@@ -40,6 +43,7 @@ pub fn pseudo(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> u64 {
 
 /// The checksum of what adds up to `sum`.
 #[must_use]
+#[inline]
 pub const fn finish(sum: u64) -> u16 {
     !fold(sum)
 }
