@@ -32,6 +32,8 @@ use russet_core::{
 };
 pub use russet_kernel::one_line;
 
+use russet_net::IfName;
+
 use crate::{config::Config, lock::LockError};
 
 /// Why the agent could not start, or go on. A start that fails touches nothing of the node's network.
@@ -51,6 +53,12 @@ pub enum StartError {
     Thread(&'static str, #[source] io::Error),
     #[error("start the BGP speaker")]
     Bgp(#[source] bgp::BgpError),
+    /// A pod is what it was made; the node's end changed under it would cut it off.
+    #[error(
+        "attach pods as pods.attachment says: {pods} running pods of this node (the first on {first}) are attached \
+         in the other way, and cannot change over; take them away first, or put the setting back"
+    )]
+    AttachedOtherwise { pods: usize, first: IfName },
     #[error("serve the CNI plugin")]
     Cni(#[source] cni::ServeError),
     #[error("serve the network in the store; as flanneld does, it is not waited for another")]
@@ -69,7 +77,12 @@ pub enum StartError {
 /// anew then, which is better than to look alive.
 pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     config.settings.sealer = config.sealing.unwrap_or_else(usual_sealer);
-    config.settings.macs = node::macs().map_err(StartError::Observe)?;
+    let seen = node::look().map_err(StartError::Observe)?;
+    config.settings.macs = node::macs(&seen);
+    let otherwise = node::attached_otherwise(&seen, config.settings.attachment);
+    if let Some(first) = otherwise.first() {
+        return Err(StartError::AttachedOtherwise { pods: otherwise.len(), first: *first });
+    }
     say_what_is_left(&config);
     let config = Arc::new(config);
     let _lock = lock::NodeLock::take(&config.paths.lock())?;

@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use russet_core::model::{ForeignRoute, NodeFact, UnderlayFact};
+use russet_core::{
+    attachment::routed::HOST_MAC,
+    model::{Attachment, ForeignRoute, NodeFact, UnderlayFact},
+};
 use russet_kernel::{
     KernelError,
     link::GROUP,
@@ -54,11 +57,29 @@ pub fn look_for(wanted: &Uplink) -> Result<(), String> {
     fact(&view, wanted).map(drop)
 }
 
-/// The MAC addresses of the bridges and tunnels that are there, in the thread's network namespace.
-pub fn macs() -> Result<BTreeMap<IfName, Mac>, KernelError> {
-    let links = observe::observe()?.links.into_iter();
-    let keeps = |link: &LinkView| matches!(link.kind.as_str(), "bridge" | "vxlan");
-    Ok(links.filter(keeps).filter_map(|link| Some((link.name, link.mac?))).collect())
+/// Looks once at the thread's network namespace.
+pub fn look() -> Result<NodeView, KernelError> {
+    observe::observe()
+}
+
+/// The MAC addresses of the bridges and tunnels that are there.
+pub fn macs(view: &NodeView) -> BTreeMap<IfName, Mac> {
+    let keeps = |link: &&LinkView| matches!(link.kind.as_str(), "bridge" | "vxlan");
+    view.links.iter().filter(keeps).filter_map(|link| Some((link.name, link.mac?))).collect()
+}
+
+/// The nodes' ends of pods that are attached in another way than is wanted now. One that somebody has meddled with may
+/// be either, and is none of them.
+pub fn attached_otherwise(view: &NodeView, wanted: Attachment) -> Vec<IfName> {
+    let of_pods = view.links.iter().filter(|link| link.group == GROUP && link.kind == "veth");
+    let otherwise = |link: &&LinkView| {
+        let bears_routed_mac = link.mac == Some(HOST_MAC);
+        match wanted {
+            Attachment::Bridge => bears_routed_mac && link.master.is_none(),
+            Attachment::Routed => !bears_routed_mac && link.master.is_some(),
+        }
+    };
+    of_pods.filter(otherwise).map(|link| link.name).collect()
 }
 
 /// Reads the node's fact out of what the kernel shows: which link is the uplink, and what is others'.
