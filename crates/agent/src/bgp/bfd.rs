@@ -139,7 +139,17 @@ async fn run(mut wanted: mpsc::Receiver<Wanted>) {
         tokio::select! {
             // Time first: a flood of packets is not to keep us from sending ours.
             biased;
-            () = due => task.sessions.timeout(Instant::now()),
+            () = due => {
+                // Whoever got no time to read has not heard silence: what came meanwhile counts first, and no more
+                // than waits. The readers get their turn once the sockets have been looked at.
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                for _ in 0..DATAGRAMS {
+                    let Ok(datagram) = datagrams.try_recv() else { break };
+                    task.take(&datagram);
+                }
+                task.sessions.timeout(Instant::now());
+            }
             wanted = wanted.recv() => match wanted {
                 Some(wanted) => task.begin(&wanted),
                 None => break,

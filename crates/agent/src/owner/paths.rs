@@ -90,9 +90,11 @@ impl PathView {
         }
     }
 
-    /// Forgets peers that have gone.
-    fn keep(&mut self, is_there: impl Fn(LeaseKey) -> bool) {
+    /// Forgets peers and devices that have gone.
+    fn keep(&mut self, is_there: impl Fn(LeaseKey) -> bool, is_used: impl Fn(IfName) -> bool) {
         self.narrow.retain(|(key, _), _| is_there(*key));
+        self.suspicions.retain(|link, _| is_used(*link));
+        self.spared.retain(|link| is_used(*link));
     }
 
     /// What is wrong, for an operator; at most [`SHOWN`].
@@ -135,7 +137,11 @@ impl Owner {
         let next = self.calc.peers_after(after).find_map(|peer| paths(&self.calc, &peer));
         if next.is_none() {
             let world = self.calc.world();
-            self.paths.keep(|key| world.lease(key).is_some());
+            let device = |family| world.in_force().and_then(|footing| footing.vxlan_link(family));
+            self.paths.keep(
+                |key| world.lease(key).is_some(),
+                |link| Family::BOTH.into_iter().any(|family| device(family) == Some(link)),
+            );
         }
         next
     }
@@ -222,7 +228,11 @@ mod tests {
         let spared = [finding("192.0.2.2", Carries::All, Some(Checksums::Spared))];
         assert!(!view.take(key(2), &spared));
         assert!(view.to_spare.is_empty());
+        view.keep(|_| true, |used| used == link());
         assert_eq!(view.problems().len(), 1);
+        view.keep(|_| true, |_| false);
+        assert_eq!(view.problems(), []);
+        view.take(key(2), &spared);
         view.take(key(2), &[finding("192.0.2.2", Carries::All, Some(Checksums::Right))]);
         assert_eq!(view.problems(), []);
     }
@@ -240,7 +250,7 @@ mod tests {
         view.take(key(2), &[finding("192.0.2.9", Carries::All, None)]);
         assert_eq!(view.problems(), []);
         view.take(key(2), &narrow("192.0.2.9"));
-        view.keep(|_| false);
+        view.keep(|_| false, |_| true);
         assert_eq!(view.problems(), []);
     }
 
