@@ -153,6 +153,7 @@ fn preset(word: &str) -> Option<Preset> {
     match word {
         "flannel" => Some(Preset::Flannel),
         "russet" => Some(Preset::Russet),
+        "calico" => Some(Preset::Calico),
         _ => None,
     }
 }
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn every_fault_is_told_at_once() {
         let err = check(
-            "node = ''\npreset = 'calico'\ninterface = 'a/b'\npublic-ip = '10.0.0'\n\
+            "node = ''\npreset = 'cilium'\ninterface = 'a/b'\npublic-ip = '10.0.0'\n\
              lease-renew-margin-minutes = 1440\npath-probe-seconds = 86401\nwireguard = 'x'\n[store]\nendpoints = []\nprefix = 'x'\n\
              [pods]\nbridge = 'a-name-that-is-too-long'\n[http]\nlisten = 'x'",
         )

@@ -149,7 +149,7 @@ fn assert_same_kernel_state(name: &str) {
 /// The pods' MTU over IPv6 is 70 below the underlay's and not 50, which is a fault of flannel's.
 fn assert_subnet_env(dump: &Value, calc: &Calc, config: &NetworkConfig) {
     let network = calc.pod_network().unwrap();
-    let env = SubnetEnv::new(config, network.own, network.mtu, Flag::On);
+    let env = SubnetEnv::new(config, calc.world().own().unwrap(), network.mtu, Flag::On);
     let mut theirs = lines_of(&dump["subnet.env"]["a"]);
     if config.pool(Family::V6).is_some() {
         theirs = theirs.replace("MTU=1450", "MTU=1430");

@@ -23,13 +23,13 @@ pub fn pod_network(me: &Me<'_>) -> PodNetwork {
         Attachment::Routed => PodSide::Routed,
     };
     let (mtu, subnets) = (me.footing.pod_mtu, subnets(me).collect());
-    PodNetwork { side, mtu, subnets, own: me.own }
+    PodNetwork { side, mtu, subnets }
 }
 
 /// Emits what is there whether or not there is any pod.
 pub fn local(me: &Me<'_>, out: &mut Emit) {
-    for subnet in subnets(me) {
-        forwarding(me, subnet.family(), out);
+    for family in me.footing.config.families() {
+        forwarding(me, family, out);
     }
     match me.settings.attachment {
         Attachment::Bridge => bridge::local(me, out),
@@ -46,8 +46,9 @@ pub fn pod(me: &Me<'_>, pod: &PodFact, out: &mut Emit) {
 }
 
 /// The node's subnets in the families of the network, IPv4 first.
-fn subnets(me: &Me<'_>) -> impl Iterator<Item = Prefix> {
-    me.footing.config.families().filter_map(|family| me.own.of(family))
+fn subnets<'a>(me: &Me<'a>) -> impl Iterator<Item = Prefix> + use<'a> {
+    let me = *me;
+    me.own.subnets().filter(|subnet| me.footing.config.pool(subnet.family()).is_some())
 }
 
 /// Forwarding of a family, and what must come before it: a node whose default route comes from router

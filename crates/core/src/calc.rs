@@ -30,7 +30,7 @@ use crate::{
     change::{Change, FactId, Source},
     error::Fault,
     model::{Lease, LeaseKey, PodNetwork, Settings},
-    transport::Footing,
+    transport::{Footing, Me},
     world::World,
 };
 
@@ -43,7 +43,7 @@ pub const PIECE: usize = 512;
 pub struct Calc {
     world: World,
     /// What `base` and `peers` were computed for.
-    ground: Option<(Footing, LeaseKey)>,
+    ground: Option<(Footing, Option<LeaseKey>)>,
     base: Base,
     peers: Peers,
     /// What of the peers is wanted.
@@ -109,8 +109,11 @@ impl Calc {
         touched.dedup();
         let leases: Vec<_> = touched.iter().filter_map(lease_key).collect();
         let learned: Vec<_> = touched.iter().filter_map(learned_dst).collect();
-        let local = leases.len() + learned.len() < touched.len();
+        let is_local =
+            |id: &FactId| !matches!(id, FactId::Lease(_) | FactId::Learned(_) | FactId::Host(_));
+        let local = touched.iter().any(is_local);
 
+        // Of three who want one object this node's own go first, and what leases say goes before what routers do.
         let moved = self.ground_has_moved();
         let mut patches = if moved {
             self.rebuild_remote()
@@ -119,11 +122,15 @@ impl Calc {
             let routed = self.update_learned(&leases, learned);
             self.remote.absorb_both(&mut self.routed, peers, routed)
         };
+        patches.hide_below(&self.base.tables);
         if local || moved {
-            patches.merge(self.rebuild_base());
+            let mut base = self.rebuild_base();
+            base.reveal([&self.remote, &self.routed]);
+            patches.merge(base);
         }
         self.refresh_refusals(&touched);
-        let of_network = |id: &FactId| matches!(id, FactId::Lease(_) | FactId::Config);
+        let of_network =
+            |id: &FactId| matches!(id, FactId::Lease(_) | FactId::Host(_) | FactId::Config);
         if moved
             // A footing without a subnet is in force, or not any more, whatever brought that about.
             || self.ground.is_none()
@@ -194,8 +201,8 @@ impl Calc {
 
     /// Everything that is wanted now.
     pub fn tables(&self) -> Tables {
-        let mut all = self.base.tables.clone();
-        for more in [&self.routed, &self.remote] {
+        let mut all = self.routed.clone();
+        for more in [&self.remote, &self.base.tables] {
             all.apply(Tables::default().patch_to(more.clone()));
         }
         all
@@ -216,13 +223,14 @@ impl Calc {
     fn peer(&self, key: LeaseKey) -> PeerView<'_> {
         PeerView {
             key,
-            lease: self.world.lease(key).map(|(lease, _)| lease),
+            lease: self.world.lease(key).map(|holding| holding.lease),
             standing: self.standing(key),
         }
     }
 
     fn standing(&self, key: LeaseKey) -> Standing<'_> {
-        if self.world.me().is_some_and(|me| me.own == key) {
+        let holds = |me: Me<'_>| self.world.lease(key).is_some_and(|it| me.holds(key, &it));
+        if self.world.me().is_some_and(holds) {
             return Standing::Own;
         }
         match self.refusals.get(&FactId::Lease(key)) {
@@ -237,12 +245,12 @@ impl Calc {
     fn ground_has_moved(&mut self) -> bool {
         let now = self.world.me();
         let same = match (&self.ground, now) {
-            (Some((footing, own)), Some(me)) => footing == me.footing && *own == me.own,
+            (Some((footing, own)), Some(me)) => footing == me.footing && *own == me.own.lease(),
             (None, None) => true,
             _ => false,
         };
         if !same {
-            self.ground = now.map(|me| (me.footing.clone(), me.own));
+            self.ground = now.map(|me| (me.footing.clone(), me.own.lease()));
         }
         !same
     }
@@ -308,7 +316,15 @@ impl Calc {
                 None => self.refusals.remove(&FactId::Learned(dst)),
             };
         }
-        self.refusals.retain(|id, _| matches!(id, FactId::Lease(_) | FactId::Learned(_)));
+        for id in touched.iter().filter(|id| matches!(id, FactId::Host(_))) {
+            match self.world.facts.get(id).and_then(|known| known.fault.clone()) {
+                Some(fault) => self.refusals.insert(id.clone(), fault),
+                None => self.refusals.remove(id),
+            };
+        }
+        let is_many =
+            |id: &FactId| matches!(id, FactId::Lease(_) | FactId::Learned(_) | FactId::Host(_));
+        self.refusals.retain(|id, _| is_many(id));
         let others = self.world.other_faults();
         self.refusals.extend(others.map(|(id, fault)| (id.clone(), fault.clone())));
     }

@@ -9,7 +9,7 @@ use russet_net::Prefix;
 
 use crate::{
     error::Fault,
-    model::{Lease, LeaseKey, NetworkConfig, NodeFact, PodFact, PodId},
+    model::{Lease, LeaseKey, NetworkConfig, NodeFact, NodeName, PodFact, PodId},
 };
 
 /// Where facts come from. Each tells its whole picture, then every change.
@@ -40,8 +40,10 @@ pub enum FactId {
     Own,
     /// Where a routing protocol says that a prefix is.
     Learned(Prefix),
-    /// A lease in the store, our own included.
+    /// A lease in the store, our own included; or a block, or an address out of another node's block.
     Lease(LeaseKey),
+    /// A node of the cluster, where leases name one instead of saying how it is reached. This node too.
+    Host(NodeName),
     /// One of this node's own pods.
     Pod(PodId),
 }
@@ -50,7 +52,7 @@ impl FactId {
     /// Whose picture the fact is part of; [`FactId::Own`] is part of none and only goes when it is removed.
     pub fn source(&self) -> Option<Source> {
         match self {
-            Self::Config | Self::Lease(_) => Some(Source::Store),
+            Self::Config | Self::Lease(_) | Self::Host(_) => Some(Source::Store),
             Self::Node => Some(Source::Kernel),
             Self::Pod(_) => Some(Source::Pods),
             Self::Learned(_) => Some(Source::Routes),
@@ -67,6 +69,7 @@ impl fmt::Display for FactId {
             Self::Own => f.write_str("own lease"),
             Self::Learned(dst) => write!(f, "learned route {dst}"),
             Self::Lease(key) => write!(f, "lease {key}"),
+            Self::Host(name) => write!(f, "node {name}"),
             Self::Pod(id) => write!(f, "pod {id}"),
         }
     }
@@ -81,6 +84,10 @@ pub enum Fact {
     /// The router that it is behind.
     Learned(IpAddr),
     Lease(Lease),
+    /// The node that has it.
+    Held(NodeName),
+    /// How a node is reached.
+    Host(Lease),
     Pod(PodFact),
 }
 

@@ -86,7 +86,8 @@ pub fn wanted(calc: &Calc) -> Wanted {
     let Some(me) = world.me() else { return wanted };
     let config = &me.footing.config;
     let Some(extension) = extension(config) else { return wanted };
-    let ours = environment(config, me.own, &me.footing.advertise());
+    let Some(own) = me.own.lease() else { return wanted };
+    let ours = environment(config, own, &me.footing.advertise());
     wanted.start = task(extension.post_startup.as_ref(), ours, "".into());
     let peers = calc.peers().filter(|peer| peer.standing == Standing::Extension);
     wanted.visits = peers
@@ -95,7 +96,7 @@ pub fn wanted(calc: &Calc) -> Wanted {
     wanted
 }
 
-const fn extension(config: &NetworkConfig) -> Option<&ExtensionConfig> {
+fn extension(config: &NetworkConfig) -> Option<&ExtensionConfig> {
     match config.transport() {
         TransportConfig::Extension(extension) => Some(extension),
         _ => None,

@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr};
 
 use russet_net::{Family, IfName, Mac, Mtu, OutOfRange, ParseError, Prefix, PublicKey, Vni};
 
-use crate::model::{Foreign, LeaseKey};
+use crate::model::{Foreign, LeaseKey, NodeName, Tunnel};
 
 /// Why a fact is not used, or not used in full.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +83,9 @@ pub enum Fault {
     #[error("subnet {subnet} is not within the network {network}")]
     OutsideNetwork { subnet: Prefix, network: Prefix },
 
+    #[error("block {subnet} is in no enabled pool; make one around it, or release its addresses")]
+    OutsidePools { subnet: Prefix },
+
     #[error("it has no {family} subnet, and the network has {family}")]
     FamilyMissing { family: Family },
 
@@ -119,6 +122,9 @@ pub enum Fault {
     #[error("VTEP MAC {mac} is also that of {other}, which was there first")]
     SameMac { mac: Mac, other: LeaseKey },
 
+    #[error("tunnel address {ip} is also that of {other}, whose node was there first")]
+    SameEnd { ip: IpAddr, other: LeaseKey },
+
     #[error("VTEP MAC {mac} is this node's own")]
     OurMac { mac: Mac },
 
@@ -150,6 +156,14 @@ pub enum Fault {
 
     #[error("its backend is extension, and this network's is not")]
     NoExtensionHere,
+
+    #[error("nobody says how its node {holder} is reached: there is no Node of that name")]
+    HolderUnknown { holder: NodeName },
+
+    #[error(
+        "its node has no end of {tunnel} for {family} yet, and of no other tunnel that this node has"
+    )]
+    NoEnd { tunnel: Tunnel, family: Family },
 
     #[error(
         "{ip} is not on a link that this node shares ({link}); host-gw needs one, use vxlan between subnets"

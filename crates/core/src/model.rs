@@ -1,13 +1,15 @@
 //! The words of the calculation: what a network, a lease, a node and a pod are to us.
 //!
 //! None of these types is serialised; `api` has the wire forms and converts them by hand. `model/config`
-//! has the network's configuration, `model/lease` the leases, `model/extension` commands of the operator's, `model/calico`
+//! has the network's configuration, `model/lease` the leases, `model/ends` where tunnels end, `model/own` what this node has, `model/extension` commands of the operator's, `model/calico`
 //! Calico's objects.
 
 pub mod calico;
 mod config;
+mod ends;
 mod extension;
 mod lease;
+mod own;
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +22,15 @@ use russet_net::{Family, IfName, Mac, Mtu, Prefix, PublicKey};
 
 pub use self::{
     config::{
-        IpipConfig, NetworkConfig, Pool, TransportConfig, UdpConfig, VxlanConfig, WireguardConfig,
-        WireguardMode,
+        IpipConfig, NetworkConfig, Pool, PoolHabits, TransportConfig, UdpConfig, VxlanConfig,
+        WireguardConfig, WireguardMode,
     },
+    ends::{Ends, Tunnel, VxlanEnd},
     extension::{ExtensionConfig, PRE_STARTUP, Prepared},
     lease::{Backend, Foreign, Lease, LeaseKey, Vtep, WireguardEnd},
+    own::Own,
 };
+pub use crate::addressing::blocks::NodeName;
 
 /// Which system's habits this node follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +40,18 @@ pub enum Preset {
     Flannel,
     /// Names and keys of our own where flannel has none or has a bad one.
     Russet,
+    /// Names, keys and defaults as Calico has them.
+    Calico,
+}
+
+/// Who hands out pod addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addressing {
+    /// This node, out of the subnets that it leases.
+    #[default]
+    NodeSubnet,
+    /// The store, out of blocks that have an affinity to a node.
+    Blocks,
 }
 
 /// How pods meet this node.
@@ -53,6 +70,7 @@ pub struct Settings {
     /// This node's name; MAC addresses are derived from it, so it must be the cluster's only one.
     pub node: String,
     pub preset: Preset,
+    pub addressing: Addressing,
     pub attachment: Attachment,
     /// The bridge that pods are attached to, where they are.
     pub bridge: IfName,
@@ -95,7 +113,14 @@ impl Settings {
         Self {
             node: node.into(),
             preset,
-            attachment: Attachment::default(),
+            addressing: match preset {
+                Preset::Flannel | Preset::Russet => Addressing::NodeSubnet,
+                Preset::Calico => Addressing::Blocks,
+            },
+            attachment: match preset {
+                Preset::Flannel | Preset::Russet => Attachment::Bridge,
+                Preset::Calico => Attachment::Routed,
+            },
             bridge,
             masquerade: Flag::Off,
             commands: Flag::Off,
@@ -103,7 +128,7 @@ impl Settings {
             forward_accept: Flag::from(preset == Preset::Flannel),
             blackhole: Flag::Off,
             hairpin: Flag::On,
-            hide_client_source: Flag::On,
+            hide_client_source: Flag::from(preset != Preset::Calico),
             key: None,
             sealer: Sealer::default(),
             macs: BTreeMap::new(),
@@ -123,11 +148,18 @@ impl Settings {
     /// Whether a link bears a name that is ours to give: the bridge, a tunnel, the node's end of a veth.
     pub fn is_ours(&self, link: IfName) -> bool {
         let starts = |prefix| link.as_str().starts_with(prefix);
-        link == self.bridge
-            || starts("rst")
-            || (self.preset == Preset::Flannel && starts("flannel"))
+        let of_preset = match self.preset {
+            Preset::Flannel => starts("flannel"),
+            Preset::Russet => false,
+            Preset::Calico => CALICO_LINKS.iter().any(|name| starts(name)),
+        };
+        link == self.bridge || starts("rst") || of_preset
     }
 }
+
+/// What the names of Calico's links begin with.
+const CALICO_LINKS: [&str; 6] =
+    ["cali", "tunl0", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali"];
 
 /// What this node observes of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,6 +251,4 @@ pub struct PodNetwork {
     pub mtu: Mtu,
     /// This node's subnets, IPv4 first; on a bridge the gateway is the address after the base, `nth(1)`.
     pub subnets: Vec<Prefix>,
-    /// The lease that the subnets come from.
-    pub own: LeaseKey,
 }

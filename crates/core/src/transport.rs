@@ -36,7 +36,7 @@ mod unmanaged;
 mod vxlan;
 mod wireguard;
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use russet_desired::{
     AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, NextHopKey, NextHopSpec, RouteKey,
@@ -50,7 +50,11 @@ pub use self::{
 };
 use crate::{
     error::Fault,
-    model::{Backend, Lease, LeaseKey, NetworkConfig, Settings, TransportConfig, UnderlayFact},
+    model::{
+        Backend, Ends, Lease, LeaseKey, NetworkConfig, Own, Pool, Settings, TransportConfig,
+        Tunnel, UnderlayFact,
+    },
+    world::Holding,
 };
 
 /// One way across the underlay.
@@ -86,9 +90,19 @@ pub trait Transport: fmt::Debug {
 pub struct Me<'a> {
     pub settings: &'a Settings,
     pub footing: &'a Footing,
-    pub own: LeaseKey,
-    /// The first one of this life. What pods have learned of it stays: the bridge's MAC.
-    pub first: LeaseKey,
+    pub own: &'a Own,
+    /// The first lease of this life. What pods have learned of it stays: the bridge's MAC.
+    pub first: Option<LeaseKey>,
+}
+
+impl Me<'_> {
+    /// Whether a lease is this node's own.
+    pub fn holds(&self, key: LeaseKey, holding: &Holding) -> bool {
+        match &holding.holder {
+            Some(holder) => holder.name.as_str() == self.settings.node,
+            None => self.own.lease() == Some(key),
+        }
+    }
 }
 
 /// A configuration that holds on this node's underlay.
@@ -98,9 +112,10 @@ pub struct Footing {
     pub underlay: UnderlayFact,
     /// What a pod that is added now is given: the least that any family's way carries.
     pub pod_mtu: Mtu,
-    pool: Carrier,
-    /// What the pool was before, and peers may still send by.
-    retiring: Option<Carrier>,
+    /// One for each of the configuration's transports.
+    carriers: Vec<Carrier>,
+    /// What pools were before, and peers may still send by.
+    retiring: Vec<Carrier>,
 }
 
 /// The transports that a pool can choose.
@@ -128,9 +143,52 @@ impl Carrier {
         }
     }
 
+    fn new(
+        settings: &Settings,
+        transport: &TransportConfig,
+        config: &NetworkConfig,
+        underlay: &UnderlayFact,
+    ) -> Result<Self, Fault> {
+        Ok(match transport {
+            TransportConfig::Vxlan(vxlan) => {
+                Self::Vxlan(Vxlan::new(settings, *vxlan, config, underlay)?)
+            }
+            TransportConfig::Direct => Self::Direct(Direct),
+            TransportConfig::Udp(udp) => Self::Udp(Udp::new(settings, *udp, config, underlay)?),
+            TransportConfig::Ipip(ipip) => Self::Ipip(Ipip::new(settings, *ipip, underlay)?),
+            TransportConfig::Unmanaged => Self::Unmanaged(Unmanaged),
+            TransportConfig::Extension(extension) => {
+                Self::Extension(Extension::new(settings, extension, underlay)?)
+            }
+            TransportConfig::Wireguard(wireguard) => {
+                Self::Wireguard(Wireguard::new(settings, *wireguard, config, underlay)?)
+            }
+        })
+    }
+
     /// Whether it is a device that can go on hearing beside another transport.
     const fn can_retire(&self) -> bool {
         matches!(self, Self::Vxlan(_) | Self::Ipip(_))
+    }
+
+    const fn tunnel(&self) -> Option<Tunnel> {
+        match self {
+            Self::Vxlan(_) => Some(Tunnel::Vxlan),
+            Self::Ipip(_) => Some(Tunnel::Ipip),
+            Self::Wireguard(_) => Some(Tunnel::Wireguard),
+            Self::Direct(_) | Self::Udp(_) | Self::Unmanaged(_) | Self::Extension(_) => None,
+        }
+    }
+
+    /// Whether a node that says where its tunnels end takes packets by this.
+    fn reaches(&self, ends: &Ends, family: Family) -> bool {
+        match self {
+            Self::Direct(_) | Self::Unmanaged(_) => true,
+            Self::Vxlan(_) | Self::Ipip(_) | Self::Wireguard(_) => {
+                self.tunnel().is_some_and(|tunnel| ends.has(tunnel, family))
+            }
+            Self::Udp(_) | Self::Extension(_) => false,
+        }
     }
 }
 
@@ -143,30 +201,18 @@ impl Footing {
         config: NetworkConfig,
         underlay: &UnderlayFact,
     ) -> Result<Self, Fault> {
-        for family in config.families() {
-            needs_address(config.transport().outer(family), family, underlay)?;
+        for pool in config.pools() {
+            let family = pool.family();
+            needs_address(config.transport_of(pool).outer(family), family, underlay)?;
         }
-        let pool = match config.transport() {
-            TransportConfig::Vxlan(vxlan) => {
-                Carrier::Vxlan(Vxlan::new(settings, *vxlan, &config, underlay)?)
-            }
-            TransportConfig::Direct => Carrier::Direct(Direct),
-            TransportConfig::Udp(udp) => Carrier::Udp(Udp::new(settings, *udp, &config, underlay)?),
-            TransportConfig::Ipip(ipip) => Carrier::Ipip(Ipip::new(settings, *ipip, underlay)?),
-            TransportConfig::Unmanaged => Carrier::Unmanaged(Unmanaged),
-            TransportConfig::Extension(extension) => {
-                Carrier::Extension(Extension::new(settings, extension, underlay)?)
-            }
-            TransportConfig::Wireguard(wireguard) => {
-                Carrier::Wireguard(Wireguard::new(settings, *wireguard, &config, underlay)?)
-            }
-        };
+        let carriers = config.transports().iter();
+        let carriers = carriers.map(|it| Carrier::new(settings, it, &config, underlay));
         let mut footing = Self {
+            carriers: carriers.collect::<Result<_, _>>()?,
             config,
             underlay: underlay.clone(),
             pod_mtu: underlay.mtu,
-            pool,
-            retiring: None,
+            retiring: Vec::new(),
         };
         footing.pod_mtu = footing.least_mtu()?;
         Ok(footing)
@@ -175,21 +221,41 @@ impl Footing {
     /// Takes over from what was in force before.
     #[must_use]
     pub fn after(self, old: Option<&Self>) -> Self {
-        let ours = std::mem::discriminant(&self.pool);
-        let mut left = old.into_iter().flat_map(|old| [Some(&old.pool), old.retiring.as_ref()]);
-        let mut left = left.by_ref().flatten().filter(|carrier| carrier.can_retire());
-        let retiring = left.find(|carrier| std::mem::discriminant(*carrier) != ours).cloned();
+        let mut retiring: Vec<Carrier> = Vec::new();
+        let left = old.into_iter().flat_map(|old| old.carriers.iter().chain(&old.retiring));
+        for carrier in left.filter(|carrier| carrier.can_retire()) {
+            let kind = std::mem::discriminant(carrier);
+            let has = |all: &[Carrier]| all.iter().any(|it| std::mem::discriminant(it) == kind);
+            if !has(&self.carriers) && !has(&retiring) {
+                retiring.push(carrier.clone());
+            }
+        }
         Self { retiring, ..self }
     }
 
-    /// The tunnel's end that only receives.
-    pub fn retiring(&self) -> Option<&dyn Transport> {
-        self.retiring.as_ref().map(Carrier::transport)
+    /// The tunnels' ends that only receive.
+    pub fn retiring(&self) -> impl Iterator<Item = &dyn Transport> {
+        self.retiring.iter().map(Carrier::transport)
     }
 
-    /// Lets it go.
-    pub fn retire(&mut self) {
-        self.retiring = None;
+    /// Lets those go that are done.
+    pub fn retire(&mut self, mut is_done: impl FnMut(&dyn Transport) -> bool) {
+        self.retiring.retain(|carrier| !is_done(carrier.transport()));
+    }
+
+    /// The tunnels of the pools, by the families that they carry.
+    pub fn tunnels(&self) -> BTreeSet<(Tunnel, Family)> {
+        let of = |pool: Pool| {
+            let carrier = self.carriers.get(pool.transport())?;
+            Some((carrier.tunnel()?, pool.family()))
+        };
+        self.config.pools().filter_map(of).collect()
+    }
+
+    /// The tunnels that were the pools'.
+    pub fn retiring_tunnels(&self) -> BTreeSet<(Tunnel, Family)> {
+        let tunnels = self.retiring.iter().filter_map(Carrier::tunnel);
+        tunnels.flat_map(|tunnel| Family::BOTH.map(|family| (tunnel, family))).collect()
     }
 
     /// What this node's own lease says.
@@ -202,23 +268,44 @@ impl Footing {
         Lease {
             public_ip: self.underlay.v4.filter(|_| has(Family::V4)),
             public_ipv6: self.underlay.v6.filter(|_| has(Family::V6)),
-            backend: self.transport().advertise(&self.config),
+            backend: self.first().transport().advertise(&self.config),
         }
     }
 
-    pub fn transport(&self) -> &dyn Transport {
-        self.pool.transport()
+    /// Those of the pools.
+    pub fn transports(&self) -> impl Iterator<Item = &dyn Transport> {
+        self.carriers.iter().map(Carrier::transport)
     }
 
-    /// The transport that reaches the holder of a lease: what it says, as far as we can send it.
+    /// Of flannel's network the only one.
+    fn first(&self) -> &Carrier {
+        self.carriers.first().unwrap_or(&Carrier::Direct(Direct))
+    }
+
+    /// The transport that reaches a subnet's holder: what it says, as far as we can send it.
     ///
     /// # Errors
     ///
     /// When the holder speaks a backend that we do not.
-    pub fn carrier(&self, lease: &Lease, family: Family) -> Result<&dyn Transport, Fault> {
+    pub fn carrier(&self, lease: &Lease, subnet: Prefix) -> Result<&dyn Transport, Fault> {
+        let family = subnet.family();
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
-        match (&lease.backend, &self.pool) {
+        let pool = self.config.pool_of(subnet);
+        let carrier = pool.and_then(|pool| self.carriers.get(pool.transport()));
+        let carrier = carrier.unwrap_or_else(|| self.first());
+        match (&lease.backend, carrier) {
             (_, Carrier::Unmanaged(unmanaged)) => Ok(unmanaged),
+            (Backend::Ends(ends), _) => {
+                let direct = pool.is_some_and(|pool| pool.habits.direct_routing.is_on());
+                let direct = shared && (direct || matches!(carrier, Carrier::Direct(_)));
+                let chosen =
+                    if direct { Some(DIRECT) } else { self.by_ends(carrier, ends, subnet) };
+                let chosen = chosen.filter(|it| shared || !matches!(it, Carrier::Direct(_)));
+                let chosen = chosen.or(shared.then_some(DIRECT));
+                chosen
+                    .map(Carrier::transport)
+                    .ok_or_else(|| self.not_reached(lease, carrier, family))
+            }
             (Backend::Foreign(name), _) => Err(Fault::Backend(*name)),
             (Backend::Wireguard { .. }, Carrier::Wireguard(wireguard)) => Ok(wireguard),
             // Where all is sealed nothing goes bare, not even over a shared link.
@@ -239,27 +326,54 @@ impl Footing {
         }
     }
 
+    /// What reaches a node that says where its tunnels end. One that has no end of the pool's tunnel yet is on its way
+    /// there, or was there before us, and takes packets by the tunnel whose end it has.
+    fn by_ends<'a>(
+        &'a self,
+        wanted: &'a Carrier,
+        ends: &Ends,
+        subnet: Prefix,
+    ) -> Option<&'a Carrier> {
+        let others = self.retiring.iter().chain(&self.carriers).filter(|it| it.can_retire());
+        let mut all = std::iter::once(wanted).chain(others);
+        all.find(|carrier| carrier.reaches(ends, subnet.family()))
+    }
+
+    fn not_reached(&self, lease: &Lease, wanted: &Carrier, family: Family) -> Fault {
+        match (wanted.tunnel(), lease.public(family)) {
+            (Some(tunnel), Some(_)) => Fault::NoEnd { tunnel, family },
+            _ => self.not_on_link(lease, family),
+        }
+    }
+
     /// The transport that a reach was made for.
     pub fn carrier_of(&self, reach: &Reach) -> &dyn Transport {
-        match (&self.pool, reach.at) {
-            (Carrier::Vxlan(vxlan), At::Node { form: Form::Vtep(_), .. }) => vxlan,
-            (Carrier::Udp(udp), At::Node { form: Form::Udp, .. }) => udp,
-            (Carrier::Ipip(ipip), At::Node { form: Form::Ipip, .. }) => ipip,
-            (Carrier::Unmanaged(unmanaged), At::Node { form: Form::Foreign, .. }) => unmanaged,
-            (Carrier::Extension(extension), At::Node { form: Form::Extension, .. }) => extension,
-            (Carrier::Wireguard(wireguard), At::Node { form: Form::Wireguard(..), .. }) => {
-                wireguard
-            }
-            _ => &Direct,
-        }
+        let At::Node { form, .. } = reach.at else { return &Direct };
+        let is_it = |carrier: &&Carrier| {
+            matches!(
+                (carrier, form),
+                (Carrier::Vxlan(_), Form::Vtep { .. })
+                    | (Carrier::Udp(_), Form::Udp)
+                    | (Carrier::Ipip(_), Form::Ipip)
+                    | (Carrier::Unmanaged(_), Form::Foreign)
+                    | (Carrier::Extension(_), Form::Extension)
+                    | (Carrier::Wireguard(_), Form::Wireguard(..))
+            )
+        };
+        let mut all = self.carriers.iter().chain(&self.retiring);
+        all.find(is_it).map_or(&Direct, Carrier::transport)
     }
 
     /// Our VTEP's MAC of a family, when there is one.
     pub fn own_mac(&self, family: Family) -> Option<Mac> {
-        match &self.pool {
-            Carrier::Vxlan(vxlan) => vxlan.mac(family),
+        self.vxlan().and_then(|vxlan| vxlan.mac(family))
+    }
+
+    fn vxlan(&self) -> Option<&Vxlan> {
+        self.carriers.iter().chain(&self.retiring).find_map(|carrier| match carrier {
+            Carrier::Vxlan(vxlan) => Some(vxlan),
             _ => None,
-        }
+        })
     }
 
     fn not_on_link(&self, lease: &Lease, family: Family) -> Fault {
@@ -270,23 +384,34 @@ impl Footing {
     }
 
     fn least_mtu(&self) -> Result<Mtu, Fault> {
-        let mut least = self.underlay.mtu;
-        for (i, family) in self.config.families().enumerate() {
-            let left = self.path_mtu(family)?;
-            least = if i == 0 { left } else { least.min(left) };
+        let mut least = None;
+        for pool in self.config.pools() {
+            let left = self.path_mtu(pool)?;
+            least = Some(least.map_or(left, |least: Mtu| least.min(left)));
         }
-        Ok(least)
+        Ok(least.unwrap_or(self.underlay.mtu))
     }
 
-    /// What a pod's packet of a family may be, so that it fits the underlay of the same family.
-    fn path_mtu(&self, family: Family) -> Result<Mtu, Fault> {
-        let overhead = self.transport().overhead(family);
-        room(self.underlay.link, self.outer_mtu(), overhead, family)
+    /// What a packet to a pool may be, so that it fits the underlay of the same family.
+    fn path_mtu(&self, pool: Pool) -> Result<Mtu, Fault> {
+        let family = pool.family();
+        let overhead =
+            self.carriers.get(pool.transport()).map_or(0, |it| it.transport().overhead(family));
+        room(
+            self.underlay.link,
+            self.outer_mtu_of(self.config.transport_of(pool)),
+            overhead,
+            family,
+        )
     }
 
     /// The largest packet that is sent over the underlay.
     pub fn outer_mtu(&self) -> Mtu {
-        match self.config.transport() {
+        self.outer_mtu_of(self.config.transport())
+    }
+
+    fn outer_mtu_of(&self, transport: &TransportConfig) -> Mtu {
+        match transport {
             TransportConfig::Vxlan(vxlan) => vxlan.mtu.unwrap_or(self.underlay.mtu),
             TransportConfig::Wireguard(wireguard) => wireguard.mtu.unwrap_or(self.underlay.mtu),
             _ => self.underlay.mtu,
@@ -295,12 +420,11 @@ impl Footing {
 
     /// Our VXLAN device of a family, when the pool has one.
     pub fn vxlan_link(&self, family: Family) -> Option<IfName> {
-        match &self.pool {
-            Carrier::Vxlan(vxlan) => vxlan.link(family),
-            _ => None,
-        }
+        self.vxlan().and_then(|vxlan| vxlan.link(family))
     }
 }
+
+static DIRECT: &Carrier = &Carrier::Direct(Direct);
 
 /// What crosses by a family needs an address of ours in it; where either will do, one of them.
 fn needs_address(

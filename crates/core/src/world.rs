@@ -14,18 +14,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::RangeBounds,
+    sync::Arc,
 };
 
-use russet_net::Prefix;
+use russet_net::{Family, Prefix};
 
 use crate::{
     change::{Change, Fact, FactId, Source},
     error::Fault,
     model::{
-        ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact, PodFact, PodId, Pool, Settings,
-        UnderlayFact,
+        Addressing, Backend, Ends, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact,
+        NodeName, Own, PodFact, PodId, Settings, Tunnel, UnderlayFact,
     },
-    transport::{Footing, Me},
+    transport::{Footing, Me, Transport},
 };
 
 /// What is known of one fact.
@@ -36,6 +37,29 @@ pub struct Known {
     /// What is wrong with the present value.
     pub fault: Option<Fault>,
     told: Told,
+}
+
+/// A lease, and how its holder is reached: as it says itself, or as the node that it names does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub lease: Lease,
+    /// The lease's own create revision.
+    pub rev: u64,
+    pub holder: Option<Holder>,
+}
+
+/// A node that leases name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub name: NodeName,
+    /// Its create revision; `None` when nobody says how it is reached.
+    pub rev: Option<u64>,
+}
+
+/// The end of a node that nothing is known of.
+fn nowhere() -> Lease {
+    let backend = Backend::Ends(Arc::new(Ends::default()));
+    Lease { public_ip: None, public_ipv6: None, backend }
 }
 
 /// Whether the picture that is being told has the fact.
@@ -54,9 +78,11 @@ pub struct World {
     pub facts: BTreeMap<FactId, Known>,
     pub in_sync: BTreeSet<Source>,
     in_force: Option<Footing>,
-    /// The lease that what is in force was last served with.
-    own_in_force: Option<LeaseKey>,
-    /// The first that was.
+    /// What is known to be held by whom, so that a node's change finds what it holds.
+    held_by: BTreeMap<NodeName, BTreeSet<LeaseKey>>,
+    /// What this node has: the lease that what is in force was last served with, or its blocks.
+    own_in_force: Option<Own>,
+    /// The first lease that was.
     first_own: Option<LeaseKey>,
     /// Why a good configuration or node is not in force.
     held: BTreeMap<FactId, Fault>,
@@ -69,6 +95,7 @@ impl World {
             facts: BTreeMap::new(),
             in_sync: BTreeSet::new(),
             in_force: None,
+            held_by: BTreeMap::new(),
             own_in_force: None,
             first_own: None,
             held: BTreeMap::new(),
@@ -77,18 +104,28 @@ impl World {
 
     /// Takes one change, and names the facts that are other than before.
     pub fn apply(&mut self, change: Change) -> Vec<FactId> {
-        let touched = match change {
+        let mut touched = match change {
             Change::Upsert { id, fact, rev } => self.upsert(id, fact, rev),
             Change::Bad { id, fault } => self.spoil(id, fault),
             Change::Remove { id } => self.remove(id),
             Change::Resync(source) => self.resync(source),
             Change::InSync(source) => self.synced(source),
         };
-        // Neither says anything of this node.
-        let others_only =
-            touched.iter().all(|id| matches!(id, FactId::Lease(_) | FactId::Learned(_)));
-        if !others_only || (!touched.is_empty() && self.waits_for_leases()) {
+        let hosts = touched.iter().filter_map(|id| match id {
+            FactId::Host(name) => Some(name),
+            _ => None,
+        });
+        // What a node holds is where the node is.
+        let moved = hosts.filter_map(|name| self.held_by.get(name)).flatten();
+        let moved: Vec<_> = moved.map(|key| FactId::Lease(*key)).collect();
+        touched.extend(moved);
+        // None of these says anything of this node.
+        let is_others =
+            |id: &FactId| matches!(id, FactId::Lease(_) | FactId::Host(_) | FactId::Learned(_));
+        if !touched.iter().all(is_others) || (!touched.is_empty() && self.waits_for_leases()) {
             self.settle();
+        } else if self.settings.addressing == Addressing::Blocks && self.settle_blocks() {
+            touched.push(FactId::Own);
         }
         self.retire();
         touched
@@ -97,8 +134,8 @@ impl World {
     /// What is in force on this node, with the lease that it holds.
     pub fn me(&self) -> Option<Me<'_>> {
         let footing = self.in_force.as_ref()?;
-        let own = self.own_in_force?;
-        let first = self.first_own.unwrap_or(own);
+        let own = self.own_in_force.as_ref()?;
+        let first = self.first_own.or(own.lease());
         Some(Me { settings: &self.settings, footing, own, first })
     }
 
@@ -124,24 +161,53 @@ impl World {
     }
 
     /// A lease that is readable, with its revision.
-    pub fn lease(&self, key: LeaseKey) -> Option<(Lease, u64)> {
-        match self.good(&FactId::Lease(key))? {
-            (Fact::Lease(lease), rev) => Some((lease.clone(), *rev)),
+    pub fn lease(&self, key: LeaseKey) -> Option<Holding> {
+        self.holding(self.good(&FactId::Lease(key))?)
+    }
+
+    /// Every readable lease, our own included.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseKey, Holding)> {
+        self.leases_from(FactId::Lease(LeaseKey::LOWEST))
+    }
+
+    fn leases_from(&self, first: FactId) -> impl Iterator<Item = (LeaseKey, Holding)> {
+        self.facts.range(first..).filter_map(|(id, known)| match (id, &known.good) {
+            (FactId::Lease(key), Some(good)) => Some((*key, self.holding(good)?)),
+            _ => None,
+        })
+    }
+
+    fn holding(&self, (fact, rev): &(Fact, u64)) -> Option<Holding> {
+        match fact {
+            Fact::Lease(lease) => Some(Holding { lease: lease.clone(), rev: *rev, holder: None }),
+            Fact::Held(name) => {
+                let host = self.host(name);
+                let holder = Some(Holder { name: name.clone(), rev: host.map(|(_, rev)| rev) });
+                let lease = host.map_or_else(nowhere, |(lease, _)| lease.clone());
+                Some(Holding { lease, rev: *rev, holder })
+            }
             _ => None,
         }
     }
 
-    /// Every readable lease, our own included.
-    pub fn leases(&self) -> impl Iterator<Item = (LeaseKey, Lease, u64)> {
-        self.leases_from(FactId::Lease(LeaseKey::LOWEST))
+    /// How a node is reached, with its revision.
+    pub fn host(&self, name: &NodeName) -> Option<(&Lease, u64)> {
+        match self.good(&FactId::Host(name.clone()))? {
+            (Fact::Host(lease), rev) => Some((lease, *rev)),
+            _ => None,
+        }
     }
 
-    fn leases_from(&self, first: FactId) -> impl Iterator<Item = (LeaseKey, Lease, u64)> {
-        self.facts.range(first..).filter_map(|(id, known)| match (id, &known.good) {
-            (FactId::Lease(key), Some((Fact::Lease(lease), rev))) => {
-                Some((*key, lease.clone(), *rev))
+    /// Every node that is known.
+    pub fn hosts(&self) -> impl Iterator<Item = (&NodeName, &Lease)> {
+        let last = |id: &FactId| matches!(id, FactId::Host(_));
+        let from = self.facts.range(FactId::Lease(LeaseKey::LOWEST)..);
+        let hosts = from.skip_while(|(id, _)| matches!(id, FactId::Lease(_)));
+        hosts.take_while(move |(id, _)| last(id)).filter_map(|(id, known)| {
+            match (id, &known.good) {
+                (FactId::Host(name), Some((Fact::Host(lease), _))) => Some((name, lease)),
+                _ => None,
             }
-            _ => None,
         })
     }
 
@@ -230,9 +296,27 @@ impl World {
         if known.good == good && known.fault.is_none() {
             return Vec::new();
         }
-        known.good = good;
+        let before = std::mem::replace(&mut known.good, good);
         known.fault = None;
+        self.note_holder(&id, before);
         vec![id]
+    }
+
+    /// Keeps `held_by` as the facts are.
+    fn note_holder(&mut self, id: &FactId, before: Option<(Fact, u64)>) {
+        let FactId::Lease(key) = id else { return };
+        if let Some((Fact::Held(name), _)) = before
+            && let Some(held) = self.held_by.get_mut(&name)
+        {
+            held.remove(key);
+            if held.is_empty() {
+                self.held_by.remove(&name);
+            }
+        }
+        if let Some((Fact::Held(name), _)) = self.good(id) {
+            let name = name.clone();
+            self.held_by.entry(name).or_default().insert(*key);
+        }
     }
 
     /// A peer that is bad is as if absent. Of everything else the last good value stays.
@@ -241,7 +325,8 @@ impl World {
         known.told = Told::Now;
         known.fault = Some(fault);
         if matches!(id, FactId::Lease(_)) {
-            known.good = None;
+            let before = known.good.take();
+            self.note_holder(&id, before);
         }
         vec![id]
     }
@@ -252,7 +337,10 @@ impl World {
             return self.spoil(id, Fault::ConfigGone);
         }
         match self.facts.remove(&id) {
-            Some(_) => vec![id],
+            Some(known) => {
+                self.note_holder(&id, known.good);
+                vec![id]
+            }
             None => Vec::new(),
         }
     }
@@ -286,7 +374,8 @@ fn fits(id: &FactId, fact: &Fact) -> bool {
             | (FactId::Node, Fact::Node(_))
             | (FactId::Own, Fact::Own(_))
             | (FactId::Learned(_), Fact::Learned(_))
-            | (FactId::Lease(_), Fact::Lease(_))
+            | (FactId::Lease(_), Fact::Lease(_) | Fact::Held(_))
+            | (FactId::Host(_), Fact::Host(_))
             | (FactId::Pod(_), Fact::Pod(_))
     )
 }
@@ -304,13 +393,53 @@ impl World {
 
     /// Lets a tunnel's end go that nobody sends to any more. Before all leases are known, nobody knows.
     fn retire(&mut self) {
-        let Some(tunnel) = self.in_force.as_ref().and_then(Footing::retiring) else { return };
-        let own = self.own_in_force;
-        let sends = |(key, lease, _)| Some(key) != own && tunnel.may_hear(&lease);
-        let known = self.in_sync.contains(&Source::Store);
-        if known && !self.leases().any(sends) {
-            self.in_force.iter_mut().for_each(Footing::retire);
+        let retiring = self.in_force.iter().flat_map(Footing::retiring);
+        let done: Vec<_> = retiring.map(|tunnel| !self.may_hear_by(tunnel)).collect();
+        if !self.in_sync.contains(&Source::Store) || !done.contains(&true) {
+            return;
         }
+        if let Some(footing) = &mut self.in_force {
+            let mut done = done.into_iter();
+            footing.retire(|_| done.next().unwrap_or_default());
+        }
+    }
+
+    /// Whether somebody else may still send to us by a tunnel.
+    fn may_hear_by(&self, tunnel: &dyn Transport) -> bool {
+        match self.settings.addressing {
+            Addressing::Blocks => self.other_hosts().any(|lease| tunnel.may_hear(lease)),
+            Addressing::NodeSubnet => {
+                let own = self.own_in_force.as_ref().and_then(Own::lease);
+                self.leases().any(|(key, it)| Some(key) != own && tunnel.may_hear(&it.lease))
+            }
+        }
+    }
+
+    fn other_hosts(&self) -> impl Iterator<Item = &Lease> {
+        let others = self.hosts().filter(|(name, _)| name.as_str() != self.settings.node);
+        others.map(|(_, lease)| lease)
+    }
+
+    /// The tunnels whose ends this node should announce: those of the pools, and while some node has no end of a new
+    /// one yet, those that still reach it.
+    pub fn tunnels(&self) -> BTreeSet<(Tunnel, Family)> {
+        let Some(footing) = &self.in_force else { return BTreeSet::new() };
+        let mut wanted = footing.tunnels();
+        let is_behind = |lease: &Lease| match &lease.backend {
+            Backend::Ends(ends) => !wanted.iter().all(|(t, family)| ends.has(*t, *family)),
+            _ => false,
+        };
+        let behind: Vec<_> = self.other_hosts().filter(|lease| is_behind(lease)).collect();
+        let left = footing.retiring_tunnels().into_iter();
+        let left = left.filter(|(tunnel, family)| {
+            behind.iter().any(|lease| match &lease.backend {
+                Backend::Ends(ends) => ends.has(*tunnel, *family),
+                _ => false,
+            })
+        });
+        let left: Vec<_> = left.collect();
+        wanted.extend(left);
+        wanted
     }
 
     /// A route that is in the way may yet turn out to lead to a lease's subnet.
@@ -320,6 +449,10 @@ impl World {
 
     /// A lease that what is in force cannot serve does not replace one that it can.
     fn settle_own(&mut self) {
+        if self.settings.addressing == Addressing::Blocks {
+            self.settle_blocks();
+            return;
+        }
         let Some(own) = self.own() else {
             self.own_in_force = None;
             return;
@@ -327,16 +460,34 @@ impl World {
         let Some(footing) = &self.in_force else { return };
         match lies_within(own, &footing.config) {
             Ok(()) => {
-                self.own_in_force = Some(own);
+                self.own_in_force = Some(Own::of_lease(own));
                 self.first_own.get_or_insert(own);
             }
             Err(fault) => _ = self.held.insert(FactId::Own, fault),
         }
     }
 
+    /// What is held in this node's name. Tells whether it is other than before.
+    fn settle_blocks(&mut self) -> bool {
+        let Ok(name) = self.settings.node.parse::<NodeName>() else { return false };
+        let keys = self.held_by.get(&name).into_iter().flatten();
+        // An address out of another's block has a route of its own, and is no subnet of ours.
+        let (lone, blocks) = keys.flat_map(|key| key.subnets()).partition(|it| it.is_host());
+        let ends = match self.host(&name) {
+            Some((Lease { backend: Backend::Ends(ends), .. }, _)) => Arc::clone(ends),
+            _ => Arc::new(Ends::default()),
+        };
+        let own = Some(Own::of_blocks(blocks, lone, ends));
+        let moved = self.own_in_force != own;
+        self.own_in_force = own;
+        moved
+    }
+
     /// Pods that were given an address before the node's lease was lost to another.
     fn settle_pods(&mut self) {
-        let Some(own) = self.own_in_force else { return };
+        let Some(own) = self.own_in_force.as_ref().filter(|own| own.lease().is_some()) else {
+            return;
+        };
         let outside = |(id, pod): (&PodId, &PodFact)| {
             let addr = *pod.addresses.iter().find(|addr| !own.contains(**addr))?;
             Some((FactId::Pod(id.clone()), Fault::PodOutside { addr }))
@@ -392,13 +543,14 @@ impl World {
     }
 
     fn lies_free(&self, config: &NetworkConfig, node: &NodeFact) -> Result<(), Fault> {
-        for network in config.pools().map(Pool::network) {
+        for pool in config.pools() {
+            let network = pool.network();
             let underlay = node.underlay.addr(network.family());
             if let Some(addr) = underlay.filter(|addr| network.contains(*addr)) {
                 return Err(Fault::NetworkHoldsNode { network, addr });
             }
             // Where others carry the packets, routes within the network are theirs to lay.
-            let others = config.transport().is_carried_by_others();
+            let others = config.transport_of(pool).is_carried_by_others();
             let laid =
                 |route: &ForeignRoute| others && route.dst != network && network.covers(route.dst);
             let held = |route: &&ForeignRoute| !laid(route) && self.is_in_the_way(route, network);
@@ -420,7 +572,7 @@ impl World {
     }
 
     fn is_leased(&self, subnet: Prefix) -> bool {
-        let is_it = |(key, ..): (LeaseKey, Lease, u64)| key.of(subnet.family()) == Some(subnet);
+        let is_it = |(key, _): (LeaseKey, Holding)| key.of(subnet.family()) == Some(subnet);
         match LeaseKey::new(Some(subnet), None) {
             // Keys sort by their IPv4 subnet first, and one without a second family is the first of them.
             Some(first) => self.leases_from(FactId::Lease(first)).next().is_some_and(is_it),

@@ -129,6 +129,18 @@ macro_rules! kinds {
         }
 
         impl Patches {
+            /// Leaves out what lies below another table that wants the same objects: they stay as that one wants them.
+            pub fn hide_below(&mut self, above: &Tables) {
+                $(self.$field.retain(|key, _| !above.$field.contains_key(key));)+
+            }
+
+            /// What is not wanted any more by this one, and is by another that lies below it, becomes as that one wants it.
+            pub fn reveal(&mut self, below: [&Tables; 2]) {
+                $(for (key, wanted) in self.$field.iter_mut().filter(|(_, wanted)| wanted.is_none()) {
+                    *wanted = below.iter().find_map(|table| table.$field.get(key)).cloned();
+                })+
+            }
+
             pub fn set(&mut self, item: Item) {
                 match item { $(Item::$kind(key, value) => { self.$field.insert(key, Some(value)); }),+ }
             }

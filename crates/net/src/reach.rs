@@ -27,8 +27,9 @@ pub enum At {
 pub enum Form {
     /// As they are.
     Plain,
-    /// By VXLAN, for the VTEP with this MAC.
-    Vtep(Mac),
+    /// By VXLAN, for the VTEP with this MAC. What it has for an address within the network is the gateway; `None` is the
+    /// base of the prefix, as flannel has it.
+    Vtep { mac: Mac, inner: Option<IpAddr> },
     /// Bare, as the payload of IP (RFC 2003).
     Ipip,
     /// Bare, as the payload of UDP.

@@ -1,12 +1,11 @@
 //! The form in which the configuration is written, before anything of it is believed.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use russet_core::model::{Attachment, Sealer, Settings};
+use russet_core::model::{Addressing, Attachment, Preset, Sealer, Settings};
 use russet_desired::Flag;
 use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
@@ -148,7 +147,8 @@ impl RawConfig {
         let uplink = self.uplink(&mut faults);
         let renew_margin = self.renew_margin(&mut faults);
         let path_probe = self.path_probe(&mut faults);
-        let prefix = self.store.prefix(&mut faults);
+        let preset = settings.as_ref().map(|settings| settings.preset);
+        let prefix = self.store.prefix(preset, &mut faults);
         let sealing = self.sealing(&mut faults);
         let http = self.http.address(&mut faults);
         let endpoints = self.store.endpoints();
@@ -189,31 +189,26 @@ impl RawConfig {
         let Some(preset) = preset(word) else {
             faults.add(
                 "preset",
-                &format!("{word:?} is not known; \"flannel\" or \"russet\" is wanted"),
+                &format!("{word:?} is not known; \"flannel\", \"calico\" or \"russet\" is wanted"),
             );
             // The bridge is checked all the same.
             let _ = self.pods.bridge(faults);
             return None;
         };
         let on = |value: Option<bool>, default: bool| Flag::from(value.unwrap_or(default));
+        let bridge = self.pods.bridge(faults)?;
+        let usual = Settings::new(node, preset, bridge);
+        let attachment = self.pods.attachment(&usual, faults);
         Some(Settings {
-            node,
-            preset,
-            attachment: self.pods.attachment(faults),
-            bridge: self.pods.bridge(faults)?,
+            attachment,
             commands: on(self.allow_commands, false),
             masquerade: on(self.pods.masquerade, true),
             fully_random: on(self.pods.masquerade_fully_random, true),
-            hide_client_source: on(self.pods.hide_client_source, true),
-            forward_accept: on(
-                self.pods.forward_accept,
-                preset == russet_core::model::Preset::Flannel,
-            ),
+            hide_client_source: on(self.pods.hide_client_source, usual.hide_client_source.is_on()),
+            forward_accept: on(self.pods.forward_accept, usual.forward_accept.is_on()),
             blackhole: on(self.pods.blackhole, false),
             hairpin: on(self.pods.hairpin, true),
-            key: None,
-            sealer: Sealer::default(),
-            macs: BTreeMap::new(),
+            ..usual
         })
     }
 
@@ -275,8 +270,15 @@ impl RawConfig {
 }
 
 impl RawPods {
-    fn attachment(&self, faults: &mut Faults) -> Attachment {
-        match self.attachment.as_deref().unwrap_or("bridge") {
+    fn attachment(&self, usual: &Settings, faults: &mut Faults) -> Attachment {
+        let Some(word) = self.attachment.as_deref() else { return usual.attachment };
+        match word {
+            // A block has no address to spare for a gateway.
+            "bridge" if usual.addressing == Addressing::Blocks => {
+                let fault = "\"bridge\" needs subnets with a gateway, and addresses come out of blocks; leave it out";
+                faults.add("pods.attachment", fault);
+                usual.attachment
+            }
             "bridge" => Attachment::Bridge,
             "routed" => Attachment::Routed,
             word => {
@@ -293,8 +295,15 @@ impl RawPods {
 }
 
 impl RawStore {
-    fn prefix(&self, faults: &mut Faults) -> String {
-        let prefix = self.prefix.as_deref().unwrap_or("/coreos.com/network");
+    fn prefix(&self, preset: Option<Preset>, faults: &mut Faults) -> String {
+        let usual = if preset == Some(Preset::Calico) { "/calico" } else { "/coreos.com/network" };
+        let prefix = self.prefix.as_deref().unwrap_or(usual);
+        if preset == Some(Preset::Calico) && prefix != usual {
+            faults.add(
+                "store.prefix",
+                &format!("Calico's keys begin with {usual:?}, and nothing else"),
+            );
+        }
         if !prefix.starts_with('/') || prefix.trim_end_matches('/').is_empty() {
             faults.add(
                 "store.prefix",

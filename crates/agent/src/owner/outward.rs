@@ -7,7 +7,9 @@ use std::{
 
 use russet_api::admin::{Answer, Ask, Page, SHOWN, Status, StoreStatus};
 use russet_api::flannel::SubnetEnv;
-use russet_core::{Change, Fact, FactId, Source, distribution::bgp, lease::LeaseOutput};
+use russet_core::{
+    Change, Fact, FactId, Source, distribution::bgp, lease::LeaseOutput, model::Addressing,
+};
 
 use super::{Owner, errand, view};
 use crate::{
@@ -75,8 +77,8 @@ impl Owner {
     /// Announces what is ours and no more than that.
     fn announce(&self) {
         let Some(announced) = &self.outlets.here else { return };
-        let own = self.calc.world().me().map(|me| me.own).filter(|_| self.holds_subnet());
-        let here: Vec<_> = own.into_iter().flat_map(bgp::announced).collect();
+        let me = self.calc.world().me().filter(|_| self.holds_subnet());
+        let here: Vec<_> = me.iter().flat_map(bgp::announced).collect();
         announced.send_if_modified(|known| {
             let same = *known == here;
             if !same {
@@ -88,7 +90,12 @@ impl Owner {
 
     /// Whether the lease of the subnet that is in force is ours and has not run out.
     fn holds_subnet(&self) -> bool {
-        let own = self.calc.world().me().map(|me| me.own);
+        let Some(me) = self.calc.world().me() else { return false };
+        if me.settings.addressing == Addressing::Blocks {
+            // Each address is the store's to give, and none is given on belief.
+            return true;
+        }
+        let own = me.own.lease();
         self.own_lease
             .is_some_and(|lease| Some(lease.key) == own && lease.is_valid(SystemTime::now()))
     }
@@ -116,7 +123,8 @@ impl Owner {
     fn subnet_env(&self) -> Option<String> {
         let me = self.calc.world().me()?;
         let masquerade = self.config.settings.masquerade;
-        Some(SubnetEnv::new(&me.footing.config, me.own, me.footing.pod_mtu, masquerade).write())
+        let own = me.own.lease()?;
+        Some(SubnetEnv::new(&me.footing.config, own, me.footing.pod_mtu, masquerade).write())
     }
 
     /// Tells the service manager, once.

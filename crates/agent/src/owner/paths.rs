@@ -179,7 +179,8 @@ fn paths(calc: &Calc, peer: &PeerView<'_>) -> Option<Paths> {
     let octets = u16::try_from(me.footing.outer_mtu().get()).unwrap_or(u16::MAX);
     let families = me.footing.config.families();
     let ways = families.filter_map(|family| {
-        let node = me.footing.carrier(lease, family).ok()?.address(lease, family)?;
+        let subnet = peer.key.of(family)?;
+        let node = me.footing.carrier(lease, subnet).ok()?.address(lease, family)?;
         let tunnelled = peer.standing == Standing::Tunnel;
         let tunnel = tunnelled.then(|| tunnel(&me, peer.key, family)).flatten();
         Some(Path { node, octets, tunnel })
@@ -196,7 +197,7 @@ fn paths(calc: &Calc, peer: &PeerView<'_>) -> Option<Paths> {
 fn tunnel(me: &russet_core::transport::Me<'_>, peer: LeaseKey, family: Family) -> Option<Tunnel> {
     Some(Tunnel {
         link: me.footing.vxlan_link(family)?,
-        here: me.own.of(family)?.addr(),
+        here: me.own.tunnel_addr(russet_core::model::Tunnel::Vxlan, family)?,
         there: peer.of(family)?.addr(),
     })
 }

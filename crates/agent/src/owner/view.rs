@@ -4,8 +4,7 @@ use russet_api::admin::{LeaseRow, NetworkStatus, PodRow, Refused, RouteRow, SHOW
 use russet_core::{
     Calc,
     calc::{PeerView, Standing},
-    model::{Attachment, Backend, LeaseKey, Sealer, Settings, TransportConfig},
-    transport::Footing,
+    model::{Attachment, Backend, Ends, Own, Sealer, Settings, TransportConfig, Tunnel},
     world::World,
 };
 use russet_desired::{Key, RouteKey, RouteSpec};
@@ -25,7 +24,7 @@ fn lease(calc: &Calc, peer: &PeerView<'_>) -> LeaseRow {
         public_ips: Family::BOTH.into_iter().filter_map(said).map(|ip| ip.to_string()).collect(),
         backend: peer.lease.as_ref().map(|lease| backend(&lease.backend)).unwrap_or_default(),
         transport: transport(peer.standing).into(),
-        revision: calc.world().lease(peer.key).map_or(0, |(_, rev)| rev),
+        revision: calc.world().lease(peer.key).map_or(0, |holding| holding.rev),
         problem: match peer.standing {
             Standing::Refused(fault) => Some(crate::one_line(fault)),
             _ => None,
@@ -56,7 +55,16 @@ fn backend(backend: &Backend) -> String {
         Backend::Wireguard { .. } => "wireguard".into(),
         Backend::Extension(_) => "extension".into(),
         Backend::Foreign(name) => name.to_string(),
+        Backend::Ends(ends) => has_ends(ends),
     }
+}
+
+/// The tunnels that a node has an end of: any of them is what the pool may choose.
+fn has_ends(ends: &Ends) -> String {
+    let all = [Tunnel::Vxlan, Tunnel::Ipip, Tunnel::Wireguard];
+    let has = |tunnel: &Tunnel| Family::BOTH.iter().any(|family| ends.has(*tunnel, *family));
+    let names: Vec<_> = all.into_iter().filter(has).map(|tunnel| tunnel.to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(",") }
 }
 
 /// Facts that are left out, at most [`SHOWN`]: a change of the backend leaves out every peer at once, and the
@@ -93,24 +101,26 @@ pub fn pods(world: &World) -> impl Iterator<Item = PodRow> + '_ {
 /// The network in force.
 pub fn network(calc: &Calc, lease_expires_in_s: Option<u64>) -> Option<NetworkStatus> {
     let footing = calc.world().in_force()?;
-    let networks = footing.config.families().filter_map(|family| footing.config.pool(family));
-    let own = calc.world().own();
+    let networks = footing.config.pools();
+    let own = calc.world().me().map(|me| me.own);
+    let mut transports: Vec<_> = footing.config.transports().iter().collect();
+    if transports.is_empty() {
+        transports.push(footing.config.transport());
+    }
+    let sealer = calc.world().settings.sealer;
+    let transports: Vec<_> = transports.into_iter().map(|it| transport_name(it, sealer)).collect();
     Some(NetworkStatus {
-        transport: transport_name(footing, calc.world().settings.sealer),
+        transport: transports.join(", "),
         networks: networks.map(|pool| pool.network().to_string()).collect(),
-        subnets: own
-            .into_iter()
-            .flat_map(LeaseKey::subnets)
-            .map(|subnet| subnet.to_string())
-            .collect(),
+        subnets: own.into_iter().flat_map(Own::subnets).map(|subnet| subnet.to_string()).collect(),
         pod_mtu: footing.pod_mtu.get(),
         bridge: bridge(&calc.world().settings),
         lease_expires_in_s,
     })
 }
 
-fn transport_name(footing: &Footing, sealer: Sealer) -> String {
-    match footing.config.transport() {
+fn transport_name(transport: &TransportConfig, sealer: Sealer) -> String {
+    match transport {
         TransportConfig::Vxlan(vxlan) if vxlan.direct_routing.is_on() => {
             "vxlan with direct routing".into()
         }
@@ -151,6 +161,8 @@ pub fn uplink(calc: &Calc) -> Option<UplinkStatus> {
 #[cfg(test)]
 mod tests {
     use russet_core::{Change, FactId, Fault, model::Preset};
+
+    use russet_core::model::LeaseKey;
 
     use super::*;
 

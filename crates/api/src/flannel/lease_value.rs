@@ -98,7 +98,8 @@ pub fn write_lease(lease: &Lease) -> String {
 fn type_of(backend: &Backend) -> &'static str {
     match backend {
         Backend::Vxlan { .. } => "vxlan",
-        Backend::HostGw => "host-gw",
+        // A lease of flannel's never says where tunnels end one by one.
+        Backend::HostGw | Backend::Ends(_) => "host-gw",
         Backend::Wireguard { .. } => "wireguard",
         Backend::Udp | Backend::Foreign(Foreign::Unknown | Foreign::Cloud) => "",
         Backend::Ipip => "ipip",

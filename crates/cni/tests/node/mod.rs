@@ -14,7 +14,7 @@ use russet_agent::{
     cni::{Core, Server, ServerSettings, fake::FakeCore},
     disk::{Disk, Files},
 };
-use russet_core::model::{LeaseKey, PodFact, PodId, PodNetwork, PodSide};
+use russet_core::model::{PodFact, PodId, PodNetwork, PodSide};
 use russet_desired::Flag;
 use russet_kernel::netns::Namespace;
 use russet_net::{Mtu, Prefix};
@@ -212,7 +212,6 @@ pub(crate) fn network() -> PodNetwork {
     PodNetwork {
         side: PodSide::Bridge { bridge: "cni0".parse().unwrap(), hairpin: Flag::On },
         mtu: Mtu::try_from(1_450).unwrap(),
-        own: LeaseKey::new(Some(subnets[0]), Some(subnets[1])).unwrap(),
         subnets,
     }
 }

@@ -13,7 +13,10 @@ use russet_net::{Family, Mac, Prefix};
 use sha2::{Digest, Sha256};
 
 use super::{RANK_DEVICE, require, subnets};
-use crate::{model::PodFact, transport::Me};
+use crate::{
+    model::{LeaseKey, PodFact},
+    transport::Me,
+};
 
 /// Emits the bridge, its addresses, and the settings that let it forward.
 pub fn local(me: &Me<'_>, out: &mut Emit) {
@@ -24,11 +27,10 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
             kind: LinkKind::Bridge,
             role: "bridge",
             // Pods know the one that it has.
-            mac: me.settings.mac_of(bridge).or(me
-                .first
-                .subnets()
-                .find_map(gateway)
-                .map(bridge_mac)),
+            mac: me.settings.mac_of(bridge).or_else(|| {
+                let mut subnets = me.first.into_iter().flat_map(LeaseKey::subnets);
+                subnets.find_map(gateway).map(bridge_mac)
+            }),
             mtu: me.footing.pod_mtu,
             master: None,
             inherits: me.settings.inherits(),

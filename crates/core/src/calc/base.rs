@@ -23,9 +23,8 @@ impl Base {
     pub(super) fn of(world: &World, me: &Me<'_>) -> Self {
         let mut base = Self::default();
         let mut out = Emit::default();
-        me.footing.transport().local(me, &mut out);
-        if let Some(retiring) = me.footing.retiring() {
-            retiring.local(me, &mut out);
+        for transport in me.footing.transports().chain(me.footing.retiring()) {
+            transport.local(me, &mut out);
         }
         attachment::local(me, &mut out);
         masquerade::local(me, &mut out);

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use russet_desired::Tables;
-use russet_net::Dst;
-
 use super::{base::Base, learned, learned::verdict, peers::objects};
 use crate::{
     change::FactId,
-    distribution::store::{Claim, Claimant, Reaches, claims, lost_to, reaches},
+    distribution::store::{Candidate, Claim, lost_to},
     error::Fault,
     model::LeaseKey,
     transport::Me,
     world::World,
 };
+use russet_desired::Tables;
 
 /// What is wanted, and which facts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,11 +29,13 @@ pub fn oracle(world: &World) -> Tables {
 pub fn picture(world: &World) -> Picture {
     let mut picture = Picture::default();
     if let Some(me) = world.me() {
-        picture.tables = Base::of(world, &me).tables;
         picture.peers(world, &me);
+        // Of two who want one object this node's own go first.
+        let base = Tables::default().patch_to(Base::of(world, &me).tables);
+        picture.tables.apply(base);
     }
     for (id, known) in &world.facts {
-        if let (FactId::Lease(_), Some(fault)) = (id, &known.fault) {
+        if let (FactId::Lease(_) | FactId::Host(_), Some(fault)) = (id, &known.fault) {
             picture.refusals.insert(id.clone(), fault.clone());
         }
     }
@@ -48,38 +48,36 @@ pub fn picture(world: &World) -> Picture {
 impl Picture {
     fn peers(&mut self, world: &World, me: &Me<'_>) {
         let mut candidates = Vec::new();
-        for (key, lease, rev) in world.leases().filter(|(key, ..)| *key != me.own) {
-            match reaches(me, key, &lease) {
-                Ok(reaches) => candidates.push((Claimant { rev, key }, reaches)),
+        for (key, holding) in world.leases().filter(|(key, it)| !me.holds(*key, it)) {
+            match Candidate::new(me, key, holding) {
+                Ok(candidate) => candidates.push((key, candidate)),
                 Err(fault) => self.refuse(key, fault),
             }
         }
-        candidates.sort_by_key(|(claimant, _)| *claimant);
-        let mut earlier = Vec::new();
-        for (claimant, reaches) in candidates {
-            match first_rival(reaches, &earlier) {
-                Some(fault) => self.refuse(claimant.key, fault),
+        for (key, candidate) in &candidates {
+            match first_rival(candidate, &candidates) {
+                Some(fault) => self.refuse(*key, fault),
                 None => {
-                    for item in objects(me, reaches) {
+                    for item in objects(me, candidate.reaches) {
                         self.tables.insert(item);
                     }
                 }
             }
-            earlier.push((claimant, reaches));
         }
-        self.learned(world, me, &earlier);
+        self.learned(world, me, &candidates);
     }
 
-    fn learned(&mut self, world: &World, me: &Me<'_>, leases: &[(Claimant, Reaches)]) {
+    fn learned(&mut self, world: &World, me: &Me<'_>, leases: &[(LeaseKey, Candidate)]) {
         for (dst, router) in world.all_learned() {
-            let holds = |(_, reaches): &&(Claimant, Reaches)| {
-                reaches.iter().any(|reach| matches!(reach.dst, Dst::Prefix(it) if it.covers(dst)))
-            };
-            let lease = leases.iter().filter(holds).map(|(claimant, _)| *claimant).min();
+            let holds = |claim: Claim| matches!(claim, Claim::Subnet(it) if it.covers(dst));
+            let holders = leases.iter().flat_map(|(_, candidate)| candidate.claims());
+            let lease = holders.filter(|(claim, _)| holds(*claim)).map(|(_, who)| who).min();
             match verdict(me, lease.map(|claimant| claimant.key), dst, router) {
                 Ok(reach) => {
                     for item in learned::objects(me, &reach) {
-                        self.tables.insert(item);
+                        if !self.tables.contains(&item.key()) {
+                            self.tables.insert(item);
+                        }
                     }
                 }
                 Err(fault) => _ = self.refusals.insert(FactId::Learned(dst), fault),
@@ -93,11 +91,12 @@ impl Picture {
 }
 
 /// The first claim that somebody earlier has too.
-fn first_rival(ours: Reaches, earlier: &[(Claimant, Reaches)]) -> Option<Fault> {
-    claims(ours).find_map(|claim| {
-        let rival =
-            earlier.iter().find(|(_, theirs)| claims(*theirs).any(|other| clash(claim, other)));
-        rival.map(|(claimant, _)| lost_to(claim, claimant.key))
+fn first_rival(ours: &Candidate, all: &[(LeaseKey, Candidate)]) -> Option<Fault> {
+    ours.contested().find_map(|(claim, claimant)| {
+        let others = all.iter().filter(|(_, other)| !ours.is_of_same_node(other));
+        let theirs = others.flat_map(|(_, other)| other.claims());
+        let first = theirs.filter(|(other, _)| clash(claim, *other)).map(|(_, who)| who).min();
+        first.filter(|first| *first < claimant).map(|first| lost_to(claim, first.key))
     })
 }
 

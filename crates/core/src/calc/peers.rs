@@ -3,7 +3,8 @@
 //! Whether a peer stands depends on its own lease and on whoever claims the same before it, and on
 //! nothing else. So a change touches the lease itself and its rivals, old and new; nobody else is
 //! looked at. Every object of a peer is keyed by something that it claims (its subnet, its address, its
-//! MAC), so no two peers that stand want the same object.
+//! MAC), so no two peers that stand want the same object. Leases that name their node share the node's, which are
+//! counted.
 
 use std::collections::BTreeMap;
 
@@ -12,27 +13,29 @@ use russet_net::{At, Family, Form, Prefix};
 
 use super::Standing;
 use crate::{
-    distribution::store::{Claim, Claimant, Claims, Reaches, claims, lost_to, reaches},
+    distribution::store::{Candidate, Claim, Claimant, Claims, Reaches, lost_to},
     error::Fault,
-    model::{Lease, LeaseKey},
+    model::LeaseKey,
     transport::Me,
+    world::Holding,
 };
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peers {
     /// Leases that are right by themselves.
-    candidates: BTreeMap<LeaseKey, Candidate>,
+    candidates: BTreeMap<LeaseKey, Placed>,
     claims: Claims,
+    /// How many leases that name their node want an object.
+    shared: BTreeMap<Key, u32>,
     /// Why a lease is not used; small beside the candidates.
     faults: BTreeMap<LeaseKey, Fault>,
     /// Whose fault may be another than before; some are named more than once.
     judged: Vec<LeaseKey>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    rev: u64,
-    reaches: Reaches,
+#[derive(Clone, Debug)]
+struct Placed {
+    candidate: Candidate,
     place: Place,
 }
 
@@ -48,11 +51,11 @@ impl Peers {
     pub(super) fn rebuild(
         &mut self,
         me: &Me<'_>,
-        leases: impl Iterator<Item = (LeaseKey, Lease, u64)>,
+        leases: impl Iterator<Item = (LeaseKey, Holding)>,
     ) -> Tables {
         self.forget();
-        for (key, lease, rev) in leases {
-            self.enter(me, key, Some((lease, rev)));
+        for (key, holding) in leases {
+            self.enter(me, key, Some(holding));
         }
         let keys: Vec<_> = self.candidates.keys().copied().collect();
         keys.into_iter().flat_map(|key| self.judge(me, key)).collect()
@@ -62,6 +65,7 @@ impl Peers {
         self.judged.extend(std::mem::take(&mut self.faults).into_keys());
         self.candidates.clear();
         self.claims.clear();
+        self.shared.clear();
         Tables::default()
     }
 
@@ -69,7 +73,7 @@ impl Peers {
     pub(super) fn update(
         &mut self,
         me: &Me<'_>,
-        leases: impl Iterator<Item = (LeaseKey, Option<(Lease, u64)>)>,
+        leases: impl Iterator<Item = (LeaseKey, Option<Holding>)>,
     ) -> Patches {
         let mut affected = Vec::new();
         let mut patches = Patches::default();
@@ -107,12 +111,12 @@ impl Peers {
 
     pub(super) fn standing(&self, key: LeaseKey) -> Standing<'static> {
         let Some(candidate) = self.candidates.get(&key) else { return Standing::Unknown };
-        let mut forms = candidate.reaches.iter().filter_map(|reach| match reach.at {
+        let mut forms = candidate.candidate.reaches.iter().filter_map(|reach| match reach.at {
             At::Node { form, .. } => Some(form),
             At::Here => None,
         });
         match forms.find(|form| *form != Form::Plain) {
-            Some(Form::Vtep(_)) => Standing::Tunnel,
+            Some(Form::Vtep { .. }) => Standing::Tunnel,
             Some(Form::Udp) => Standing::Engine,
             Some(Form::Ipip) => Standing::Ipip,
             Some(Form::Extension) => Standing::Extension,
@@ -126,11 +130,16 @@ impl Peers {
     pub(super) fn holder_of(&self, key: &Key) -> Option<LeaseKey> {
         let claims: Vec<Claim> = match key {
             Key::Route(route) => vec![Claim::Subnet(route.dst)],
-            Key::Neighbour(neighbour) => based_at(neighbour.ip).collect(),
+            Key::Neighbour(neighbour) => {
+                based_at(neighbour.ip).chain([Claim::Inner(neighbour.ip)]).collect()
+            }
             Key::EnginePeer(peer) => vec![Claim::Subnet(peer.prefix)],
             Key::WireguardPeer(peer) => vec![Claim::Subnet(peer.prefix)],
             Key::Fdb(fdb) => Family::BOTH.map(|family| Claim::Vtep(family, fdb.mac)).into(),
-            Key::NextHop(hop) => based_at(hop.via).chain([Claim::Address(hop.via)]).collect(),
+            Key::NextHop(hop) => {
+                let of_node = [Claim::Address(hop.via), Claim::Inner(hop.via)];
+                based_at(hop.via).chain(of_node).collect()
+            }
             _ => return None,
         };
         let placed = |claimant: &Claimant| {
@@ -142,15 +151,15 @@ impl Peers {
 
 // ---- one lease
 impl Peers {
-    fn enter(&mut self, me: &Me<'_>, key: LeaseKey, lease: Option<(Lease, u64)>) {
+    fn enter(&mut self, me: &Me<'_>, key: LeaseKey, holding: Option<Holding>) {
         self.judged.push(key);
-        let Some((lease, rev)) = lease.filter(|_| key != me.own) else { return };
-        match reaches(me, key, &lease) {
-            Ok(reaches) => {
-                for claim in claims(reaches) {
-                    self.claims.insert(claim, Claimant { rev, key });
+        let Some(holding) = holding.filter(|holding| !me.holds(key, holding)) else { return };
+        match Candidate::new(me, key, holding) {
+            Ok(candidate) => {
+                for (claim, claimant) in candidate.claims() {
+                    self.claims.insert(claim, claimant);
                 }
-                self.candidates.insert(key, Candidate { rev, reaches, place: Place::Out });
+                self.candidates.insert(key, Placed { candidate, place: Place::Out });
             }
             Err(fault) => _ = self.faults.insert(key, fault),
         }
@@ -158,19 +167,24 @@ impl Peers {
 
     fn leave(&mut self, key: LeaseKey) {
         self.faults.remove(&key);
-        let Some(candidate) = self.candidates.remove(&key) else { return };
-        for claim in claims(candidate.reaches) {
-            self.claims.remove(claim, Claimant { rev: candidate.rev, key });
+        let Some(Placed { candidate, .. }) = self.candidates.remove(&key) else { return };
+        for (claim, claimant) in candidate.claims() {
+            self.claims.remove(claim, claimant);
         }
     }
 
-    /// Takes a lease's objects back, if it has any.
+    /// Takes a lease's objects back, if it has any, but for those that another lease of its node wants too.
     fn withdraw(&mut self, me: &Me<'_>, key: LeaseKey, patches: &mut Patches) {
-        let Some(candidate) = self.candidates.get_mut(&key) else { return };
-        if candidate.place == Place::Placed {
-            candidate.place = Place::Out;
-            for item in objects(me, candidate.reaches) {
-                patches.unset(item.key());
+        let Some(placed) = self.candidates.get_mut(&key) else { return };
+        if placed.place == Place::Out {
+            return;
+        }
+        placed.place = Place::Out;
+        let shares = placed.candidate.shares();
+        for item in objects(me, placed.candidate.reaches) {
+            let key = item.key();
+            if !shares || is_last(&mut self.shared, &key) {
+                patches.unset(key);
             }
         }
     }
@@ -178,38 +192,66 @@ impl Peers {
     /// Gives a lease its place or its fault, and returns its objects.
     fn judge(&mut self, me: &Me<'_>, key: LeaseKey) -> Vec<Item> {
         self.judged.push(key);
-        let Some(candidate) = self.candidates.get_mut(&key) else { return Vec::new() };
-        let claimant = Claimant { rev: candidate.rev, key };
-        match verdict(&self.claims, claimant, candidate.reaches) {
-            Ok(()) => {
-                self.faults.remove(&key);
-                candidate.place = Place::Placed;
-                objects(me, candidate.reaches)
-            }
-            Err(fault) => {
-                self.faults.insert(key, fault);
-                candidate.place = Place::Out;
-                Vec::new()
+        let verdict = self.verdict(key);
+        let Some(placed) = self.candidates.get_mut(&key) else { return Vec::new() };
+        if let Err(fault) = verdict {
+            self.faults.insert(key, fault);
+            placed.place = Place::Out;
+            return Vec::new();
+        }
+        self.faults.remove(&key);
+        placed.place = Place::Placed;
+        let objects = objects(me, placed.candidate.reaches);
+        if placed.candidate.shares() {
+            for item in &objects {
+                *self.shared.entry(item.key()).or_default() += 1;
             }
         }
+        objects
     }
 
-    /// Everyone who claims what the lease claims, itself among them; nobody when it claims nothing.
-    fn rivals(&self, key: LeaseKey) -> impl Iterator<Item = LeaseKey> {
-        let ours = self.candidates.get(&key).into_iter().flat_map(|ours| claims(ours.reaches));
-        ours.flat_map(|claim| self.claims.rivals(claim)).map(|claimant| claimant.key)
+    /// The first claim that somebody earlier has too is lost to the earliest who has it.
+    fn verdict(&self, key: LeaseKey) -> Result<(), Fault> {
+        let Some(Placed { candidate, .. }) = self.candidates.get(&key) else { return Ok(()) };
+        for (claim, claimant) in candidate.contested() {
+            match self.rivals_of(candidate, claim).min() {
+                Some(first) if first < claimant => return Err(lost_to(claim, first.key)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Everyone who claims what the lease claims, itself among them unless it names its node; nobody when it claims
+    /// nothing.
+    fn rivals(&self, key: LeaseKey) -> Vec<LeaseKey> {
+        let Some(Placed { candidate, .. }) = self.candidates.get(&key) else { return Vec::new() };
+        let claims = candidate.contested();
+        claims.flat_map(|(claim, _)| self.rivals_of(candidate, claim)).map(|it| it.key).collect()
+    }
+
+    fn rivals_of<'a>(
+        &'a self,
+        candidate: &'a Candidate,
+        claim: Claim,
+    ) -> impl Iterator<Item = Claimant> + 'a {
+        let is_rival = |claimant: &Claimant| {
+            let other = self.candidates.get(&claimant.key).map(|placed| &placed.candidate);
+            !other.is_some_and(|other| candidate.is_of_same_node(other))
+        };
+        self.claims.rivals(claim).filter(move |claimant| !candidate.shares() || is_rival(claimant))
     }
 }
 
-/// The first claim that somebody earlier has too is lost to the earliest who has it.
-fn verdict(all: &Claims, claimant: Claimant, reaches: Reaches) -> Result<(), Fault> {
-    for claim in claims(reaches) {
-        match all.rivals(claim).min() {
-            Some(first) if first < claimant => return Err(lost_to(claim, first.key)),
-            _ => {}
-        }
+/// Counts one wish for an object less, and tells whether it was the last.
+fn is_last(shared: &mut BTreeMap<Key, u32>, key: &Key) -> bool {
+    let Some(count) = shared.get_mut(key) else { return true };
+    *count -= 1;
+    if *count == 0 {
+        shared.remove(key);
+        return true;
     }
-    Ok(())
+    false
 }
 
 /// What reaches a peer.

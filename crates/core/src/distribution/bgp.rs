@@ -10,14 +10,20 @@ use russet_net::{At, Dst, Family, Form, Prefix, Reach};
 
 use crate::{
     error::Fault,
-    model::{LeaseKey, Pool, TransportConfig},
+    model::{Pool, TransportConfig},
     transport::Me,
 };
 
 /// What this node announces: its own subnets.
-pub fn announced(own: LeaseKey) -> impl Iterator<Item = Reach> {
+///
+/// One in a pool that routers are not told of is left out.
+pub fn announced(me: &Me<'_>) -> impl Iterator<Item = Reach> {
+    let is_told = |subnet: &Prefix| {
+        let pool = me.footing.config.pool_of(*subnet);
+        pool.is_none_or(|pool| pool.habits.bgp_export.is_on())
+    };
     let here = |subnet| Reach { dst: Dst::Prefix(subnet), at: At::Here };
-    Family::BOTH.into_iter().filter_map(move |family| own.of(family)).map(here)
+    me.own.all().filter(is_told).map(here)
 }
 
 /// Reads what was learned, on its own merits.
@@ -26,12 +32,11 @@ pub fn announced(own: LeaseKey) -> impl Iterator<Item = Reach> {
 ///
 /// The first thing in it that cannot be.
 pub fn judge(me: &Me<'_>, dst: Prefix, router: IpAddr) -> Result<Reach, Fault> {
-    if let Some(other) = me.own.of(dst.family()).filter(|own| own.covers(dst)) {
+    if let Some(other) = me.own.around(dst) {
         return Err(Fault::OverlapsOurs { subnet: dst, other });
     }
-    let pools = || me.footing.config.pools().map(Pool::network);
-    let sealed = matches!(me.footing.config.transport(), TransportConfig::Wireguard(_));
-    if sealed && pools().any(|network| network.covers(dst)) {
+    let transport = me.footing.config.pool_of(dst).map(|it| me.footing.config.transport_of(it));
+    if matches!(transport, Some(TransportConfig::Wireguard(_))) {
         return Err(Fault::NotSealed);
     }
     is_a_network(me, dst).map_err(|why| Fault::NotTaught { dst, why })?;

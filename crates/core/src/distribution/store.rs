@@ -1,5 +1,8 @@
 //! Reads from a peer's lease where its subnets are.
 //!
+//! A lease says itself how its holder is reached, or names the node that holds it, which may hold many; then what is
+//! claimed but the subnet is the node's, and no two leases of one node are rivals.
+//!
 //! [`reaches`] judges a lease by itself; [`Claims`] judges it against the others. Of two leases that claim the
 //! same, the one with the lower create revision stays, so every node decides alike and whatever the order
 //! of arrival. A lease that is refused for another's sake still holds its own claims: who comes third
@@ -15,8 +18,9 @@ use russet_net::{At, Dst, Family, Form, Mac, Prefix, PublicKey, Reach};
 
 use crate::{
     error::Fault,
-    model::{Lease, LeaseKey, Pool},
+    model::{Lease, LeaseKey, NodeName, Pool},
     transport::Me,
+    world::{Holder, Holding},
 };
 
 /// Where a peer's subnets are: at most one of each family, IPv4 first.
@@ -32,14 +36,68 @@ impl Reaches {
     }
 }
 
-/// Reads a peer's lease, on its own merits.
-///
-/// # Errors
-///
-/// The first thing in it that cannot be.
-pub fn reaches(me: &Me<'_>, key: LeaseKey, lease: &Lease) -> Result<Reaches, Fault> {
-    let reaches =
-        Reaches { v4: reach(me, key, lease, Family::V4)?, v6: reach(me, key, lease, Family::V6)? };
+/// A lease that is right by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    key: LeaseKey,
+    rev: u64,
+    /// The node that it names, with the node's revision.
+    holder: Option<(NodeName, u64)>,
+    pub reaches: Reaches,
+}
+
+impl Candidate {
+    /// Reads a peer's lease, on its own merits.
+    ///
+    /// # Errors
+    ///
+    /// The first thing in it that cannot be.
+    pub fn new(me: &Me<'_>, key: LeaseKey, holding: Holding) -> Result<Self, Fault> {
+        let Holding { lease, rev, holder } = holding;
+        let holder = match holder {
+            None => None,
+            Some(Holder { name, rev: Some(rev) }) => Some((name, rev)),
+            Some(Holder { name, rev: None }) => return Err(Fault::HolderUnknown { holder: name }),
+        };
+        let reaches = reaches(me, key, &lease, holder.is_some())?;
+        Ok(Self { key, rev, holder, reaches })
+    }
+
+    /// Whether its objects may be those of another lease too.
+    pub const fn shares(&self) -> bool {
+        self.holder.is_some()
+    }
+
+    /// Whether the other is held by the same node.
+    pub fn is_of_same_node(&self, other: &Self) -> bool {
+        self.holder.is_some() && self.holder == other.holder
+    }
+
+    /// What it claims, in the order in which that is judged, and as whom.
+    pub fn claims(&self) -> impl Iterator<Item = (Claim, Claimant)> + use<> {
+        let (key, rev, held) = (self.key, self.rev, self.shares());
+        let of_node = self.holder.as_ref().map_or(rev, |(_, rev)| *rev);
+        // Where another distribution lays what leads to a node, its subnets are not ours to claim.
+        let is_left =
+            self.reaches.iter().all(|it| matches!(it.at, At::Node { form: Form::Foreign, .. }));
+        claims(self.reaches).filter_map(move |claim| match claim {
+            Claim::Subnet(_) if held && is_left => None,
+            Claim::Subnet(_) => Some((claim, Claimant { rev, key })),
+            _ => Some((claim, Claimant { rev: of_node, key })),
+        })
+    }
+
+    /// Those of its claims that others may have too. A node's blocks are each a key of their own in the store, and an
+    /// address out of one of them may be another's.
+    pub fn contested(&self) -> impl Iterator<Item = (Claim, Claimant)> + use<> {
+        let held = self.shares();
+        self.claims().filter(move |(claim, _)| !(held && matches!(claim, Claim::Subnet(_))))
+    }
+}
+
+fn reaches(me: &Me<'_>, key: LeaseKey, lease: &Lease, held: bool) -> Result<Reaches, Fault> {
+    let of = |family| reach(me, key, lease, family, held);
+    let reaches = Reaches { v4: of(Family::V4)?, v6: of(Family::V6)? };
     if reaches.v4.is_none() && reaches.v6.is_none() {
         let family = me.footing.config.families().next().unwrap_or(Family::V4);
         return Err(Fault::FamilyMissing { family });
@@ -54,12 +112,17 @@ fn reach(
     key: LeaseKey,
     lease: &Lease,
     family: Family,
+    held: bool,
 ) -> Result<Option<Reach>, Fault> {
     let (Some(pool), Some(subnet)) = (me.footing.config.pool(family), key.of(family)) else {
         return Ok(None);
     };
-    lies_right(me, subnet, pool.network())?;
-    let carrier = me.footing.carrier(lease, family);
+    if held {
+        me.footing.config.pool_of(subnet).ok_or(Fault::OutsidePools { subnet })?;
+    } else {
+        lies_right(me, subnet, pool.network())?;
+    }
+    let carrier = me.footing.carrier(lease, subnet);
     let ip = match &carrier {
         Ok(carrier) => carrier.address(lease, family),
         Err(_) => lease.public(family),
@@ -74,9 +137,9 @@ fn lies_right(me: &Me<'_>, subnet: Prefix, network: Prefix) -> Result<(), Fault>
     if !network.covers(subnet) {
         return Err(Fault::OutsideNetwork { subnet, network });
     }
-    match me.own.of(subnet.family()) {
-        Some(other) if other.overlaps(subnet) => Err(Fault::OverlapsOurs { subnet, other }),
-        _ => Ok(()),
+    match me.own.overlapping(subnet) {
+        Some(other) => Err(Fault::OverlapsOurs { subnet, other }),
+        None => Ok(()),
     }
 }
 
@@ -101,23 +164,29 @@ pub enum Claim {
     Subnet(Prefix),
     Address(IpAddr),
     Vtep(Family, Mac),
+    /// A tunnel's own address within the network.
+    Inner(IpAddr),
     Key(Family, PublicKey),
 }
 
 /// The claims of a peer, in the order in which they are judged.
-pub fn claims(reaches: Reaches) -> impl Iterator<Item = Claim> {
+fn claims(reaches: Reaches) -> impl Iterator<Item = Claim> {
     let of = |reach: Reach| {
         let Dst::Prefix(subnet) = reach.dst;
         let (ip, form) = match reach.at {
             At::Node { ip, form } => (Some(ip), form),
             At::Here => (None, Form::Plain),
         };
+        let inner = match form {
+            Form::Vtep { inner, .. } => inner.map(Claim::Inner),
+            _ => None,
+        };
         let end = match form {
-            Form::Vtep(mac) => Some(Claim::Vtep(subnet.family(), mac)),
+            Form::Vtep { mac, .. } => Some(Claim::Vtep(subnet.family(), mac)),
             Form::Wireguard(key, _) => Some(Claim::Key(subnet.family(), key)),
             Form::Plain | Form::Udp | Form::Ipip | Form::Extension | Form::Foreign => None,
         };
-        [Some(Claim::Subnet(subnet)), ip.map(Claim::Address), end].into_iter().flatten()
+        [Some(Claim::Subnet(subnet)), ip.map(Claim::Address), end, inner].into_iter().flatten()
     };
     reaches.iter().flat_map(of)
 }
@@ -140,6 +209,7 @@ pub fn lost_to(claim: Claim, other: LeaseKey) -> Fault {
         Claim::Subnet(subnet) => Fault::Overlaps { subnet, other },
         Claim::Address(ip) => Fault::SameAddress { ip, other },
         Claim::Vtep(_, mac) => Fault::SameMac { mac, other },
+        Claim::Inner(ip) => Fault::SameEnd { ip, other },
         Claim::Key(_, key) => Fault::SameKey { key, other },
     }
 }
@@ -188,7 +258,7 @@ impl Claims {
     pub fn rivals(&self, claim: Claim) -> impl Iterator<Item = Claimant> {
         let subnet = match claim {
             Claim::Subnet(subnet) => Some(subnet),
-            Claim::Address(_) | Claim::Vtep(..) | Claim::Key(..) => None,
+            Claim::Address(_) | Claim::Vtep(..) | Claim::Inner(_) | Claim::Key(..) => None,
         };
         let around = subnet.into_iter().flat_map(|subnet| self.covering(subnet));
         around.chain(self.equal_or_within(claim))
@@ -216,7 +286,7 @@ impl Claims {
     fn equal_or_within(&self, claim: Claim) -> impl Iterator<Item = Claimant> {
         let last = match claim {
             Claim::Subnet(subnet) => Claim::Subnet(Prefix::host(subnet.last())),
-            Claim::Address(_) | Claim::Vtep(..) | Claim::Key(..) => claim,
+            Claim::Address(_) | Claim::Vtep(..) | Claim::Inner(_) | Claim::Key(..) => claim,
         };
         self.between(claim, last)
     }

@@ -1,6 +1,6 @@
 //! The network's configuration: pools of addresses, and the transport between the nodes.
 //!
-//! Flannel's whole network is one pool per family. The bounds and defaults here are flannel's; where the
+//! Flannel's whole network is one pool per family; Calico's is any number, each with a transport of its own. The bounds and defaults here are flannel's; where the
 //! text came from and how it is spelt is `api::flannel`'s business, but each fault names the key as
 //! flannel's documentation spells it.
 
@@ -11,43 +11,82 @@ use russet_net::{Family, Mtu, Port, Prefix, PresharedKey, Vni};
 
 use crate::{
     error::ConfigFault,
-    model::{ExtensionConfig, LeaseKey},
+    model::{ExtensionConfig, LeaseKey, calico::BlockLen},
 };
 
-/// A checked network configuration, of at least one family.
+/// A checked network configuration: pools, and for each how packets to it cross the underlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
-    v4: Option<Pool>,
-    v6: Option<Pool>,
-    transport: TransportConfig,
+    /// IPv4 first.
+    pools: Vec<Pool>,
+    /// No two alike; a pool names its own by the place.
+    transports: Vec<TransportConfig>,
 }
 
 impl NetworkConfig {
-    /// Returns `None` when there is no pool, or one of the other family.
+    /// One pool of a family, or one of each, all with one transport, as flannel has it. Returns `None` when there is
+    /// no pool, or one of the other family.
     pub fn new(v4: Option<Pool>, v6: Option<Pool>, transport: TransportConfig) -> Option<Self> {
         let fits = |pool: Option<Pool>, family| pool.is_none_or(|p| p.family() == family);
         let some = v4.is_some() || v6.is_some();
-        (some && fits(v4, Family::V4) && fits(v6, Family::V6)).then_some(Self { v4, v6, transport })
+        let pools = v4.into_iter().chain(v6).collect();
+        (some && fits(v4, Family::V4) && fits(v6, Family::V6))
+            .then(|| Self { pools, transports: vec![transport] })
     }
 
-    pub const fn pool(&self, family: Family) -> Option<Pool> {
-        match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
+    /// Any number of pools, each with a transport of its own.
+    pub fn of_pools(pools: impl IntoIterator<Item = (Pool, TransportConfig)>) -> Self {
+        let mut all = Self { pools: Vec::new(), transports: Vec::new() };
+        for (pool, transport) in pools {
+            let known = all.transports.iter().position(|known| *known == transport);
+            let place = known.unwrap_or_else(|| {
+                all.transports.push(transport);
+                all.transports.len() - 1
+            });
+            all.pools.push(Pool { transport: place, ..pool });
         }
+        all.pools.sort_unstable_by_key(|pool| pool.network);
+        all
+    }
+
+    /// The family's first pool; of flannel's, the only one.
+    pub fn pool(&self, family: Family) -> Option<Pool> {
+        self.pools().find(|pool| pool.family() == family)
     }
 
     /// IPv4 first.
     pub fn pools(&self) -> impl Iterator<Item = Pool> {
-        self.v4.into_iter().chain(self.v6)
+        self.pools.iter().copied()
     }
 
+    /// The pool that a subnet lies in: the smallest, should pools overlap.
+    pub fn pool_of(&self, subnet: Prefix) -> Option<Pool> {
+        let around = self.pools().filter(|pool| pool.network.covers(subnet));
+        around.max_by_key(|pool| pool.network.len())
+    }
+
+    /// IPv4 first.
     pub fn families(&self) -> impl Iterator<Item = Family> {
-        self.pools().map(Pool::family)
+        Family::BOTH.into_iter().filter(|family| self.pool(*family).is_some())
     }
 
-    pub const fn transport(&self) -> &TransportConfig {
-        &self.transport
+    /// The transport of the first pool; of flannel's, of all.
+    pub fn transport(&self) -> &TransportConfig {
+        self.transports.first().unwrap_or(&TransportConfig::Direct)
+    }
+
+    /// Every transport that some pool has, in the order by which [`Pool::transport`] names them.
+    pub fn transports(&self) -> &[TransportConfig] {
+        &self.transports
+    }
+
+    pub fn transport_of(&self, pool: Pool) -> &TransportConfig {
+        self.transports.get(pool.transport).unwrap_or(&TransportConfig::Direct)
+    }
+
+    /// Whether some pool of the family crosses so.
+    pub fn crosses(&self, family: Family, by: impl Fn(&TransportConfig) -> bool) -> bool {
+        self.pools().any(|pool| pool.family() == family && by(self.transport_of(pool)))
     }
 
     /// Whether a node that holds this lease can serve the network: a subnet of each family, of any length.
@@ -195,6 +234,26 @@ pub struct Pool {
     /// The first and the last subnet that may be leased; both have the pool's length.
     min: Prefix,
     max: Prefix,
+    /// The place of its transport among the configuration's.
+    transport: usize,
+    pub habits: PoolHabits,
+}
+
+/// What a pool says of itself where pools do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolHabits {
+    /// Whether a peer on a shared link is reached without encapsulation (`CrossSubnet`). The transport may say so too.
+    pub direct_routing: Flag,
+    /// Whether packets that leave the network take the node's address (`natOutgoing`); `None` is the node's own wish.
+    pub nat_outgoing: Option<Flag>,
+    /// Whether routers are told of its subnets (not `disableBGPExport`).
+    pub bgp_export: Flag,
+}
+
+impl Default for PoolHabits {
+    fn default() -> Self {
+        Self { direct_routing: Flag::Off, nat_outgoing: None, bgp_export: Flag::On }
+    }
 }
 
 impl Pool {
@@ -221,14 +280,28 @@ impl Pool {
             None => Ok(subnet_around(network.last(), len, network)),
         };
         match (min, max) {
-            (Ok(min), Ok(max)) if min <= max => Ok(Self { network, min, max }),
+            (Ok(min), Ok(max)) if min <= max => {
+                Ok(Self { network, min, max, transport: 0, habits: PoolHabits::default() })
+            }
             (Ok(min), Ok(max)) => Err(vec![bounds.above(min, max)]),
             (min, max) => Err([min.err(), max.err()].into_iter().flatten().collect()),
         }
     }
 
+    /// The whole of `network` cut into blocks, the first one included.
+    pub fn of_blocks(network: Prefix, len: BlockLen, habits: PoolHabits) -> Self {
+        let block = |addr| subnet_around(addr, len.get(), network);
+        let (min, max) = (block(network.addr()), block(network.last()));
+        Self { network, min, max, transport: 0, habits }
+    }
+
     pub const fn network(self) -> Prefix {
         self.network
+    }
+
+    /// The place of its transport in [`NetworkConfig::transports`].
+    pub const fn transport(self) -> usize {
+        self.transport
     }
 
     pub const fn min(self) -> Prefix {

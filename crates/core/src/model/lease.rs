@@ -8,6 +8,8 @@ use std::{
 
 use russet_net::{Family, Mac, Port, Prefix, PublicKey, Vni};
 
+use super::Ends;
+
 /// The subnets of one lease: one of IPv4, one of IPv6, or one of each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
@@ -129,6 +131,8 @@ pub enum Backend {
     Extension(Option<Arc<str>>),
     /// One that this version does not speak.
     Foreign(Foreign),
+    /// It takes packets by whatever the pool says, as far as its ends are there.
+    Ends(Arc<Ends>),
 }
 
 /// A holder's tunnel end in one family.

@@ -11,8 +11,18 @@
 //!   5  N to not multicast        masquerade   out of the network
 //!   6  not N to N                masquerade   a client on its way to a pod of another node
 //! ```
+//!
+//! Where the pools themselves say whose packets are masqueraded (Calico's `natOutgoing`; O = those pools), there are two:
+//!
+//! ```text
+//!   1  mark 0x4000/0x4000        return       somebody else has decided
+//!   2  O to not N, not multicast masquerade   out of all pools
+//! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use russet_desired::{
     BaseChain, ChainKey, ChainSpec, ChainType, ElementKey, ElementSpec, Emit, Field, Flag, Hook,
@@ -21,8 +31,10 @@ use russet_desired::{
 use russet_net::{Family, Prefix};
 
 use super::{Leftovers, take_over};
-use crate::transport::Me;
+use crate::{model::Pool, transport::Me};
 
+/// O.
+const OUTGOING: &str = "outgoing";
 /// N.
 const NETWORK: &str = "network";
 /// P.
@@ -34,48 +46,93 @@ const PRIORITY: i32 = 100;
 const MARK: u32 = 0x4000;
 
 pub fn local(me: &Me<'_>, out: &mut Emit) {
-    if !me.settings.masquerade.is_on() {
-        return;
-    }
-    for pool in me.footing.config.pools() {
-        let family = pool.family();
-        set(family, NETWORK, Some(pool.network()), out);
-        set(family, LOCAL, me.own.of(family), out);
-        let base = BaseChain { kind: ChainType::Nat, hook: Hook::Postrouting, priority: PRIORITY };
-        let spec = ChainSpec { base: Some(base), rules: rules(me, family) };
-        out.push(Item::Chain(ChainKey { family, name: CHAIN }, spec));
-        take_over(
-            me,
-            family,
-            Leftovers { iptables: ("nat", "FLANNEL-POSTRTG"), nftables: "postrtg" },
-            out,
-        );
+    for family in me.footing.config.families() {
+        let pools = || me.footing.config.pools().filter(move |pool| pool.family() == family);
+        let says = |pool: &Pool| pool.habits.nat_outgoing.is_some();
+        if pools().any(|pool| says(&pool)) {
+            of_pools(me, family, out);
+        } else if me.settings.masquerade.is_on() {
+            set(family, NETWORK, pools().map(Pool::network), out);
+            set(family, LOCAL, me.own.of(family), out);
+            chain(family, rules(me, family), out);
+            take_over(
+                me,
+                family,
+                Leftovers { iptables: ("nat", "FLANNEL-POSTRTG"), nftables: "postrtg" },
+                out,
+            );
+        }
     }
 }
 
-fn set(family: Family, name: &'static str, element: Option<Prefix>, out: &mut Emit) {
+/// Where the pools say so themselves. No rule at all where none does.
+fn of_pools(me: &Me<'_>, family: Family, out: &mut Emit) {
+    let pools = || me.footing.config.pools().filter(move |pool| pool.family() == family);
+    let outgoing: Vec<_> = pools()
+        .filter(|pool| pool.habits.nat_outgoing.is_some_and(Flag::is_on))
+        .map(Pool::network)
+        .collect();
+    if outgoing.is_empty() {
+        return;
+    }
+    set(family, NETWORK, pools().map(Pool::network), out);
+    set(family, OUTGOING, outgoing, out);
+    let matches = vec![from(OUTGOING), not_to(NETWORK), not_multicast(family)];
+    chain(family, vec![marked(), Rule { matches, verdict: masquerade(me) }], out);
+}
+
+fn chain(family: Family, rules: Vec<Rule>, out: &mut Emit) {
+    let base = BaseChain { kind: ChainType::Nat, hook: Hook::Postrouting, priority: PRIORITY };
+    let spec = ChainSpec { base: Some(base), rules };
+    out.push(Item::Chain(ChainKey { family, name: CHAIN }, spec));
+}
+
+/// Prefixes that lie in each other are one element: an interval set refuses what overlaps.
+fn set(
+    family: Family,
+    name: &'static str,
+    elements: impl IntoIterator<Item = Prefix>,
+    out: &mut Emit,
+) {
     let set = SetKey { family, name };
     out.push(Item::Set(set, SetSpec { kind: SetKind::Prefixes }));
-    if let Some(prefix) = element {
-        out.push(Item::Element(ElementKey { set, prefix }, ElementSpec));
+    let all: BTreeSet<Prefix> = elements.into_iter().collect();
+    for prefix in &all {
+        if !all.iter().any(|other| other != prefix && other.covers(*prefix)) {
+            out.push(Item::Element(ElementKey { set, prefix: *prefix }, ElementSpec));
+        }
     }
 }
 
 fn rules(me: &Me<'_>, family: Family) -> Vec<Rule> {
-    let masquerade = Verdict::Masquerade { fully_random: me.settings.fully_random };
-    let not_multicast =
-        Match::Within { field: Field::Destination, prefix: multicast(family), negate: Flag::On };
+    let masquerade = masquerade(me);
     let mut rules = vec![
-        Rule { matches: vec![Match::Mark { mask: MARK, value: MARK }], verdict: Verdict::Return },
+        marked(),
         rule([from(LOCAL), to(NETWORK)], Verdict::Return),
         rule([from(NETWORK), to(LOCAL)], Verdict::Return),
         rule([not_from(NETWORK), to(LOCAL)], Verdict::Return),
-        rule([from(NETWORK), not_multicast], masquerade),
+        rule([from(NETWORK), not_multicast(family)], masquerade),
     ];
     if me.settings.hide_client_source.is_on() {
         rules.push(rule([not_from(NETWORK), to(NETWORK)], masquerade));
     }
     rules
+}
+
+const fn masquerade(me: &Me<'_>) -> Verdict {
+    Verdict::Masquerade { fully_random: me.settings.fully_random }
+}
+
+fn marked() -> Rule {
+    Rule { matches: vec![Match::Mark { mask: MARK, value: MARK }], verdict: Verdict::Return }
+}
+
+fn not_multicast(family: Family) -> Match {
+    Match::Within { field: Field::Destination, prefix: multicast(family), negate: Flag::On }
+}
+
+fn not_to(set: &'static str) -> Match {
+    Match::InSet { field: Field::Destination, set, negate: Flag::On }
 }
 
 fn rule(matches: [Match; 2], verdict: Verdict) -> Rule {

@@ -13,7 +13,7 @@ use russet_net::{At, Dst, Family, Form, IfName, Mtu, Reach};
 use super::{Me, Transport, udp::link_name};
 use crate::{
     error::Fault,
-    model::{Backend, IpipConfig, Lease, NetworkConfig, Settings, UnderlayFact},
+    model::{Backend, IpipConfig, Lease, NetworkConfig, Settings, Tunnel, UnderlayFact},
 };
 
 /// This node's device.
@@ -38,7 +38,7 @@ impl Ipip {
         let missing = Fault::NoUnderlayAddress { link: underlay.link, family };
         let local = underlay.v4.ok_or(missing)?;
         let mtu = super::room(underlay.link, underlay.mtu, OVERHEAD, family)?;
-        let link = link_name(settings.preset, "flannel.ipip", "rst.ipip0");
+        let link = link_name(settings.preset, ["flannel.ipip", "rst.ipip0", "tunl0"]);
         Ok(Self { config, link, local, mtu })
     }
 
@@ -65,8 +65,9 @@ impl Transport for Ipip {
             self.link,
             LinkSpec { kind, role: "ipip", mac, mtu: self.mtu, master, inherits },
         ));
-        if let Some(subnet) = me.own.of(Family::V4) {
-            out.push(super::whole_address(self.link, subnet.addr()));
+        let addr = me.own.tunnel_addr(Tunnel::Ipip, Family::V4);
+        if let Some(addr) = addr {
+            out.push(super::whole_address(self.link, addr));
         }
     }
 
@@ -75,7 +76,10 @@ impl Transport for Ipip {
     }
 
     fn may_hear(&self, lease: &Lease) -> bool {
-        lease.backend == Backend::Ipip
+        match &lease.backend {
+            Backend::Ends(ends) => ends.ipip.is_some(),
+            other => *other == Backend::Ipip,
+        }
     }
 
     /// `SUBNET via PUBLICIP dev flannel.ipip onlink`

@@ -4,17 +4,23 @@
 //! objects make one path: the route's gateway is the base of the peer's subnet, the neighbour entry maps
 //! it to the peer's VTEP MAC, the FDB entry maps the MAC to the peer's underlay address.
 
+use std::net::IpAddr;
+
 use russet_desired::{
     Emit, FdbKey, FdbSpec, Flag, Item, LinkKind, LinkSpec, NeighbourKey, NeighbourSpec, NextHopKey,
     NextHopSpec, OffloadSpec, RouteKey, RouteSpec, VxlanSpec,
 };
 use russet_net::{At, Dst, Family, Form, IfName, Mac, Mtu, Reach};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::{Me, Transport};
 use crate::{
     error::Fault,
-    model::{Backend, Lease, NetworkConfig, Preset, Settings, UnderlayFact, Vtep, VxlanConfig},
+    model::{
+        Backend, Lease, NetworkConfig, Preset, Settings, TransportConfig, Tunnel, UnderlayFact,
+        Vtep, VxlanConfig,
+    },
 };
 
 /// This node's tunnel ends, one per family of the network.
@@ -44,12 +50,15 @@ impl Vxlan {
         underlay: &UnderlayFact,
     ) -> Result<Self, Fault> {
         let end = |family| -> Result<Option<End>, Fault> {
-            if network.pool(family).is_none() {
+            if !network.crosses(family, |by| matches!(by, TransportConfig::Vxlan(_))) {
                 return Ok(None);
             }
             let link = link_name(settings.preset, config, family)?;
             let kept = settings.mac_of(link);
-            let mac = kept.unwrap_or_else(|| vtep_mac(&settings.node, config, family));
+            let mac = kept.unwrap_or_else(|| match settings.preset {
+                Preset::Calico => calico_mac(&settings.node, family),
+                Preset::Flannel | Preset::Russet => vtep_mac(&settings.node, config, family),
+            });
             let outer = config.mtu.unwrap_or(underlay.mtu);
             let mtu = super::room(underlay.link, outer, overhead(family), family)?;
             Ok(Some(End { link, mac, mtu }))
@@ -77,9 +86,25 @@ impl Vxlan {
         }
     }
 
+    /// A peer's VTEP, with its address within the network where it says one.
+    fn end_of(&self, lease: &Lease, family: Family) -> Result<(Mac, Option<IpAddr>), Fault> {
+        if let Backend::Ends(ends) = &lease.backend {
+            let end = ends.vxlan(family).ok_or(Fault::NoMac { family })?;
+            return Ok((end.mac, Some(end.addr)));
+        }
+        let Vtep { vni, mac } = lease.vtep(family).ok_or(Fault::NoMac { family })?;
+        if vni != self.config.vni {
+            return Err(Fault::OtherVni { got: vni, want: self.config.vni });
+        }
+        Ok((mac, None))
+    }
+
     fn device(&self, me: &Me<'_>, family: Family, out: &mut Emit) -> Option<()> {
         let end = self.end(family)?;
-        let subnet = me.own.of(family)?;
+        let addr = me.own.tunnel_addr(Tunnel::Vxlan, family);
+        if me.own.lease().is_some() {
+            addr?;
+        }
         let spec = VxlanSpec {
             vni: self.config.vni,
             local: me.footing.underlay.addr(family)?,
@@ -89,7 +114,9 @@ impl Vxlan {
             gbp: self.config.gbp,
         };
         out.push(Item::Link(end.link, end.spec(spec, me.settings.inherits())));
-        out.push(super::whole_address(end.link, subnet.addr()));
+        if let Some(addr) = addr {
+            out.push(super::whole_address(end.link, addr));
+        }
         out.push(super::no_router_advertisements(end.link));
         if me.footing.underlay.spoils_checksums.contains(&end.link) {
             out.push(Item::Offload(end.link, OffloadSpec { tx_checksum: Flag::Off }));
@@ -117,32 +144,30 @@ impl Transport for Vxlan {
     }
 
     fn heed(&self, lease: &Lease, family: Family) -> Result<Form, Fault> {
-        let Vtep { vni, mac } = lease.vtep(family).ok_or(Fault::NoMac { family })?;
-        if vni != self.config.vni {
-            return Err(Fault::OtherVni { got: vni, want: self.config.vni });
-        }
+        let (mac, inner) = self.end_of(lease, family)?;
         if !mac.is_unicast() {
             return Err(Fault::NotStation { mac });
         }
         if Some(mac) == self.mac(family) {
             return Err(Fault::OurMac { mac });
         }
-        Ok(Form::Vtep(mac))
+        Ok(Form::Vtep { mac, inner })
     }
 
     fn may_hear(&self, lease: &Lease) -> bool {
+        if let Backend::Ends(ends) = &lease.backend {
+            return Family::BOTH.into_iter().any(|family| ends.vxlan(family).is_some());
+        }
         let same = |vtep: Vtep| vtep.vni == self.config.vni;
         Family::BOTH.into_iter().filter_map(|family| lease.vtep(family)).any(same)
     }
 
     /// Neighbour, FDB entry, next hop, route: each needs the one before.
     fn remote(&self, me: &Me<'_>, reach: &Reach, out: &mut Emit) {
-        let (Dst::Prefix(subnet), At::Node { ip, form: Form::Vtep(mac) }) = (reach.dst, reach.at)
-        else {
-            return;
-        };
+        let Dst::Prefix(subnet) = reach.dst;
+        let At::Node { ip, form: Form::Vtep { mac, inner } } = reach.at else { return };
         let Some(End { link, .. }) = self.end(subnet.family()) else { return };
-        let base = subnet.addr();
+        let base = inner.unwrap_or(subnet.addr());
         let via = NextHopKey { via: base, link };
         out.push(Item::Neighbour(NeighbourKey { link, ip: base }, NeighbourSpec { mac }));
         out.push(Item::Fdb(FdbKey { link, mac }, FdbSpec { dst: ip }));
@@ -175,6 +200,8 @@ fn link_name(preset: Preset, config: VxlanConfig, family: Family) -> Result<IfNa
         (Preset::Flannel, Family::V6) => format!("flannel-v6.{vni}"),
         (Preset::Russet, Family::V4) => format!("rst.vx{vni}"),
         (Preset::Russet, Family::V6) => format!("rst.v6x{vni}"),
+        (Preset::Calico, Family::V4) => "vxlan.calico".to_owned(),
+        (Preset::Calico, Family::V6) => "vxlan-v6.calico".to_owned(),
     };
     name.parse().map_err(|fault| Fault::LinkName { vni, fault })
 }
@@ -196,6 +223,21 @@ fn vtep_mac(node: &str, config: VxlanConfig, family: Family) -> Mac {
         *octet = *byte;
     }
     Mac::local(octets)
+}
+
+/// As Calico derives it, so that a node which does not announce its MAC is known by its name alone.
+pub fn calico_mac(node: &str, family: Family) -> Mac {
+    let mut hash = Sha1::new();
+    hash.update(node.as_bytes());
+    if family == Family::V6 {
+        hash.update(b"-v6");
+    }
+    let digest = hash.finalize();
+    let mut octets = [0x66; 6];
+    for (octet, byte) in octets.iter_mut().skip(1).zip(digest.iter()) {
+        *octet = *byte;
+    }
+    Mac::new(octets)
 }
 
 const fn overhead(underlay: Family) -> u16 {

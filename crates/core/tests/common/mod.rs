@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
+pub mod blocks;
+
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
     model::{

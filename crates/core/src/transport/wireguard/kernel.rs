@@ -7,7 +7,7 @@ use russet_net::{Family, IfName, Port, Prefix};
 
 use super::Wireguard;
 use crate::{
-    model::WireguardMode,
+    model::{Tunnel, WireguardMode},
     transport::{Me, into_device, no_router_advertisements, whole_address},
 };
 
@@ -16,12 +16,12 @@ impl Wireguard {
     pub(super) fn devices(&self, me: &Me<'_>, out: &mut Emit) {
         for family in me.footing.config.families() {
             let (link, port) = self.device_of(family);
-            let Some(subnet) = me.own.of(family) else { continue };
+            let Some(addr) = me.own.tunnel_addr(Tunnel::Wireguard, family) else { continue };
             // Said twice where both families have one; the second is as the first.
             out.push(Item::Link(link, self.link_spec()));
             out.push(Item::WireguardDevice(link, WireguardDeviceSpec { key: self.key, port }));
             out.push(no_router_advertisements(link));
-            out.push(whole_address(link, subnet.addr()));
+            out.push(whole_address(link, addr));
         }
     }
 

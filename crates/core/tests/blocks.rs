@@ -1,0 +1,225 @@
+//! Blocks that name their nodes: what reaches a node, and what holds while a pool turns to another tunnel.
+
+mod common;
+
+use common::{
+    blocks::{config, holds, host, ipip, is_at, key, name, pool, ready, settings, upsert, vxlan},
+    node, routes,
+};
+use russet_core::{
+    Calc, Change, Fact, FactId, Source,
+    distribution::bgp,
+    model::{NetworkConfig, PoolHabits, TransportConfig, Tunnel},
+};
+use russet_desired::{Flag, RouteVia};
+use russet_net::{Dst, Family};
+
+#[test]
+fn all_blocks_of_a_node_share_its_neighbour_and_its_next_hop() {
+    let mut calc = ready(config(0));
+    calc.apply([is_at(2, host(77, 2, "v")), holds(2, "10.244.1.0/26"), holds(2, "10.244.1.64/26")]);
+    assert_eq!(
+        routes(&calc.tables()),
+        [
+            "10.244.1.0/26 via 10.244.200.2 dev vxlan.calico onlink",
+            "10.244.1.64/26 via 10.244.200.2 dev vxlan.calico onlink",
+            "10.244.7.0/26 blackhole",
+        ]
+    );
+    let count = |calc: &Calc| {
+        let tables = calc.tables();
+        (tables.neighbours.len(), tables.fdb.len(), tables.next_hops.len())
+    };
+    assert_eq!(count(&calc), (1, 1, 1));
+    calc.apply([gone("10.244.1.0/26")]);
+    assert_eq!(count(&calc), (1, 1, 1), "the other block wants them");
+    calc.apply([gone("10.244.1.64/26")]);
+    assert_eq!(count(&calc), (0, 0, 0));
+}
+
+#[test]
+fn a_node_that_moves_takes_its_blocks_along_and_one_that_nobody_knows_is_told() {
+    let mut calc = ready(config(2));
+    calc.apply([holds(2, "10.244.1.0/26")]);
+    let fault = calc.refusals()[&FactId::Lease(key("10.244.1.0/26"))].to_string();
+    assert!(fault.contains("no Node of that name") && fault.contains("n2"), "{fault}");
+    calc.apply([is_at(2, host(77, 2, ""))]);
+    assert_eq!(remote(&calc), ["10.244.1.0/26 via 192.168.77.2 dev eth0"]);
+    calc.apply([is_at(2, host(77, 9, ""))]);
+    assert_eq!(remote(&calc), ["10.244.1.0/26 via 192.168.77.9 dev eth0"]);
+    calc.apply([Change::Remove { id: FactId::Host(name(2)) }]);
+    assert!(remote(&calc).is_empty());
+}
+
+#[test]
+fn an_address_out_of_anothers_block_has_a_route_of_its_own() {
+    let mut calc = ready(config(2));
+    calc.apply([is_at(2, host(77, 2, "")), is_at(3, host(77, 3, ""))]);
+    calc.apply([holds(2, "10.244.1.0/26"), holds(3, "10.244.1.9/32"), holds(3, "10.244.7.5/32")]);
+    assert_eq!(
+        routes(&calc.tables()),
+        [
+            "10.244.1.0/26 via 192.168.77.2 dev eth0",
+            "10.244.1.9/32 via 192.168.77.3 dev eth0",
+            "10.244.7.0/26 blackhole",
+            "10.244.7.5/32 via 192.168.77.3 dev eth0",
+        ]
+    );
+}
+
+#[test]
+fn of_two_nodes_with_one_address_all_blocks_of_the_earlier_stand() {
+    let mut calc = ready(config(2));
+    calc.apply([is_at(2, host(77, 5, "")), is_at(3, host(77, 5, ""))]);
+    calc.apply([holds(3, "10.244.1.0/26"), holds(2, "10.244.2.0/26"), holds(3, "10.244.3.0/26")]);
+    assert_eq!(remote(&calc), ["10.244.2.0/26 via 192.168.77.5 dev eth0"]);
+    calc.apply([Change::Remove { id: FactId::Host(name(2)) }]);
+    assert_eq!(remote(&calc).len(), 2);
+}
+
+#[test]
+fn each_pool_has_its_own_tunnel_and_across_subnets_alone_where_it_says_so() {
+    let mut calc = ready(config(1));
+    calc.apply([is_at(2, host(77, 2, "iv")), is_at(3, host(99, 3, "iv"))]);
+    calc.apply([
+        holds(2, "10.244.1.0/26"),
+        holds(2, "10.245.1.0/26"),
+        holds(3, "10.245.2.0/26"),
+        holds(3, "10.247.2.0/26"),
+    ]);
+    assert_eq!(
+        remote(&calc),
+        [
+            "10.244.1.0/26 via 10.244.200.2 dev vxlan.calico onlink",
+            "10.245.1.0/26 via 192.168.77.2 dev eth0",
+            "10.245.2.0/26 via 192.168.99.3 dev tunl0 onlink",
+        ]
+    );
+    let fault = calc.refusals()[&FactId::Lease(key("10.247.2.0/26"))].to_string();
+    assert!(fault.contains("in no enabled pool"), "{fault}");
+    // The least that any pool leaves.
+    assert_eq!(calc.pod_network().unwrap().mtu.get(), 1_450);
+}
+
+#[test]
+fn a_pool_turns_to_another_tunnel_node_by_node_and_the_old_end_goes_last() {
+    let mut calc = ready(config(6));
+    calc.apply([is_at(2, host(77, 2, "i")), holds(2, "10.244.1.0/26")]);
+    let by_ipip = "10.244.1.0/26 via 192.168.77.2 dev tunl0 onlink";
+    let by_vxlan = "10.244.1.0/26 via 10.244.200.2 dev vxlan.calico onlink";
+    assert_eq!(remote(&calc), [by_ipip]);
+
+    // The pool says vxlan: we are ready to take it at once, and the other is not yet.
+    let vxlan = NetworkConfig::of_pools([pool("10.244.0.0/16", vxlan(), false)]);
+    calc.apply([upsert(FactId::Config, Fact::Config(vxlan), 2)]);
+    assert_eq!(remote(&calc), [by_ipip]);
+    assert_eq!(links(&calc), ["tunl0", "vxlan.calico"]);
+    let both = [(Tunnel::Ipip, Family::V4), (Tunnel::Vxlan, Family::V4)];
+    assert_eq!(calc.world().tunnels().into_iter().collect::<Vec<_>>(), both);
+
+    // The other is ready, and may still send by the old.
+    calc.apply([is_at(2, host(77, 2, "iv"))]);
+    assert_eq!(remote(&calc), [by_vxlan]);
+    assert_eq!(links(&calc), ["tunl0", "vxlan.calico"]);
+    assert_eq!(calc.world().tunnels().into_iter().collect::<Vec<_>>(), both[1..]);
+
+    // It does not any more.
+    calc.apply([is_at(2, host(77, 2, "v"))]);
+    assert_eq!(remote(&calc), [by_vxlan]);
+    assert_eq!(links(&calc), ["vxlan.calico"]);
+}
+
+#[test]
+fn an_agent_that_starts_half_way_sends_by_the_tunnel_whose_end_is_there() {
+    let mut calc = ready(config(1));
+    calc.apply([is_at(2, host(77, 2, "i")), holds(2, "10.244.1.0/26")]);
+    assert_eq!(remote(&calc), ["10.244.1.0/26 via 192.168.77.2 dev tunl0 onlink"]);
+    calc.apply([is_at(3, host(99, 3, "")), holds(3, "10.244.2.0/26")]);
+    let fault = calc.refusals()[&FactId::Lease(key("10.244.2.0/26"))].to_string();
+    assert!(fault.contains("no end of vxlan for IPv4"), "{fault}");
+}
+
+#[test]
+fn what_is_left_to_routers_is_taken_from_them_and_only_that() {
+    let mut calc = ready(config(4));
+    calc.apply([is_at(2, host(77, 2, "i"))]);
+    calc.apply([holds(2, "10.244.1.0/26"), holds(2, "10.245.1.0/26")]);
+    assert_eq!(remote(&calc), ["10.245.1.0/26 via 192.168.77.2 dev tunl0 onlink"]);
+    let learn = |dst: &str| {
+        let router = [192, 168, 77, 2].into();
+        upsert(FactId::Learned(dst.parse().unwrap()), Fact::Learned(router), 0)
+    };
+    calc.apply([learn("10.244.1.0/26"), learn("10.245.1.0/26")]);
+    assert_eq!(
+        remote(&calc),
+        [
+            "10.244.1.0/26 via 192.168.77.2 dev eth0",
+            "10.245.1.0/26 via 192.168.77.2 dev tunl0 onlink",
+        ]
+    );
+}
+
+#[test]
+fn a_node_announces_its_blocks_and_what_it_borrowed_but_for_pools_that_are_not_exported() {
+    let habits = PoolHabits { bgp_export: Flag::Off, ..PoolHabits::default() };
+    let (mut hidden, _) = pool("10.245.0.0/16", TransportConfig::Direct, false);
+    hidden.habits = habits;
+    let shown = pool("10.244.0.0/16", TransportConfig::Direct, false);
+    let mut calc = ready(NetworkConfig::of_pools([shown, (hidden, TransportConfig::Direct)]));
+    calc.apply([holds(0, "10.245.7.0/26"), holds(0, "10.244.9.9/32")]);
+    let me = calc.world().me().unwrap();
+    let announced = bgp::announced(&me).map(|it| match it.dst {
+        Dst::Prefix(prefix) => prefix.to_string(),
+    });
+    assert_eq!(announced.collect::<Vec<_>>(), ["10.244.7.0/26", "10.244.9.9/32"]);
+}
+
+#[test]
+fn a_node_without_a_block_is_in_force_and_gets_its_blackhole_with_its_first() {
+    let mut calc = Calc::new(settings());
+    calc.apply([
+        upsert(FactId::Config, Fact::Config(config(0)), 1),
+        upsert(FactId::Node, Fact::Node(node()), 1),
+    ]);
+    calc.apply(Source::ALL.map(Change::InSync));
+    assert!(calc.is_complete());
+    assert!(calc.pod_network().is_some());
+    assert!(routes(&calc.tables()).is_empty());
+    calc.apply([holds(0, "10.244.7.0/26")]);
+    assert_eq!(routes(&calc.tables()), ["10.244.7.0/26 blackhole"]);
+    calc.apply([holds(2, "10.244.7.0/26"), is_at(2, host(77, 2, "v"))]);
+    assert_eq!(routes(&calc.tables()), ["10.244.7.0/26 via 10.244.200.2 dev vxlan.calico onlink"]);
+}
+
+#[test]
+fn only_pools_that_say_so_are_masqueraded_and_never_towards_a_pool() {
+    let calc = ready(config(0));
+    assert!(calc.tables().chains.keys().all(|chain| chain.name != "postrouting"));
+    let says = |cidr, flag| {
+        let (mut pool, transport) = pool(cidr, ipip(), false);
+        pool.habits.nat_outgoing = Some(flag);
+        (pool, transport)
+    };
+    let pools = [says("10.244.0.0/16", Flag::On), says("10.245.0.0/16", Flag::Off)];
+    let tables = ready(NetworkConfig::of_pools(pools)).tables();
+    let elements = |name: &str| tables.elements.keys().filter(|it| it.set.name == name).count();
+    assert_eq!((elements("outgoing"), elements("network")), (1, 2));
+    let chain = tables.chains.iter().find(|(chain, _)| chain.name == "postrouting").unwrap();
+    assert_eq!(chain.1.rules.len(), 2);
+}
+
+fn gone(prefix: &str) -> Change {
+    Change::Remove { id: FactId::Lease(key(prefix)) }
+}
+
+/// Routes to others.
+fn remote(calc: &Calc) -> Vec<String> {
+    let tables = calc.tables();
+    let own = |(_, spec): &(_, &russet_desired::RouteSpec)| spec.via == RouteVia::Blackhole;
+    assert!(tables.routes.iter().filter(own).count() <= 2);
+    routes(&tables).into_iter().filter(|route| !route.ends_with("blackhole")).collect()
+}
+
+fn links(calc: &Calc) -> Vec<String> {
+    calc.tables().links.keys().map(ToString::to_string).collect()
+}
