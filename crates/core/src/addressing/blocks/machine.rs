@@ -52,7 +52,7 @@ use self::{
 use super::{
     affinity::AffinityState,
     block::{Claimant, Given, Release, ReleaseError, TakeError},
-    name::{HandleId, NodeName, Timestamp},
+    name::{HandleId, Name, Timestamp},
     pool::{BlockPool, Reserved},
     store::{Key, Outcome, StoreOp, Value, Versioned},
 };
@@ -184,7 +184,7 @@ pub enum Refusal {
 /// Hands out the addresses of one node.
 #[derive(Debug)]
 pub struct BlockMachine {
-    node: NodeName,
+    node: Name,
     random: Random,
     config: Option<Arc<BlockConfig>>,
     synced: bool,
@@ -219,7 +219,7 @@ pub struct BlockMachine {
 
 impl BlockMachine {
     /// Creates a machine that knows nothing yet. `seed` should differ from node to node and start to start.
-    pub fn new(node: NodeName, seed: u64) -> Self {
+    pub fn new(node: Name, seed: u64) -> Self {
         Self {
             node,
             random: Random::new(seed),

@@ -8,7 +8,7 @@ use super::{
     affinity::AffinityState,
     block::Block,
     handle::Handle,
-    name::{HandleId, NodeName},
+    name::{HandleId, Name},
 };
 
 /// An object of the store.
@@ -16,7 +16,7 @@ use super::{
 pub enum Key {
     Block(Prefix),
     /// A node's claim of a block.
-    Affinity(NodeName, Prefix),
+    Affinity(Name, Prefix),
     Handle(HandleId),
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{
-    Key, NodeName, Outcome, StoreOp, Value, Versioned, gc::Picture, machine::Change,
-};
+use super::super::{Key, Name, Outcome, StoreOp, Value, Versioned, gc::Picture, machine::Change};
 
 #[derive(Default)]
 pub(super) struct Store {
@@ -34,13 +32,13 @@ impl Store {
     }
 
     /// What a node watches: every block, and its own affinities.
-    pub(super) fn snapshot(&self, node: &NodeName) -> Vec<(Key, Versioned)> {
+    pub(super) fn snapshot(&self, node: &Name) -> Vec<(Key, Versioned)> {
         let objects = self.objects.iter().filter(|(key, _)| concerns(key, node));
         objects.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// What was written between two places of the log, the last of each object.
-    pub(super) fn changes(&self, from: usize, to: usize, node: &NodeName) -> Vec<Change> {
+    pub(super) fn changes(&self, from: usize, to: usize, node: &Name) -> Vec<Change> {
         let mut last: BTreeMap<&Key, &Change> = BTreeMap::new();
         for change in self.log[from..to].iter().filter(|change| concerns(&change.key, node)) {
             last.insert(&change.key, change);
@@ -70,7 +68,7 @@ impl Store {
     }
 }
 
-fn concerns(key: &Key, node: &NodeName) -> bool {
+fn concerns(key: &Key, node: &Name) -> bool {
     match key {
         Key::Block(_) => true,
         Key::Affinity(of, _) => of == node,
