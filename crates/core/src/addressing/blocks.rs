@@ -38,5 +38,5 @@ pub use self::{
     machine::BlockMachine,
     name::{Affinity, HandleId, Name, Timestamp},
     pool::{BlockPool, Reserved},
-    store::{Key, Outcome, StoreOp, Value, Versioned},
+    store::{Key, Outcome, Outline, StoreOp, Value, Versioned},
 };

@@ -43,6 +43,7 @@ use std::{
 use russet_net::{Family, Prefix};
 
 pub(super) use self::place::low_water;
+pub use self::view::Fill;
 use self::{
     request::{Part, Request},
     slot::{BlockSlot, HandleSlot, Slot},
