@@ -11,7 +11,7 @@ mod kernel;
 mod outward;
 mod paths;
 mod store;
-mod trust;
+pub(crate) mod trust;
 mod view;
 
 use std::{

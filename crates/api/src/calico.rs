@@ -27,6 +27,7 @@ mod ipam_handle;
 mod keys;
 mod kind;
 mod meta;
+mod moment;
 mod node;
 mod node_annotations;
 mod node_status;

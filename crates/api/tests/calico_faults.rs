@@ -113,7 +113,7 @@ fn envelopes() {
 fn blocks() {
     let block = |rest: &str| format!(r#"{{"cidr":"10.244.3.64/30",{rest}}}"#);
     for (text, wanted) in [
-        (r#"{"cidr":"10.0.0.0/16","allocations":[]}"#.to_owned(), &["cidr: ", "20 to 32"][..]),
+        (r#"{"cidr":"10.0.0.0/16","allocations":[]}"#.to_owned(), &["cidr: ", "/20 to /32"][..]),
         (block(r#""allocations":[null]"#), &["allocations: 1 elements are not the 4 addresses"]),
         (block(r#""unallocated":[0]"#), &["allocations: it is missing"]),
         (
@@ -127,8 +127,8 @@ fn blocks() {
             &[
                 "allocations[0]: ",
                 "allocations[3]: -1",
-                "unallocated[3]: 99999",
-                "ordinal 9 is beyond",
+                "ordinal 99999 is no address",
+                "ordinal 9 is no address",
             ],
         ),
         (
@@ -145,7 +145,7 @@ fn blocks() {
                 "affinity: ",
                 "host:NODE",
                 "sequenceNumber: -1",
-                r#"sequenceNumberForAllocation["x"]"#,
+                "sequenceNumberForAllocation: -1 is no ordinal",
                 "1e+30 is not a whole number",
             ],
         ),

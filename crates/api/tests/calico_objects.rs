@@ -10,13 +10,16 @@ use russet_api::calico::{
     read_kubernetes_node, write_report,
 };
 use russet_core::{
+    addressing::blocks::{
+        Block, Reserved, Timestamp,
+        block::{Claimant, Release, Rest},
+    },
     choices::When,
     model::calico::{
-        Affinity, AffinityState, Allocation, Between, BgpConfiguration, BgpFilter, BgpPeer,
-        BlockAffinity, CalicoNodeStatus, Claims, ClusterInformation, Encapsulation,
-        FelixConfiguration, IpPool, IpReservation, IpamBlock, IpamConfiguration, IpamHandle,
-        NextHopMode, Node, NodeReport, Operation, Ordinal, Owner, PeerKind, Remote, ReportedPeer,
-        SessionState, Tag, Verdict, WorkloadEndpoint,
+        Affinity, AffinityState, Between, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity,
+        CalicoNodeStatus, Claims, ClusterInformation, Encapsulation, FelixConfiguration, IpPool,
+        IpReservation, IpamBlock, IpamConfiguration, IpamHandle, NextHopMode, Node, NodeReport,
+        Operation, PeerKind, Remote, ReportedPeer, SessionState, Tag, Verdict, WorkloadEndpoint,
     },
 };
 use russet_net::Labels;
@@ -101,24 +104,47 @@ fn a_block_that_changes_keeps_what_is_unknown_in_it() {
     let mut block = bare::<IpamBlock>("assignment/ipv4/block/10.244.3.64-30");
     let value = block.value();
     assert_eq!(value.affinity(), Some(&Affinity::Host("node-1".parse().unwrap())));
-    assert_eq!(value.owner(Ordinal::from(2)).unwrap().pod(), Some("web-7d4"));
-    assert_eq!(value.parts().sequence, u64::MAX);
+    let pods: Vec<_> = value.allocated().filter_map(|(_, attributes)| attributes.pod()).collect();
+    assert_eq!(pods, ["web-7d4"]);
+    assert_eq!(value.sequence(), u64::MAX);
     assert_eq!(value.lost().count(), 0);
 
-    // The tunnel's address is given back, and another pod's is taken.
-    let mut parts = value.clone().into_parts();
-    parts.taken.remove(&Ordinal::from(0));
-    parts.free = vec![Ordinal::from(1), Ordinal::from(0)];
-    parts.owners.remove(1);
-    parts.owners.insert(0, Owner::default());
-    parts.taken.insert(Ordinal::from(2), Allocation { owner: 1, sequence: Some(7) });
-    parts.taken.insert(Ordinal::from(3), Allocation { owner: 0, sequence: Some(8) });
-    parts.sequence = 9;
-    block.set(IpamBlock::new(parts).unwrap());
+    // The tunnel's address is given back, and another's is taken.
+    let tunnel = "vxlan-tunnel-addr-node-1".parse().unwrap();
+    let freed = value.release_handle(&tunnel, Rest::None).unwrap();
+    let other =
+        Claimant { handle: "k8s-pod-network.4d".parse().unwrap(), secondary: BTreeMap::new() };
+    let (next, given) = freed.take(1, &other, &Reserved::default(), Timestamp::default());
+    assert_eq!(given[0].addr.to_string(), "10.244.3.67");
+    block.set(next);
     assert_eq!(
         block.text(),
-        r#"{"cidr":"10.244.3.64/30","affinity":"host:node-1","affinity_claim_time":"2026-03-01T08:00:00Z","allocations":[null,null,1,0],"unallocated":[1,0],"attributes":[{},{"handle_id":"k8s-pod-network.0a1b2c3d","secondary":{"namespace":"default","node":"node-1","pod":"web-7d4","timestamp":"2026-03-01 08:01:02.3 +0000 UTC"},"alternate":{"pod":"web-6c3"}}],"sequenceNumber":9,"sequenceNumberForAllocation":{"2":7,"3":8},"deleted":false,"whim":[1,{"a":1,"b":2}]}"#
+        r#"{"cidr":"10.244.3.64/30","affinity":"host:node-1","affinity_claim_time":"2026-03-01T08:00:00Z","allocations":[null,null,0,1],"unallocated":[1,0],"attributes":[{"handle_id":"k8s-pod-network.0a1b2c3d","secondary":{"namespace":"default","node":"node-1","pod":"web-7d4","timestamp":"2026-03-01 08:01:02.3 +0000 UTC"},"alternate":{"pod":"web-6c3"}},{"handle_id":"k8s-pod-network.4d"}],"sequenceNumber":18446744073709551615,"sequenceNumberForAllocation":{"2":1734567890123456790,"3":18446744073709551615},"deleted":false,"whim":[1,{"a":1,"b":2}]}"#
     );
+}
+
+#[test]
+fn an_address_that_cools_down_says_since_when() {
+    let owner = Some("host:node-1".parse().unwrap());
+    let block = Block::new("10.244.3.64/30".parse().unwrap(), owner, Timestamp::from_nanos(7));
+    let who = Claimant {
+        handle: "k8s-pod-network.4d".parse().unwrap(),
+        secondary: BTreeMap::from([("pod".to_owned(), "web".to_owned())]),
+    };
+    let (block, given) = block.unwrap().take(2, &who, &Reserved::default(), Timestamp::default());
+    let release = Release { addr: given[0].addr, sequence: None, handle: None };
+    let at = Timestamp::from_nanos(1_772_352_062_000_000_000);
+    let cooling = block.release(&release, Rest::From(at)).unwrap().unwrap();
+    let stored = Stored::bare(cooling.clone());
+    assert_eq!(
+        stored.text(),
+        r#"{"cidr":"10.244.3.64/30","affinity":"host:node-1","allocations":[1,0,null,null],"unallocated":[2,3],"attributes":[{"handle_id":"k8s-pod-network.4d","secondary":{"pod":"web"}},{"releasedAt":"2026-03-01T08:01:02Z"}],"sequenceNumber":9,"sequenceNumberForAllocation":{"0":7,"1":7},"deleted":false}"#
+    );
+    let again = Stored::<IpamBlock>::read(stored.text().as_bytes(), Layout::Bare).unwrap();
+    assert_eq!(again.value(), &cooling);
+    let bad = stored.text().replace("2026-03-01T08:01:02Z", "yesterday");
+    let told = Stored::<IpamBlock>::read(bad.as_bytes(), Layout::Bare).unwrap_err().to_string();
+    assert!(told.contains("attributes[1].releasedAt: "), "{told}");
 }
 
 #[test]
@@ -159,7 +185,7 @@ fn what_etcd_s_key_says_kubernetes_object_says_itself() {
     let handle = Stored::named(meta, &id, handle, Group::CrdV1);
     let again = Stored::<IpamHandle>::read(handle.text().as_bytes(), Layout::Resource).unwrap();
     assert_eq!(again.id(), Some(id));
-    assert_eq!(again.value().blocks.len(), 2);
+    assert_eq!(again.value().counts.blocks().count(), 2);
 
     let block = bare::<IpamBlock>("assignment/ipv4/block/10.244.3.64-30").value().clone();
     let meta = Meta::named("10-244-3-64-30".parse().unwrap());

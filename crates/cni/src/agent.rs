@@ -91,7 +91,9 @@ fn send_first(stream: &UnixStream, frame: &[u8], namespace: &Namespace) -> io::R
 /// A runtime gives up on a plugin after minutes; we do earlier, and say why.
 fn patience(call: &Call) -> Duration {
     match call {
-        Call::Add(_) | Call::Del(_) | Call::Gc(_) => Duration::from_secs(30),
+        Call::Add(_) | Call::Del(_) | Call::Assign(_) | Call::Release(_) | Call::Gc(_) => {
+            Duration::from_secs(30)
+        }
         Call::Check(_) | Call::Status => Duration::from_secs(10),
     }
 }

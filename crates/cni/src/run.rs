@@ -12,7 +12,7 @@ use russet_api::cni::{
     env::{Attachment, Command, Env},
     result::{Interface, Ip, Outcome, default_route},
     version_json,
-    wire::{Add, Answer, Attached, Call, Check, Gc, Pod},
+    wire::{Add, Answer, Asks, Attached, Call, Check, Gc, Pod},
 };
 use russet_net::Mtu;
 
@@ -90,12 +90,13 @@ pub(crate) fn allowed(command: Command, version: Version) -> Result<(), CniError
 fn add(env: &Env, attachment: &Attachment, conf: &NetConf) -> Result<String, CniError> {
     let namespace = namespace(env)?;
     let call = || {
-        Call::Add(Add {
+        Call::Add(Box::new(Add {
             pod: pod(attachment, conf),
             mtu: conf.mtu.map(Mtu::get),
             ips: if conf.ips.is_empty() { env.args.ips.clone() } else { conf.ips.clone() },
             mac: conf.mac.or(env.args.mac).map(Text),
-        })
+            asks: Asks::default(),
+        }))
     };
     let agent = agent(conf);
     let mut answer = agent.ask(call(), Some(&namespace)).map_err(|err| away(&err, conf))?;
@@ -174,7 +175,7 @@ fn unexpected(answer: Answer) -> CniError {
             Code::KERNEL,
             "IPv6 stays disabled in the pod's namespace (net.ipv6.conf.default.disable_ipv6)",
         ),
-        Answer::Attached(_) | Answer::Done => {
+        Answer::Attached(_) | Answer::Assigned(_) | Answer::Done => {
             CniError::new(Code::DECODE, "the agent answered what was not asked")
         }
     }

@@ -57,7 +57,7 @@ impl Lane {
     }
 
     fn begin(&mut self, add: &Add, descriptors: Vec<OwnedFd>) -> Result<Begun, CniError> {
-        checked(add.pod.check())?;
+        checked(add.check())?;
         let inside = inside(descriptors)?;
         let network = self.network()?;
         let mtu = mtu(add.mtu, &network)?;

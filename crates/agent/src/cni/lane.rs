@@ -145,6 +145,10 @@ impl Lane {
             }
             Call::Status => self.status(),
             Call::Gc(gc) => self.gc(gc),
+            Call::Assign(_) | Call::Release(_) => Err(CniError::new(
+                Code::NOT_AVAILABLE,
+                "this agent does not hand out addresses without an interface yet",
+            )),
             // Served together, by `add_all`.
             Call::Add(_) => Err(CniError::new(Code::IO, "an ADD came the wrong way")),
         };

@@ -1,9 +1,11 @@
 //! `IPAMBlock`: in etcd the value alone, in Kubernetes within an object.
 
-use std::collections::BTreeMap;
-
-use russet_core::model::calico::{
-    Affinity, Allocation, BlockFault, BlockParts, IpamBlock, Ordinal, Owner,
+use russet_core::{
+    addressing::blocks::{
+        Attributes, Timestamp,
+        check::{BlockFault, RawBlock},
+    },
+    model::calico::{Affinity, IpamBlock, Name},
 };
 use russet_net::Prefix;
 use serde_json::{Map, Value};
@@ -11,6 +13,7 @@ use serde_json::{Map, Value};
 use super::{
     at::{At, Notes},
     kind::Kind,
+    moment,
     stored::{Form, Layout, Patch, Written, spec},
 };
 
@@ -39,84 +42,68 @@ impl Form for IpamBlock {
     fn read(root: &At<'_>, layout: Layout) -> Option<Self> {
         let spec = spec(root, layout);
         let cidr = spec.at("cidr").required().parsed::<Prefix>();
-        let parts = |cidr| BlockParts {
+        let raw = |cidr| RawBlock {
             cidr,
             affinity: affinity(&spec),
-            taken: taken(&spec, cidr),
-            free: free(&spec),
-            owners: spec.at("attributes").items().iter().map(owner).collect(),
+            allocations: allocations(&spec.at("allocations")),
+            unallocated: unallocated(&spec.at("unallocated")),
+            attributes: spec.at("attributes").items().iter().map(attributes).collect(),
             sequence: spec.at("sequenceNumber").number().unwrap_or_default(),
+            given_at: given_at(&spec.at("sequenceNumberForAllocation")),
             deleted: spec.at("deleted").flag().unwrap_or(false),
         };
         // Without a prefix there is no block, but what else is wrong is told all the same.
-        let parts = parts(cidr.unwrap_or(Prefix::host([0, 0, 0, 0].into())));
+        let raw = raw(cidr.unwrap_or(Prefix::host([0, 0, 0, 0].into())));
         cidr?;
-        let block = IpamBlock::new(parts);
-        block.map_err(|faults| faults.iter().for_each(|fault| refuse(&spec, fault))).ok()
+        let block = IpamBlock::try_from(raw);
+        block.map_err(|faults| faults.0.iter().for_each(|fault| refuse(&spec, fault))).ok()
     }
 }
 
-fn affinity(spec: &At<'_>) -> Option<Affinity> {
+fn affinity(spec: &At<'_>) -> Option<String> {
     let affinity = spec.at("affinity");
     if affinity.is_there() {
-        return affinity.parsed();
+        return affinity.owned();
     }
     // What it was called once.
-    spec.at("hostAffinity").parsed().map(Affinity::Host)
+    let host = spec.at("hostAffinity").parsed::<Name>()?;
+    Some(Affinity::Host(host).to_string())
 }
 
-fn taken(spec: &At<'_>, cidr: Prefix) -> BTreeMap<Ordinal, Allocation> {
-    let sequences = sequences(&spec.at("sequenceNumberForAllocation"));
-    let at = spec.at("allocations");
-    let list = at.required().list();
-    let wanted = cidr.offset_of(cidr.last()).map(|last| last.saturating_add(1));
-    if at.is_there() && u128::try_from(list.len()).ok() != wanted && cidr.len() >= SHORTEST {
-        let count = wanted.unwrap_or_default();
-        at.refuse(format!("{} elements are not the {count} addresses of {cidr}", list.len()));
-    }
-    let mut taken = BTreeMap::new();
-    for (i, value) in list.iter().enumerate().filter(|(_, value)| !value.is_null()) {
-        let owner = value.as_u64().and_then(|owner| usize::try_from(owner).ok());
-        let (Some(owner), Ok(i)) = (owner, u16::try_from(i)) else {
-            at.item(i).wanted("an index into the attributes, or null");
-            continue;
-        };
-        let ordinal = Ordinal::from(i);
-        let sequence = sequences.get(&ordinal).copied();
-        taken.insert(ordinal, Allocation { owner, sequence });
-    }
-    taken
-}
-
-/// The shortest prefix of a block of any family; a shorter one is told by itself.
-const SHORTEST: u8 = 20;
-
-fn sequences(at: &At<'_>) -> BTreeMap<Ordinal, u64> {
-    let entries = at.entries().into_iter();
-    entries
-        .filter_map(|(key, value)| {
-            let Ok(ordinal) = key.parse::<u16>() else {
-                value.refuse("its name is no ordinal");
-                return None;
-            };
-            Some((ordinal.into(), value.number()?))
-        })
-        .collect()
-}
-
-fn free(spec: &At<'_>) -> Vec<Ordinal> {
-    let at = spec.at("unallocated");
-    let mut free = Vec::new();
-    for (i, value) in at.list().iter().enumerate() {
-        match value.as_u64().and_then(|n| u16::try_from(n).ok()) {
-            Some(ordinal) => free.push(ordinal.into()),
-            None => at.item(i).wanted("an ordinal"),
+fn allocations(at: &At<'_>) -> Vec<Option<i64>> {
+    let list = at.required().list().iter().enumerate();
+    list.map(|(i, value)| {
+        if value.is_null() {
+            return None;
         }
-    }
-    free
+        let index = value.as_i64().filter(|index| *index >= 0);
+        if index.is_none() {
+            at.item(i).wanted("an index into the attributes, or null");
+        }
+        index
+    })
+    .collect()
 }
 
-fn owner(at: &At<'_>) -> Owner {
+fn unallocated(at: &At<'_>) -> Vec<i64> {
+    let list = at.list().iter().enumerate();
+    list.filter_map(|(i, value)| {
+        let ordinal = value.as_i64();
+        if ordinal.is_none() {
+            at.item(i).wanted("an ordinal");
+        }
+        ordinal
+    })
+    .collect()
+}
+
+/// An ordinal that is no number is -1, which no block has.
+fn given_at(at: &At<'_>) -> Vec<(i64, u64)> {
+    let entries = at.entries().into_iter();
+    entries.filter_map(|(key, value)| Some((key.parse().unwrap_or(-1), value.number()?))).collect()
+}
+
+fn attributes(at: &At<'_>) -> Attributes {
     let texts = at.at("secondary").entries().into_iter().filter_map(|(key, value)| {
         let text = value.value().and_then(Value::as_str);
         if text.is_none() {
@@ -124,73 +111,85 @@ fn owner(at: &At<'_>) -> Owner {
         }
         Some((key.to_owned(), text?.to_owned()))
     });
-    Owner { attributes: texts.collect(), handle: at.at("handle_id").parsed() }
+    let released = at.at("releasedAt");
+    let released_at = released.text().and_then(|text| {
+        let moment = moment::read(text);
+        if moment.is_none() {
+            released.wanted("a moment such as 2026-03-01T08:00:00Z");
+        }
+        moment.map(Timestamp::from_nanos)
+    });
+    Attributes { secondary: texts.collect(), handle: at.at("handle_id").parsed(), released_at }
 }
 
 fn refuse(spec: &At<'_>, fault: &BlockFault) {
     let key = match fault {
-        BlockFault::Len(_) => "cidr",
-        BlockFault::Beyond { .. } | BlockFault::FreeTwice(_) | BlockFault::TakenAndFree(_) => {
+        BlockFault::Size(_) => "cidr",
+        BlockFault::Affinity(_) => "affinity",
+        BlockFault::Length { .. } | BlockFault::Index { .. } => "allocations",
+        BlockFault::FreeOutside(_) | BlockFault::FreeTwice(_) | BlockFault::Both(_) => {
             "unallocated"
         }
-        BlockFault::NoOwner { .. } => "allocations",
+        BlockFault::NumberOutside(_) | BlockFault::NumberTwice(_) => "sequenceNumberForAllocation",
     };
-    spec.at(key).refuse(fault.to_string());
+    let at = spec.at(key);
+    // What is not there was told already.
+    if !matches!(fault, BlockFault::Length { .. }) || at.is_there() {
+        at.refuse(fault.to_string());
+    }
 }
 
 impl Written for IpamBlock {
     fn patch(&self, object: &mut Patch<'_>) {
-        let parts = self.parts();
-        object.set(&["cidr"], parts.cidr.to_string());
-        let affinity = parts.affinity.as_ref().map(ToString::to_string);
+        let raw = RawBlock::from(self);
+        object.set(&["cidr"], raw.cidr.to_string());
         match object.layout {
-            Layout::Bare => object.set(&["affinity"], affinity),
+            Layout::Bare => object.set(&["affinity"], raw.affinity),
             Layout::Resource => {
-                object.set_or_remove(&["affinity"], affinity);
+                object.set_or_remove(&["affinity"], raw.affinity);
                 // Kubernetes will not take a block without it.
                 if object.get(&["strictAffinity"]).is_none() {
                     object.set(&["strictAffinity"], false);
                 }
             }
         }
-        let owner = |i| parts.taken.get(&Ordinal::from(i)).map(|taken| taken.owner);
-        let allocations: Vec<Value> = (0..self.size()).map(|i| owner(i).into()).collect();
-        object.set(&["allocations"], allocations);
-        let free: Vec<Value> = parts.free.iter().map(|ordinal| ordinal.get().into()).collect();
-        object.set(&["unallocated"], free);
-        let owners = merged(object.get(&["attributes"]), &parts.owners);
-        object.set(&["attributes"], owners);
-        object.set(&["sequenceNumber"], parts.sequence);
-        let sequences = parts.taken.iter().filter_map(|(ordinal, taken)| {
-            taken.sequence.map(|sequence| (ordinal.to_string(), sequence.into()))
-        });
-        object.set(&["sequenceNumberForAllocation"], Value::Object(sequences.collect()));
-        object.set(&["deleted"], parts.deleted);
+        object.set(&["allocations"], raw.allocations);
+        object.set(&["unallocated"], raw.unallocated);
+        let attributes = merged(object.get(&["attributes"]), &raw.attributes);
+        object.set(&["attributes"], attributes);
+        object.set(&["sequenceNumber"], raw.sequence);
+        let numbers = raw.given_at.iter().map(|(n, number)| (n.to_string(), (*number).into()));
+        object.set(&["sequenceNumberForAllocation"], Value::Object(numbers.collect()));
+        object.set(&["deleted"], raw.deleted);
         object.set_or_remove(&["hostAffinity"], None::<Value>);
     }
 }
 
-/// Owners as they were written, where they were; their places change when one before them goes.
-fn merged(there: Option<&Value>, owners: &[Owner]) -> Vec<Value> {
+/// Attributes as they were written, where they were; their places change when one before them goes.
+fn merged(there: Option<&Value>, wanted: &[Attributes]) -> Vec<Value> {
     let notes = Notes::default();
     let list = At::root(there.unwrap_or(&Value::Null), &notes);
-    let mut there: Vec<_> = list.items().iter().map(|at| (owner(at), at.value())).collect();
-    let mut one = |owner: &Owner| {
-        let at = there.iter().position(|(other, _)| other == owner);
+    let mut there: Vec<_> = list.items().iter().map(|at| (attributes(at), at.value())).collect();
+    let mut one = |wanted: &Attributes| {
+        let at = there.iter().position(|(other, _)| other == wanted);
         let kept = at.and_then(|at| there.remove(at).1);
-        kept.cloned().unwrap_or_else(|| written(owner))
+        kept.cloned().unwrap_or_else(|| written(wanted))
     };
-    owners.iter().map(&mut one).collect()
+    wanted.iter().map(&mut one).collect()
 }
 
-fn written(owner: &Owner) -> Value {
+fn written(attributes: &Attributes) -> Value {
     let mut object = Map::new();
-    if let Some(handle) = &owner.handle {
+    if let Some(handle) = &attributes.handle {
         object.insert("handle_id".to_owned(), handle.as_str().into());
     }
-    if !owner.attributes.is_empty() {
-        let texts = owner.attributes.iter().map(|(key, text)| (key.clone(), text.clone().into()));
+    if !attributes.secondary.is_empty() {
+        let texts = attributes.secondary.iter();
+        let texts = texts.map(|(key, text)| (key.clone(), text.clone().into()));
         object.insert("secondary".to_owned(), Value::Object(texts.collect()));
+    }
+    if let Some(at) = attributes.released_at {
+        object.insert("releasedAt".to_owned(), moment::text(at.nanos()).into());
     }
     Value::Object(object)
 }

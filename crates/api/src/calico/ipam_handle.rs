@@ -1,8 +1,9 @@
 //! `IPAMHandle`: in etcd the key names the handle, in Kubernetes the object does.
 
-use std::num::NonZeroU32;
-
-use russet_core::model::calico::{HandleId, IpamHandle};
+use russet_core::{
+    addressing::blocks::Handle,
+    model::calico::{HandleId, IpamHandle},
+};
 use russet_net::Prefix;
 use serde_json::Value;
 
@@ -27,23 +28,23 @@ impl Form for IpamHandle {
             let cidr = cidr.parse::<Prefix>().map_err(|err| at.refuse(err.to_string())).ok();
             Some((cidr?, count(&at)?))
         });
-        let blocks = blocks.collect();
-        Some(Self { blocks, deleted: spec.at("deleted").flag().unwrap_or(false) })
+        let counts = Handle::new(blocks);
+        Some(Self { counts, deleted: spec.at("deleted").flag().unwrap_or(false) })
     }
 }
 
 /// None at all is as if the block were not there.
-fn count(at: &At<'_>) -> Option<NonZeroU32> {
+fn count(at: &At<'_>) -> Option<u32> {
     let count = u32::try_from(at.number()?);
     if count.is_err() {
         at.wanted("a count of addresses");
     }
-    NonZeroU32::new(count.ok()?)
+    count.ok()
 }
 
 impl Written for IpamHandle {
     fn patch(&self, object: &mut Patch<'_>) {
-        let blocks = self.blocks.iter().map(|(cidr, n)| (cidr.to_string(), n.get().into()));
+        let blocks = self.counts.blocks().map(|(cidr, n)| (cidr.to_string(), n.into()));
         object.set(&["block"], Value::Object(blocks.collect()));
         object.set(&["deleted"], self.deleted);
     }

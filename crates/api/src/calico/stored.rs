@@ -97,6 +97,11 @@ impl<T: Form> Stored<T> {
         &self.value
     }
 
+    /// The value alone; what else the object had is dropped.
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
     pub const fn meta(&self) -> Option<&Meta> {
         self.meta.as_ref()
     }

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use russet_net::{IfName, Mac};
+use russet_net::{IfName, Mac, Prefix};
 use serde::{Deserialize, Serialize};
 
 use super::Text;
@@ -27,9 +27,13 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
-    Add(Add),
+    Add(Box<Add>),
     Del(Pod),
     Check(Check),
+    /// Addresses alone, for an interface that another plugin makes. No descriptors come with it.
+    Assign(Box<Add>),
+    /// Gives back what [`Call::Assign`] gave.
+    Release(Pod),
     /// Whether an ADD would be served now.
     Status,
     Gc(Gc),
@@ -51,6 +55,28 @@ pub struct Add {
     /// Addresses that are asked for.
     pub ips: Vec<IpAddr>,
     pub mac: Option<Text<Mac>>,
+    /// A plugin that is older than this field sends none, and an older agent does not look for it: both go
+    /// through an upgrade in any order, so the protocol's version stays.
+    #[serde(default)]
+    pub asks: Asks,
+}
+
+/// What the runtime and the network configuration ask of a pod's addresses, in the form of a request:
+/// [`Asks::check`] bounds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Asks {
+    /// Kubernetes' names of the pod, where the runtime says them (`K8S_POD_NAMESPACE`, `K8S_POD_NAME`).
+    pub namespace: Option<String>,
+    pub pod: Option<String>,
+    /// Pools by name or by prefix, the first to be tried first; empty: as the agent chooses.
+    pub pools_v4: Vec<String>,
+    pub pools_v6: Vec<String>,
+    /// Whether an address of the family is wanted; `None`: as the agent has it.
+    pub assign_v4: Option<bool>,
+    pub assign_v6: Option<bool>,
+    /// What the pod may send from, besides its own addresses.
+    pub allowed_sources: Vec<Text<Prefix>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +103,7 @@ pub struct Reply {
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
     Attached(Attached),
+    Assigned(Assigned),
     Done,
     /// The pod is to have an IPv6 address and its namespace has IPv6 turned off. Only the plugin, which
     /// may enter the namespace, can turn it on, and then ask again.
@@ -99,6 +126,19 @@ pub struct Attached {
     pub mac: Text<Mac>,
     pub mtu: u32,
     pub ips: Vec<PodIp>,
+}
+
+/// What a [`Call::Assign`] gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    pub ips: Vec<AssignedIp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedIp {
+    pub addr: IpAddr,
+    /// Prefix length in bits, of what the address was taken from.
+    pub len: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +190,46 @@ impl Pod {
     }
 }
 
+impl Add {
+    /// Checks what a peer could make too long or lead astray with.
+    ///
+    /// # Errors
+    ///
+    /// With what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        self.pod.check()?;
+        bounded("ips", self.ips.len(), LIST_MAX)?;
+        self.asks.check()
+    }
+}
+
+impl Asks {
+    /// Names Kubernetes' pod, where both of its names are known.
+    pub fn kubernetes(&self) -> Option<(&str, &str)> {
+        Some((self.namespace.as_deref()?, self.pod.as_deref()?))
+    }
+
+    /// Bounds every list and every text.
+    ///
+    /// # Errors
+    ///
+    /// With what is too long.
+    pub fn check(&self) -> Result<(), String> {
+        for (what, text) in [("namespace", &self.namespace), ("pod", &self.pod)] {
+            bounded(what, text.as_ref().map_or(0, String::len), TEXT_MAX)?;
+        }
+        for (what, pools) in [("IPv4 pools", &self.pools_v4), ("IPv6 pools", &self.pools_v6)] {
+            bounded(what, pools.len(), LIST_MAX)?;
+            pools.iter().try_for_each(|pool| bounded("a pool's name", pool.len(), TEXT_MAX))?;
+        }
+        bounded("allowed sources", self.allowed_sources.len(), LIST_MAX)
+    }
+}
+
+fn bounded(what: &str, len: usize, max: usize) -> Result<(), String> {
+    if len <= max { Ok(()) } else { Err(format!("{what}: {len} are more than the {max} allowed")) }
+}
+
 /// Checks a network's name.
 ///
 /// # Errors
@@ -158,6 +238,11 @@ impl Pod {
 pub fn check_network(name: &str) -> Result<(), String> {
     super::check_name(name).map_err(|reason| format!("network {name:?}: {reason}"))
 }
+
+/// In octets: a name of Kubernetes' has 253 at most.
+const TEXT_MAX: usize = 253;
+/// Pools, addresses and sources of one pod.
+const LIST_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -172,10 +257,46 @@ mod tests {
             ifname: Text("eth0".parse().unwrap()),
         };
         let mac = Some(Text(Mac::local([7; 6])));
-        let add = Add { pod, mtu: Some(1400), ips: vec![[10, 1, 0, 5].into()], mac };
-        let request = Request::new(Call::Add(add));
+        let asks = Asks {
+            namespace: Some("default".into()),
+            pod: Some("web-0".into()),
+            pools_v4: vec!["10.1.0.0/16".into()],
+            assign_v6: Some(false),
+            allowed_sources: vec![Text("192.0.2.0/24".parse().unwrap())],
+            ..Asks::default()
+        };
+        let add = Add { pod, mtu: Some(1400), ips: vec![[10, 1, 0, 5].into()], mac, asks };
+        assert_eq!(add.check(), Ok(()));
+        let request = Request::new(Call::Add(Box::new(add)));
         let octets = frame::encode(&request).unwrap();
         assert_eq!(frame::read::<Request>(&mut octets.as_slice()).unwrap(), request);
+    }
+
+    #[test]
+    fn an_older_plugin_asks_nothing() {
+        let add: Add = serde_json::from_str(
+            r#"{"pod":{"network":"a","container":"c","ifname":"e"},"mtu":null,"ips":[],"mac":null}"#,
+        )
+        .unwrap();
+        assert_eq!(add.asks, Asks::default());
+    }
+
+    #[test]
+    fn what_a_pod_may_ask_is_bounded() {
+        let pools =
+            |n: usize, len: usize| Asks { pools_v6: vec!["x".repeat(len); n], ..Asks::default() };
+        assert_eq!(pools(64, 253).check(), Ok(()));
+        for asks in [
+            pools(65, 1),
+            pools(1, 254),
+            Asks { pod: Some("x".repeat(254)), ..Asks::default() },
+            Asks {
+                allowed_sources: vec![Text("10.0.0.0/8".parse().unwrap()); 65],
+                ..Asks::default()
+            },
+        ] {
+            assert!(asks.check().is_err(), "{asks:?}");
+        }
     }
 
     #[test]

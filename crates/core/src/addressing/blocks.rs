@@ -36,7 +36,7 @@ pub use self::{
     gc::Collector,
     handle::Handle,
     machine::BlockMachine,
-    name::{HandleId, NodeName, Owner, Timestamp},
+    name::{Affinity, HandleId, Name, Timestamp},
     pool::{BlockPool, Reserved},
-    store::{Key, Outcome, StoreOp, Value, Versioned},
+    store::{Key, Outcome, Outline, StoreOp, Value, Versioned},
 };

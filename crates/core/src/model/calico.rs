@@ -4,14 +4,13 @@
 //! counts each of its addresses once, a selector has been read. `api::calico` has their keys and their JSON,
 //! and keeps the fields that are not here. Bounds and defaults are Calico's.
 //!
-//! `pool`, `pools` and `reservation` say what may be handed out, `ipam` and `block` what was, `node` and
+//! `pool`, `pools` and `reservation` say what may be handed out, `ipam` and [`IpamBlock`] what was, `node` and
 //! `workload` who is where, `bgp`, `bgp_peer` and `bgp_filter` what routers are told, `felix` and `cluster`
 //! how nodes behave, `node_status` what they report; `name` and `community` are their words.
 
 mod bgp;
 mod bgp_filter;
 mod bgp_peer;
-mod block;
 mod cluster;
 mod community;
 mod felix;
@@ -31,7 +30,6 @@ pub use self::{
         RoutePriority, Verdict,
     },
     bgp_peer::{Between, BgpPeer, NextHopMode, Remote, SourceAddress},
-    block::{Allocation, BlockFault, BlockParts, IpamBlock, Ordinal, Owner},
     cluster::ClusterInformation,
     community::Community,
     felix::{FelixConfiguration, RouteProtocol},
@@ -48,3 +46,5 @@ pub use self::{
     reservation::IpReservation,
     workload::{NamedPort, WorkloadEndpoint},
 };
+/// A block is changed by its own algebra, so it lives with that.
+pub use crate::addressing::blocks::Block as IpamBlock;

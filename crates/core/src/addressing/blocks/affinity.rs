@@ -12,18 +12,9 @@
 
 use super::{
     block::Block,
-    name::{NodeName, Owner},
+    name::{Affinity, Name},
 };
-
-/// How far a node's claim of a block is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AffinityState {
-    /// The node wants the block and has not proven that it is its own. Counts for nothing with others.
-    Pending,
-    Confirmed,
-    /// The block is being given up.
-    PendingDeletion,
-}
+pub use crate::model::calico::AffinityState;
 
 /// What a node is to the block in question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +30,12 @@ pub enum Seen {
 }
 
 impl Seen {
-    pub fn of(block: Option<&Block>, node: &NodeName) -> Self {
+    pub fn of(block: Option<&Block>, node: &Name) -> Self {
         match block.filter(|block| !block.is_deleted()) {
             None => Self::Absent,
-            Some(block) => match block.owner() {
+            Some(block) => match block.affinity() {
                 None => Self::Nobodys,
-                Some(Owner::Host(host)) if host == node => {
+                Some(Affinity::Host(host)) if host == node => {
                     if block.is_empty() {
                         Self::OursEmpty
                     } else {

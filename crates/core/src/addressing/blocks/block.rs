@@ -18,7 +18,7 @@ use std::{
 use russet_net::{Family, Prefix};
 
 use super::{
-    name::{HandleId, Owner, Timestamp},
+    name::{Affinity, HandleId, Timestamp},
     pool::{Reserved, block_lens},
 };
 
@@ -26,7 +26,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     pub(super) cidr: Prefix,
-    pub(super) owner: Option<Owner>,
+    pub(super) affinity: Option<Affinity>,
     /// For each address the index of its attributes, or none when it is free.
     pub(super) allocations: Vec<Option<usize>>,
     /// The free ones, the next to be given first.
@@ -47,6 +47,36 @@ pub struct Attributes {
     /// When it was given back; it is cooling down since.
     pub released_at: Option<Timestamp>,
 }
+
+impl Attributes {
+    pub fn pod(&self) -> Option<&str> {
+        self.text(POD)
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.text(NAMESPACE)
+    }
+
+    pub fn node(&self) -> Option<&str> {
+        self.text(NODE)
+    }
+
+    /// `vxlanTunnelAddress` and its like; a pod's has none.
+    pub fn kind(&self) -> Option<&str> {
+        self.text(TYPE)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.secondary.get(name).map(String::as_str)
+    }
+}
+
+/// The names of what is recorded, as Calico writes them.
+pub const POD: &str = "pod";
+pub const NAMESPACE: &str = "namespace";
+pub const NODE: &str = "node";
+pub const TYPE: &str = "type";
+pub const TIMESTAMP: &str = "timestamp";
 
 /// Who takes an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,11 +148,11 @@ impl Block {
     /// # Errors
     ///
     /// When the prefix's length is not a block's.
-    pub fn new(cidr: Prefix, owner: Option<Owner>, now: Timestamp) -> Result<Self, BadSize> {
+    pub fn new(cidr: Prefix, affinity: Option<Affinity>, now: Timestamp) -> Result<Self, BadSize> {
         let size = size_of(cidr).ok_or(BadSize(cidr))?;
         Ok(Self {
             cidr,
-            owner,
+            affinity,
             allocations: vec![None; size],
             unallocated: (0..size).collect(),
             attributes: Vec::new(),
@@ -136,8 +166,8 @@ impl Block {
         self.cidr
     }
 
-    pub const fn owner(&self) -> Option<&Owner> {
-        self.owner.as_ref()
+    pub const fn affinity(&self) -> Option<&Affinity> {
+        self.affinity.as_ref()
     }
 
     pub const fn sequence(&self) -> u64 {
@@ -195,6 +225,14 @@ impl Block {
                 Some((Given { addr: self.addr(ordinal)?, sequence }, attributes))
             },
         )
+    }
+
+    /// Addresses that are neither taken nor free, in a block that somebody wrote so. Nobody is given them
+    /// unless he asks for that one.
+    pub fn lost(&self) -> impl Iterator<Item = IpAddr> {
+        let free: BTreeSet<usize> = self.unallocated.iter().copied().collect();
+        let open = self.allocations.iter().enumerate().filter(|(_, slot)| slot.is_none());
+        open.filter(move |(n, _)| !free.contains(n)).filter_map(|(n, _)| self.addr(n))
     }
 
     /// Whether some address has cooled down by then and waits for a [`Self::thaw`].
@@ -343,8 +381,8 @@ impl Block {
 
     /// The same addresses with an affinity to somebody else, or to nobody.
     #[must_use]
-    pub fn owned_by(&self, owner: Option<Owner>) -> Self {
-        Self { owner, ..self.clone() }.turned()
+    pub fn owned_by(&self, affinity: Option<Affinity>) -> Self {
+        Self { affinity, ..self.clone() }.turned()
     }
 
     /// The same at a new number, so that writes which expect the old revision fail.

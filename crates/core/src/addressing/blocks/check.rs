@@ -1,7 +1,8 @@
 //! A block that was read is believed only whole: every fault of it is told, and one fault refuses it.
 //!
 //! What older versions are known to leave behind is no fault: attributes that nobody uses, numbers of
-//! addresses that are free, allocations without a number.
+//! addresses that are free, allocations without a number, addresses that are neither taken nor free
+//! ([`Block::lost`]), which are given to nobody.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -12,7 +13,7 @@ use russet_net::Prefix;
 
 use super::{
     block::{Attributes, Block, size_of},
-    name::Owner,
+    name::Affinity,
 };
 
 /// A block as it was read, with nothing checked but its prefix.
@@ -32,25 +33,23 @@ pub struct RawBlock {
 /// One thing that is wrong with a block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockFault {
-    #[error("cidr {0} has not the size of a block")]
+    #[error("{0} has not the size of a block, /20 to /32 for IPv4 and /116 to /128 for IPv6")]
     Size(Prefix),
-    #[error("affinity: {0}")]
+    #[error("{0}")]
     Affinity(String),
-    #[error("allocations has {is} entries, and the block {wanted} addresses")]
+    #[error("{is} elements are not the {wanted} addresses of the block")]
     Length { is: usize, wanted: usize },
-    #[error("allocations[{ordinal}] is {index}, and there are {attributes} attributes")]
+    #[error("ordinal {ordinal} has attribute {index}, and there are {attributes}")]
     Index { ordinal: usize, index: i64, attributes: usize },
-    #[error("unallocated has {0}, which is no address of the block")]
+    #[error("ordinal {0} is no address of the block")]
     FreeOutside(i64),
-    #[error("unallocated has {0} twice")]
+    #[error("ordinal {0} is twice among the unallocated")]
     FreeTwice(usize),
-    #[error("address {0} is both allocated and unallocated")]
+    #[error("ordinal {0} is both allocated and unallocated")]
     Both(usize),
-    #[error("address {0} is neither allocated nor unallocated")]
-    Neither(usize),
-    #[error("sequenceNumberForAllocation has {0}, which is no address of the block")]
+    #[error("{0} is no ordinal of the block")]
     NumberOutside(i64),
-    #[error("sequenceNumberForAllocation has {0} twice")]
+    #[error("ordinal {0} has two numbers")]
     NumberTwice(usize),
 }
 
@@ -84,7 +83,7 @@ impl TryFrom<RawBlock> for Block {
             return Err(BlockFaults(vec![BlockFault::Size(raw.cidr)]));
         };
         let mut faults = Faults { size, list: Vec::new() };
-        let owner = faults.owner(raw.affinity.as_deref());
+        let affinity = faults.affinity(raw.affinity.as_deref());
         let allocations = faults.allocations(&raw);
         let unallocated = faults.unallocated(&raw.unallocated, &allocations);
         let mut numbers = faults.numbers(&raw.given_at);
@@ -94,7 +93,7 @@ impl TryFrom<RawBlock> for Block {
         numbers.retain(|(ordinal, _)| allocations.get(*ordinal).is_some_and(Option::is_some));
         Ok(Self {
             cidr: raw.cidr,
-            owner,
+            affinity,
             allocations,
             unallocated,
             attributes: raw.attributes,
@@ -111,7 +110,7 @@ impl From<&Block> for RawBlock {
         let raw = |n: &usize| i64::try_from(*n).unwrap_or(i64::MAX);
         Self {
             cidr: block.cidr,
-            affinity: block.owner.as_ref().map(ToString::to_string),
+            affinity: block.affinity.as_ref().map(ToString::to_string),
             allocations: block.allocations.iter().map(|slot| slot.as_ref().map(raw)).collect(),
             unallocated: block.unallocated.iter().map(raw).collect(),
             attributes: block.attributes.clone(),
@@ -128,9 +127,9 @@ struct Faults {
 }
 
 impl Faults {
-    fn owner(&mut self, text: Option<&str>) -> Option<Owner> {
+    fn affinity(&mut self, text: Option<&str>) -> Option<Affinity> {
         match text?.parse() {
-            Ok(owner) => Some(owner),
+            Ok(affinity) => Some(affinity),
             Err(err) => {
                 self.list.push(BlockFault::Affinity(err.to_string()));
                 None
@@ -167,13 +166,9 @@ impl Faults {
                 Some(n) => queue.push_back(n),
             }
         }
-        for (ordinal, slot) in allocations.iter().enumerate() {
-            match (slot.is_some(), free.contains(&ordinal)) {
-                (true, true) => self.list.push(BlockFault::Both(ordinal)),
-                (false, false) => self.list.push(BlockFault::Neither(ordinal)),
-                (true, false) | (false, true) => {}
-            }
-        }
+        let taken = allocations.iter().enumerate().filter(|(_, slot)| slot.is_some());
+        let both = taken.map(|(ordinal, _)| ordinal).filter(|ordinal| free.contains(ordinal));
+        self.list.extend(both.map(BlockFault::Both));
         queue
     }
 
@@ -197,7 +192,10 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{name::Timestamp, pool::Reserved},
+        *,
+    };
 
     #[test]
     fn every_fault_of_a_hostile_block_is_told() {
@@ -217,7 +215,6 @@ mod tests {
                 BlockFault::FreeOutside(-1),
                 BlockFault::FreeOutside(99),
                 BlockFault::Both(1),
-                BlockFault::Neither(2),
                 BlockFault::NumberTwice(0),
                 BlockFault::NumberOutside(4),
                 BlockFault::NumberOutside(-1),
@@ -235,6 +232,19 @@ mod tests {
         assert!(block.given_at.is_empty());
         let (next, _) = block.keep(&"h".parse().unwrap()).unwrap();
         assert_eq!(next.attributes.len(), 1, "the next write tidies up");
+    }
+
+    #[test]
+    fn an_address_that_is_neither_taken_nor_free_is_lost_and_never_given() {
+        let block = Block::try_from(RawBlock { unallocated: vec![3, 1], ..good() }).unwrap();
+        assert_eq!(block.lost().collect::<Vec<_>>(), [std::net::IpAddr::from([10, 0, 0, 2])]);
+        let who = super::super::block::Claimant {
+            handle: "other".parse().unwrap(),
+            secondary: std::collections::BTreeMap::new(),
+        };
+        let (next, given) = block.take(9, &who, &Reserved::default(), Timestamp::default());
+        assert_eq!(given.len(), 2);
+        assert_eq!(next.lost().count(), 1);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use super::{
     block::{Block, Rest},
     handle::Handle,
     machine::Now,
-    name::{HandleId, NodeName},
+    name::{HandleId, Name},
     pool::{BlockPool, Reserved},
     store::{Key, StoreOp, Value, Versioned},
 };
@@ -42,7 +42,7 @@ use super::{
 #[derive(Clone, Debug, Default)]
 pub struct Picture {
     pub blocks: BTreeMap<Prefix, Versioned<Arc<Block>>>,
-    pub affinities: BTreeMap<(NodeName, Prefix), Versioned<AffinityState>>,
+    pub affinities: BTreeMap<(Name, Prefix), Versioned<AffinityState>>,
     pub handles: BTreeMap<HandleId, Versioned<Handle>>,
 }
 
@@ -50,7 +50,7 @@ pub struct Picture {
 #[derive(Clone, Debug, Default)]
 pub struct Living {
     /// The nodes that there are. One that is not among them is gone.
-    pub nodes: BTreeMap<NodeName, Report>,
+    pub nodes: BTreeMap<Name, Report>,
     /// Handles and addresses that the cluster's own records of its pods name, whatever the node says.
     pub handles: BTreeSet<HandleId>,
     pub addrs: BTreeSet<IpAddr>,
@@ -83,7 +83,7 @@ pub const GRACE: Duration = Duration::from_mins(15);
 pub struct Collector {
     leaks: Twice<IpAddr, u64>,
     counts: Twice<HandleId, (u64, Handle)>,
-    spare: Twice<(Option<NodeName>, Prefix), (u64, u64)>,
+    spare: Twice<(Option<Name>, Prefix), (u64, u64)>,
     thaws: Twice<Prefix, u64>,
 }
 

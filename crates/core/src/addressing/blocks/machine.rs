@@ -43,6 +43,7 @@ use std::{
 use russet_net::{Family, Prefix};
 
 pub(super) use self::place::low_water;
+pub use self::view::Fill;
 use self::{
     request::{Part, Request},
     slot::{BlockSlot, HandleSlot, Slot},
@@ -52,7 +53,7 @@ use self::{
 use super::{
     affinity::AffinityState,
     block::{Claimant, Given, Release, ReleaseError, TakeError},
-    name::{HandleId, NodeName, Timestamp},
+    name::{HandleId, Name, Timestamp},
     pool::{BlockPool, Reserved},
     store::{Key, Outcome, StoreOp, Value, Versioned},
 };
@@ -184,7 +185,7 @@ pub enum Refusal {
 /// Hands out the addresses of one node.
 #[derive(Debug)]
 pub struct BlockMachine {
-    node: NodeName,
+    node: Name,
     random: Random,
     config: Option<Arc<BlockConfig>>,
     synced: bool,
@@ -219,7 +220,7 @@ pub struct BlockMachine {
 
 impl BlockMachine {
     /// Creates a machine that knows nothing yet. `seed` should differ from node to node and start to start.
-    pub fn new(node: NodeName, seed: u64) -> Self {
+    pub fn new(node: Name, seed: u64) -> Self {
         Self {
             node,
             random: Random::new(seed),

@@ -8,7 +8,8 @@ use super::{
     affinity::AffinityState,
     block::Block,
     handle::Handle,
-    name::{HandleId, NodeName},
+    name::{Affinity, HandleId, Name, Timestamp},
+    pool::Reserved,
 };
 
 /// An object of the store.
@@ -16,15 +17,31 @@ use super::{
 pub enum Key {
     Block(Prefix),
     /// A node's claim of a block.
-    Affinity(NodeName, Prefix),
+    Affinity(Name, Prefix),
     Handle(HandleId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     Block(Arc<Block>),
+    /// A block of another's, as a watch tells it; never written.
+    Outline(Outline),
     Affinity(AffinityState),
     Handle(Handle),
+}
+
+/// A block in a few words: all that a node needs of another's, of which there may be thousands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    pub affinity: Option<Affinity>,
+    /// How many addresses could be taken when it was looked at. None can be taken of one that nobody can read.
+    pub free: usize,
+}
+
+impl Outline {
+    pub fn of(block: &Block, reserved: &Reserved, thawed: Timestamp) -> Self {
+        Self { affinity: block.affinity().cloned(), free: block.free(reserved, thawed) }
+    }
 }
 
 /// A value and the revision at which it was written.

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, hash::Hasher};
 use russet_net::Prefix;
 
 use super::{
-    name::NodeName,
+    name::Name,
     pool::{BlockPool, Reserved, block_lens},
 };
 
@@ -26,7 +26,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    pub fn new(pool: BlockPool, node: &NodeName) -> Self {
+    pub fn new(pool: BlockPool, node: &Name) -> Self {
         let bits = u32::from(pool.index_bits());
         let mask = u128::MAX.checked_shr(128 - bits).unwrap_or(0);
         let seed = |salt: u64| {
@@ -56,7 +56,7 @@ impl Iterator for Walk {
 /// treated as full.
 pub fn free_block<T>(
     pool: BlockPool,
-    node: &NodeName,
+    node: &Name,
     exists: &BTreeMap<Prefix, T>,
     reserved: &Reserved,
 ) -> Option<Prefix> {
@@ -78,12 +78,12 @@ pub fn overlapping<T>(block: Prefix, exists: &BTreeMap<Prefix, T>) -> Option<Pre
 }
 
 /// A number that puts others' blocks into an order of this node's own, to borrow from.
-pub fn rank(node: &NodeName, block: Prefix) -> u64 {
+pub fn rank(node: &Name, block: Prefix) -> u64 {
     hash(node, block, 4)
 }
 
 /// FNV-1a, which stays the same from version to version, with a mixing step at the end.
-fn hash(node: &NodeName, prefix: Prefix, salt: u64) -> u64 {
+fn hash(node: &Name, prefix: Prefix, salt: u64) -> u64 {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325 ^ salt);
     hasher.write(node.as_str().as_bytes());
     match prefix.addr() {
@@ -185,7 +185,7 @@ mod tests {
         BlockPool::new(cidr.parse().unwrap(), len).unwrap()
     }
 
-    fn node(n: usize) -> NodeName {
+    fn node(n: usize) -> Name {
         format!("node-{n}").parse().unwrap()
     }
 }

@@ -1,14 +1,15 @@
 //! What was taken from the pools, block by block: affinities, handles, and how both are given.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroU32, str::FromStr};
+use std::{fmt, num::NonZeroU32, str::FromStr, sync::Arc};
 
 use russet_desired::Flag;
-use russet_net::{ParseError, Prefix};
+use russet_net::ParseError;
 
 use super::Name;
+use crate::addressing::blocks::Handle;
 
 /// Whose a block is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Affinity {
     Host(Name),
     /// Of no node: `load-balancer`.
@@ -62,9 +63,9 @@ impl FromStr for Affinity {
 }
 
 /// How far the claim of a block has come; every step is a write of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AffinityState {
-    /// Written before the block: it may not be there, or be another's.
+    /// Written before the block: it may not be there, or be another's. Counts for nothing with others.
     Pending,
     Confirmed,
     /// Written before the block goes.
@@ -80,31 +81,39 @@ pub struct BlockAffinity {
 }
 
 /// Who holds addresses: `k8s-pod-network.<container>`, `vxlan-tunnel-addr-<node>`; anything that can be part
-/// of a key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HandleId(String);
+/// of a key. Cheap to copy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HandleId(Arc<str>);
 
 impl HandleId {
-    pub const MOST_OCTETS: usize = 1_024;
+    /// Longer than any that Calico makes, and short enough for a block full of them.
+    pub const MOST_OCTETS: usize = 512;
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it holds the addresses that a Windows node can give to nobody.
+    pub fn is_windows_reserved(&self) -> bool {
+        self.0.eq_ignore_ascii_case(WINDOWS_RESERVED)
     }
 }
 
 impl FromStr for HandleId {
     type Err = ParseError;
 
+    /// Cuts off what follows a carriage return: blocks that were migrated from host-local have such handles.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.split('\r').next().unwrap_or_default();
         let bad = |c: char| c == '/' || c.is_control();
         let reason = if text.is_empty() {
             "it is empty"
         } else if text.len() > Self::MOST_OCTETS {
-            "it is longer than 1024 octets"
+            "it is longer than 512 octets"
         } else if text.contains(bad) {
             "it holds a slash or a control character"
         } else {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(text.into()));
         };
         let shown: String = text.chars().take(60).collect();
         Err(ParseError::new(&shown, "a handle", reason))
@@ -117,10 +126,13 @@ impl fmt::Display for HandleId {
     }
 }
 
+const WINDOWS_RESERVED: &str = "windows-reserved-ipam-handle";
+
 /// How many addresses of which blocks a handle holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpamHandle {
-    pub blocks: BTreeMap<Prefix, NonZeroU32>,
+    pub counts: Handle,
+    /// Whether it is about to be removed, where the store cannot compare when it removes.
     pub deleted: bool,
 }
 
@@ -181,7 +193,9 @@ mod tests {
     #[test]
     fn a_handle_can_be_part_of_a_key() {
         assert!("k8s-pod-network.0a1b".parse::<HandleId>().is_ok());
-        for bad in ["", "a/b", "a\nb", &"a".repeat(1_025)] {
+        // From a migration.
+        assert_eq!("abc\r\neth0".parse::<HandleId>().unwrap().as_str(), "abc");
+        for bad in ["", "a/b", "a\nb", "\reth0", &"a".repeat(513)] {
             assert!(bad.parse::<HandleId>().is_err(), "{bad:?}");
         }
     }

@@ -1,18 +1,26 @@
 //! Names of objects.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use russet_net::ParseError;
 
 /// An object's name, or a node's: letters, digits, `-`, `_` and `.`, so that it can be part of a key.
+/// Cheap to copy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// A workload endpoint's name holds those of its node and its pod with their dashes doubled.
     pub const MOST_OCTETS: usize = 1_024;
 
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An object is looked up by its bare name; both are ordered by their bytes.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -31,7 +39,7 @@ impl FromStr for Name {
         } else if matches!(text, "." | "..") {
             "it is reserved"
         } else {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(text.into()));
         };
         let shown: String = text.chars().take(MOST_SHOWN).collect();
         Err(ParseError::new(&shown, "a name", reason))

@@ -63,18 +63,14 @@ fn evidence(addr: IpAddr, of: &Attributes, living: &Living, now: Now) -> Option<
         return None;
     }
     // Without a node there is nobody who could answer for it.
-    let node = of.secondary.get(NODE)?;
-    match living.nodes.get(node.as_str()) {
+    match living.nodes.get(of.node()?) {
         None => Some(now.mono),
         // A tunnel's address is its node's, whatever pods there are.
-        Some(_) if of.secondary.get(TYPE).is_some_and(|kind| kind.ends_with(TUNNEL)) => None,
+        Some(_) if of.kind().is_some_and(|kind| kind.ends_with(TUNNEL)) => None,
         Some(Report::Silent) => None,
         Some(Report::Uses { handles, at }) => (!handles.contains(handle)).then_some(*at),
     }
 }
 
-/// The keys of an address's attributes, as Calico writes them.
-pub const NODE: &str = "node";
-const TYPE: &str = "type";
 /// `ipipTunnelAddress`, `vxlanTunnelAddress`, `vxlanV6TunnelAddress`, `wireguardTunnelAddress`, …
 const TUNNEL: &str = "TunnelAddress";

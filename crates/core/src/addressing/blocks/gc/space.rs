@@ -13,16 +13,16 @@ use super::{
         affinity::{AffinityState, Seen, Step, Wish, next},
         block::Block,
         machine::low_water,
-        name::{NodeName, Owner, Timestamp},
+        name::{Affinity, Name, Timestamp},
         pool::BlockPool,
     },
     Key, Living, Now, Picture, Rules, Sight, StoreOp, Twice, Value,
 };
 
-type Sights = Twice<(Option<NodeName>, Prefix), (u64, u64)>;
+type Sights = Twice<(Option<Name>, Prefix), (u64, u64)>;
 
 /// A node and a block, as far as they have to do with each other.
-type Pair = (NodeName, Prefix);
+type Pair = (Name, Prefix);
 
 pub(super) fn give_back(
     before: &Sights,
@@ -57,7 +57,7 @@ pub(super) fn give_back(
         }
     }
     for (cidr, found) in &picture.blocks {
-        let free = found.value.owner().is_none() && found.value.is_empty();
+        let free = found.value.affinity().is_none() && found.value.is_empty();
         let mark = (0, found.rev);
         if free && seen.see(before, (None, *cidr), mark, Sight::now(rules, now)) {
             let key = Key::Block(*cidr);
@@ -68,10 +68,10 @@ pub(super) fn give_back(
 }
 
 fn pairs(picture: &Picture) -> BTreeSet<Pair> {
-    let owned = picture.blocks.iter().filter_map(|(cidr, found)| match found.value.owner() {
-        Some(Owner::Host(node)) => Some((node.clone(), *cidr)),
+    let owned = picture.blocks.iter().filter_map(|(cidr, found)| match found.value.affinity() {
+        Some(Affinity::Host(node)) => Some((node.clone(), *cidr)),
         // A controller looks after its own.
-        Some(Owner::Virtual(_)) | None => None,
+        Some(Affinity::Virtual(_)) | None => None,
     });
     owned.chain(picture.affinities.keys().cloned()).collect()
 }
@@ -85,11 +85,11 @@ fn needless(
     thawed: Timestamp,
 ) -> BTreeSet<Pair> {
     let mut needless = BTreeSet::new();
-    let mut room: BTreeMap<(NodeName, BlockPool), usize> = BTreeMap::new();
-    let mut empty: Vec<(NodeName, Prefix, BlockPool, usize)> = Vec::new();
+    let mut room: BTreeMap<(Name, BlockPool), usize> = BTreeMap::new();
+    let mut empty: Vec<(Name, Prefix, BlockPool, usize)> = Vec::new();
     for (cidr, found) in &picture.blocks {
         let block: &Block = &found.value;
-        let Some(node) = block.owner().and_then(Owner::node) else { continue };
+        let Some(node) = block.affinity().and_then(Affinity::host) else { continue };
         if !living.nodes.contains_key(node) {
             needless.insert((node.clone(), *cidr));
             continue;

@@ -3,7 +3,7 @@
 use super::{
     super::{
         block::Claimant,
-        name::{Owner, Timestamp},
+        name::{Affinity, Timestamp},
     },
     *,
 };
@@ -120,7 +120,7 @@ fn what_was_borrowed_of_a_node_that_is_gone_stays_in_a_block_of_nobody_s() {
         scene.look();
         scene.wait(GRACE);
     }
-    assert_eq!(scene.block("10.0.0.0/26").owner(), None);
+    assert_eq!(scene.block("10.0.0.0/26").affinity(), None);
     assert_eq!(scene.handles_in("10.0.0.0/26"), ["borrower"]);
     assert!(scene.picture.affinities.is_empty());
 }
@@ -260,13 +260,13 @@ impl Scene {
     }
 
     fn own(&mut self, cidr: &str, node: &str) {
-        let owner = Some(Owner::Host(node.parse().unwrap()));
+        let owner = Some(Affinity::Host(node.parse().unwrap()));
         let block = self.fresh(cidr).owned_by(owner);
         self.put(block);
     }
 
     fn fresh(&self, cidr: &str) -> Block {
-        let owner = Some(Owner::Host("n1".parse().unwrap()));
+        let owner = Some(Affinity::Host("n1".parse().unwrap()));
         Block::new(cidr.parse().unwrap(), owner, self.now.wall).unwrap()
     }
 

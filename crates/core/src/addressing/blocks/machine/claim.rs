@@ -8,7 +8,7 @@ use super::{
     super::{
         affinity::{AffinityState, Seen, Step, Wish, next},
         block::Block,
-        name::Owner,
+        name::Affinity,
     },
     BlockConfig, BlockMachine, Key, Now, Outcome, StoreOp, Value,
     slot::Slot,
@@ -64,7 +64,7 @@ impl BlockMachine {
     }
 
     fn create_block(&mut self, cidr: Prefix, now: Now) {
-        let owner = Some(Owner::Host(self.node.clone()));
+        let owner = Some(Affinity::Host(self.node.clone()));
         let slot = &self.block_slot(cidr).slot;
         let (idle, blind) = (slot.is_idle(), slot.is_blind());
         let Ok(block) = Block::new(cidr, owner, now.wall) else { return };

@@ -177,6 +177,18 @@ impl<V: Clone> Slot<V> {
         }
     }
 
+    /// It is something else at this revision, and it was not told what.
+    pub(super) fn outdated(&mut self, rev: u64) {
+        let known = match &self.known {
+            Known::Unknown => None,
+            Known::Absent { at } => Some(*at),
+            Known::At(known) => Some(known.rev),
+        };
+        if known.is_some_and(|known| rev > known) {
+            self.known = Known::Unknown;
+        }
+    }
+
     pub(super) fn settle(&mut self, outcome: Outcome, now: Instant, random: &mut Random) -> Settled
     where
         V: FromValue,

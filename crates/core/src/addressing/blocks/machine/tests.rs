@@ -1,7 +1,7 @@
 //! One machine and a store that answers at once, unless a test says otherwise.
 
 use super::{
-    super::{block::Block, handle::Handle, name::Owner},
+    super::{block::Block, handle::Handle, name::Affinity},
     *,
 };
 
@@ -374,7 +374,7 @@ impl Desk {
 
     fn put_block(&mut self, cidr: &str, owner: &str) {
         let cidr = cidr.parse().unwrap();
-        let owner: Owner = owner.parse().unwrap();
+        let owner: Affinity = owner.parse().unwrap();
         let block = Block::new(cidr, Some(owner), self.now.wall).unwrap();
         self.put(Key::Block(cidr), Value::Block(Arc::new(block)));
     }
@@ -417,12 +417,12 @@ impl Desk {
     }
 
     fn owned_blocks(&self) -> Vec<Prefix> {
-        let ours = Some(Owner::Host(node()));
-        self.blocks().iter().filter(|b| b.owner() == ours.as_ref()).map(|b| b.cidr()).collect()
+        let ours = Some(Affinity::Host(node()));
+        self.blocks().iter().filter(|b| b.affinity() == ours.as_ref()).map(|b| b.cidr()).collect()
     }
 }
 
-fn node() -> NodeName {
+fn node() -> Name {
     "n1".parse().unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use russet_net::Prefix;
 
 use super::{
-    super::{affinity::Seen, block::Block},
+    super::{affinity::Seen, block::Block, store::Outline},
     BlockMachine, Change, Key, Now, Value, Versioned,
     slot::{BlockSlot, Slot},
 };
@@ -26,7 +26,29 @@ pub(super) enum Whose {
     Others,
 }
 
+/// How full a pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    pub pool: Prefix,
+    /// How many of its blocks there are, and how many there can be.
+    pub blocks: usize,
+    pub most: u128,
+}
+
 impl BlockMachine {
+    /// How full the enabled pools are.
+    pub fn fill(&self) -> Vec<Fill> {
+        let pools = self.config.iter().flat_map(|config| &config.pools);
+        pools
+            .map(|pool| {
+                let blocks =
+                    self.index.range(pool.cidr()..).take_while(|(b, _)| pool.cidr().covers(**b));
+                let most = 1_u128.checked_shl(pool.index_bits().into()).unwrap_or(u128::MAX);
+                Fill { pool: pool.cidr(), blocks: blocks.count(), most }
+            })
+            .collect()
+    }
+
     pub(super) fn snapshot(&mut self, objects: Vec<(Key, Versioned)>, rev: u64, now: Now) {
         self.synced = true;
         let present: BTreeSet<Key> = objects.iter().map(|(key, _)| key.clone()).collect();
@@ -62,6 +84,9 @@ impl BlockMachine {
             (Key::Block(cidr), Some(Value::Block(block))) => {
                 self.block_seen(cidr, rev, Some(block), now);
             }
+            (Key::Block(cidr), Some(Value::Outline(outline))) => {
+                self.outline_seen(cidr, rev, &outline);
+            }
             (Key::Block(cidr), None) => self.block_seen(cidr, rev, None, now),
             (Key::Affinity(node, cidr), value) if node == self.node => {
                 let state = match value {
@@ -84,6 +109,17 @@ impl BlockMachine {
         self.index(cidr, rev, block.as_deref(), now);
         if let Some(known) = self.blocks.get_mut(&cidr) {
             known.slot.learn(rev, block);
+        }
+    }
+
+    /// A block that is another's, or that nobody can read. Where it is in use here it is read again first.
+    fn outline_seen(&mut self, cidr: Prefix, rev: u64, outline: &Outline) {
+        if self.index.get(&cidr).is_some_and(|known| known.rev > rev) {
+            return;
+        }
+        self.index.insert(cidr, Summary { rev, whose: Whose::Others, free: outline.free });
+        if let Some(known) = self.blocks.get_mut(&cidr) {
+            known.slot.outdated(rev);
         }
     }
 

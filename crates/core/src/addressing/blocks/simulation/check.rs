@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::super::{
-    AffinityState, Block, HandleId, Key, Owner, StoreOp, Value,
+    Affinity, AffinityState, Block, HandleId, Key, StoreOp, Value,
     check::RawBlock,
     gc::{Picture, counts},
 };
@@ -50,7 +50,7 @@ impl Owners {
             for (given, by) in found.value.held() {
                 held.insert(given.addr, by.cloned().unwrap());
             }
-            let Some(Owner::Host(node)) = found.value.owner() else {
+            let Some(Affinity::Host(node)) = found.value.affinity() else {
                 // Its node is gone, and others have borrowed of it.
                 assert!(!found.value.is_empty(), "{cidr} is nobody's and empty");
                 continue;

@@ -9,7 +9,7 @@ use russet_net::Family;
 
 use super::{
     super::{
-        BlockMachine, Claimant, Collector, HandleId, NodeName, Outcome, StoreOp, Timestamp,
+        BlockMachine, Claimant, Collector, HandleId, Name, Outcome, StoreOp, Timestamp,
         gc::{Living, Report, Rules},
         machine::{Answer, Ask, BlockConfig, Input, Now, Output, Want},
     },
@@ -65,7 +65,7 @@ pub(super) struct Tally {
 }
 
 struct Node {
-    name: NodeName,
+    name: Name,
     /// None while the agent is down.
     machine: Option<BlockMachine>,
     life: u64,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::{
-    Key, NodeName, Outcome, StoreOp, Value, Versioned, gc::Picture, machine::Change,
+    Affinity, Key, Name, Outcome, Outline, Reserved, StoreOp, Timestamp, Value, Versioned,
+    gc::Picture, machine::Change,
 };
 
 #[derive(Default)]
@@ -34,18 +35,23 @@ impl Store {
     }
 
     /// What a node watches: every block, and its own affinities.
-    pub(super) fn snapshot(&self, node: &NodeName) -> Vec<(Key, Versioned)> {
+    pub(super) fn snapshot(&self, node: &Name) -> Vec<(Key, Versioned)> {
         let objects = self.objects.iter().filter(|(key, _)| concerns(key, node));
-        objects.map(|(key, value)| (key.clone(), value.clone())).collect()
+        let told = |found: &Versioned| Versioned { value: told(&found.value, node), ..*found };
+        objects.map(|(key, found)| (key.clone(), told(found))).collect()
     }
 
     /// What was written between two places of the log, the last of each object.
-    pub(super) fn changes(&self, from: usize, to: usize, node: &NodeName) -> Vec<Change> {
+    pub(super) fn changes(&self, from: usize, to: usize, node: &Name) -> Vec<Change> {
         let mut last: BTreeMap<&Key, &Change> = BTreeMap::new();
         for change in self.log[from..to].iter().filter(|change| concerns(&change.key, node)) {
             last.insert(&change.key, change);
         }
-        let mut changes: Vec<_> = last.into_values().cloned().collect();
+        let told = |change: &Change| Change {
+            value: change.value.as_ref().map(|value| told(value, node)),
+            ..change.clone()
+        };
+        let mut changes: Vec<_> = last.into_values().map(told).collect();
         changes.sort_by_key(|change| change.rev);
         changes
     }
@@ -70,10 +76,20 @@ impl Store {
     }
 }
 
-fn concerns(key: &Key, node: &NodeName) -> bool {
+fn concerns(key: &Key, node: &Name) -> bool {
     match key {
         Key::Block(_) => true,
         Key::Affinity(of, _) => of == node,
         Key::Handle(_) => false,
+    }
+}
+
+/// Of others' blocks a node is told the outline only.
+fn told(value: &Value, node: &Name) -> Value {
+    match value {
+        Value::Block(block) if block.affinity().and_then(Affinity::host) != Some(node) => {
+            Value::Outline(Outline::of(block, &Reserved::default(), Timestamp::default()))
+        }
+        value => value.clone(),
     }
 }

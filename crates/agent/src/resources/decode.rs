@@ -1,0 +1,107 @@
+//! One key and its value become one object, or the fault of it. Pure.
+
+use std::sync::Arc;
+
+use russet_api::calico::{Form, Key, Kind, Layout, ObjectFault, ResourceId, StoreKey, Stored};
+use russet_core::{
+    Fault,
+    addressing::blocks::{Outline, Reserved, Timestamp},
+    model::calico::{Affinity, IpamBlock, Name},
+};
+use russet_net::Prefix;
+use russet_store::{KeyChange, KeyValue};
+
+use super::picture::{BlockNews, Object};
+use crate::one_line;
+
+/// What one key says now.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    pub key: Key,
+    pub revision: u64,
+    /// `None`: it is gone.
+    pub what: Option<Result<Object, Fault>>,
+}
+
+/// Reads one object for a node; `None` for a key that means nothing here. The bytes are dropped.
+pub fn decode(node: &Name, kv: KeyValue) -> Option<Decoded> {
+    let key = known(&kv.key)?;
+    let KeyValue { value, modified, .. } = kv;
+    let read = object(node, &key, &value)?;
+    if let Err(fault) = &read {
+        tracing::warn!(op = "read store", subject = %key, reason = %one_line(fault), "it is left out");
+    }
+    Some(Decoded { key, revision: modified.get(), what: Some(read) })
+}
+
+pub(super) fn change(node: &Name, change: KeyChange) -> Option<Decoded> {
+    match change {
+        KeyChange::Put(kv) => decode(node, kv),
+        KeyChange::Delete { key, revision } => {
+            Some(Decoded { key: known(&key)?, revision: revision.get(), what: None })
+        }
+    }
+}
+
+fn known(key: &[u8]) -> Option<Key> {
+    match Key::read(key) {
+        StoreKey::Known(key) => Some(key),
+        StoreKey::Bad(fault) => {
+            tracing::warn!(op = "read store", reason = %one_line(&fault), "a key is left out");
+            None
+        }
+        StoreKey::Other => None,
+    }
+}
+
+fn object(node: &Name, key: &Key, value: &[u8]) -> Option<Result<Object, Fault>> {
+    let read = match key {
+        Key::Resource(id) => return resource(id, value),
+        Key::IpamConfig => bare(value).map(|stored| Object::IpamConfiguration(*stored.value())),
+        Key::Block(cidr) => return Some(block(node, *cidr, value)),
+        Key::BlockAffinity(..) => bare(value).map(|stored| Object::Affinity(*stored.value())),
+        Key::Handle(_) => return None,
+    };
+    Some(read.map_err(Fault::from))
+}
+
+fn resource(id: &ResourceId, value: &[u8]) -> Option<Result<Object, Fault>> {
+    let read = match id.kind {
+        Kind::IpPool => shared(value).map(Object::Pool),
+        Kind::IpReservation => shared(value).map(Object::Reservation),
+        Kind::Node => shared(value).map(Object::Node),
+        Kind::FelixConfiguration => shared(value).map(Object::Felix),
+        Kind::BgpConfiguration => shared(value).map(Object::BgpConfiguration),
+        Kind::BgpPeer => shared(value).map(Object::BgpPeer),
+        Kind::BgpFilter => shared(value).map(Object::BgpFilter),
+        Kind::ClusterInformation => shared(value).map(Object::Cluster),
+        _ => return None,
+    };
+    Some(read.map_err(Fault::from))
+}
+
+/// A block of this node's is kept whole, with what is unknown in it, because it is written again.
+fn block(node: &Name, cidr: Prefix, value: &[u8]) -> Result<Object, Fault> {
+    let stored: Stored<IpamBlock> = bare(value).map_err(Fault::from)?;
+    let block = stored.value();
+    if block.cidr() != cidr {
+        let reason = format!("cidr {} is not that of its key, {cidr}", block.cidr());
+        return Err(Fault::Unreadable { what: "IPAMBlock", reason });
+    }
+    if block.affinity().and_then(Affinity::host) == Some(node) {
+        return Ok(Object::Block(BlockNews::Own(Arc::new(stored))));
+    }
+    let held = block.allocated().filter(|(_, of)| of.node() == Some(node.as_str()));
+    let mut ours: Vec<_> = held.filter_map(|(_, of)| of.handle.clone()).collect();
+    ours.dedup();
+    let outline = Outline::of(block, &Reserved::default(), Timestamp::default());
+    Ok(Object::Block(BlockNews::Other { outline, ours: ours.into() }))
+}
+
+fn bare<T: Form>(value: &[u8]) -> Result<Stored<T>, ObjectFault> {
+    Stored::read(value, Layout::Bare)
+}
+
+fn shared<T: Form + Clone>(value: &[u8]) -> Result<Arc<T>, ObjectFault> {
+    Stored::<T>::read(value, Layout::Resource).map(|stored| Arc::new(stored.into_value()))
+}

@@ -1,0 +1,144 @@
+//! What is known of Calico's objects now, key by key.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use russet_api::calico::{Key, Kind, ResourceId, Stored};
+use russet_core::{
+    Fault,
+    addressing::blocks::{HandleId, Outline},
+    model::calico::{
+        BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation,
+        FelixConfiguration, IpPool, IpReservation, IpamBlock, IpamConfiguration, Name, Node,
+    },
+};
+
+use super::{Change, decode::Decoded};
+
+/// A checked value. It is cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Object {
+    Pool(Arc<IpPool>),
+    Reservation(Arc<IpReservation>),
+    Node(Arc<Node>),
+    Felix(Arc<FelixConfiguration>),
+    BgpConfiguration(Arc<BgpConfiguration>),
+    BgpPeer(Arc<BgpPeer>),
+    BgpFilter(Arc<BgpFilter>),
+    Cluster(Arc<ClusterInformation>),
+    IpamConfiguration(IpamConfiguration),
+    Block(BlockNews),
+    /// A claim of this node's.
+    Affinity(BlockAffinity),
+}
+
+/// A block, as far as this node needs it.
+#[derive(Clone, Debug)]
+pub enum BlockNews {
+    /// This node's, with what is unknown in it.
+    Own(Arc<Stored<IpamBlock>>),
+    Other {
+        outline: Outline,
+        /// The handles of this node that have addresses in it.
+        ours: Arc<[HandleId]>,
+    },
+}
+
+impl BlockNews {
+    /// In a few words.
+    pub fn affinity(&self) -> Option<&russet_core::model::calico::Affinity> {
+        match self {
+            Self::Own(stored) => stored.value().affinity(),
+            Self::Other { outline, .. } => outline.affinity.as_ref(),
+        }
+    }
+}
+
+/// A key that exists: its last good value, and what is wrong with it now.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The revision of the last write, be it good or not.
+    pub revision: u64,
+    /// `None` when it was never good. A bad block has none: what it was does not count any more.
+    pub value: Option<Object>,
+    pub fault: Option<Arc<Fault>>,
+}
+
+/// Every key that this node reads.
+#[derive(Clone, Debug, Default)]
+pub struct Picture {
+    objects: BTreeMap<Key, Known>,
+}
+
+impl Picture {
+    /// A whole picture. What is bad in it keeps the value that it had in the one before.
+    pub(super) fn of(decoded: impl Iterator<Item = Decoded>, before: &Self) -> Self {
+        let mut objects = BTreeMap::new();
+        for Decoded { key, revision, what } in decoded {
+            let Some(what) = what else { continue };
+            let known = next(before.objects.get(&key), revision, what);
+            objects.insert(key, known);
+        }
+        Self { objects }
+    }
+
+    /// Takes one change.
+    pub(super) fn put(&mut self, Decoded { key, revision, what }: Decoded) -> Change {
+        let known = what.map(|what| next(self.objects.get(&key), revision, what));
+        match known.clone() {
+            Some(known) => _ = self.objects.insert(key.clone(), known),
+            None => _ = self.objects.remove(&key),
+        }
+        Change { key, revision, known }
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&Known> {
+        self.objects.get(key)
+    }
+
+    /// Sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Known)> {
+        self.objects.iter()
+    }
+
+    /// The objects of one kind by name, the good ones and those that were.
+    pub fn resources(&self, kind: Kind) -> impl Iterator<Item = (&Name, &Object)> {
+        self.objects.iter().filter_map(move |(key, known)| match key {
+            Key::Resource(ResourceId { kind: is, name, .. }) if *is == kind => {
+                Some((name, known.value.as_ref()?))
+            }
+            _ => None,
+        })
+    }
+
+    /// What is wrong, by key.
+    pub fn faults(&self) -> impl Iterator<Item = (&Key, &Fault)> {
+        self.objects.iter().filter_map(|(key, known)| Some((key, known.fault.as_deref()?)))
+    }
+
+    pub(super) fn cluster_id(&self) -> Option<String> {
+        let known = self.objects.get(&super::cluster()?)?;
+        match known.value.as_ref()? {
+            Object::Cluster(cluster) => cluster.guid.clone(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn has_pool(&self) -> bool {
+        self.resources(Kind::IpPool).next().is_some()
+    }
+}
+
+fn next(before: Option<&Known>, revision: u64, what: Result<Object, Fault>) -> Known {
+    match what {
+        Ok(value) => Known { revision, value: Some(value), fault: None },
+        Err(fault) => {
+            let value = before.and_then(|known| known.value.clone()).filter(outlives_a_fault);
+            Known { revision, value, fault: Some(Arc::new(fault)) }
+        }
+    }
+}
+
+/// Settings stay in force while somebody mends them. Who has which address is believed now or not at all.
+const fn outlives_a_fault(object: &Object) -> bool {
+    !matches!(object, Object::Block(_) | Object::Affinity(_))
+}
