@@ -21,6 +21,7 @@ pub use russet_desired::Flag;
 use russet_net::{Family, IfName, Mac, Mtu, Prefix, PublicKey};
 
 pub use self::{
+    calico::Name as NodeName,
     config::{
         IpipConfig, NetworkConfig, Pool, PoolHabits, TransportConfig, UdpConfig, VxlanConfig,
         WireguardConfig, WireguardMode,
@@ -30,7 +31,7 @@ pub use self::{
     lease::{Backend, Foreign, Lease, LeaseKey, Vtep, WireguardEnd},
     own::Own,
 };
-pub use crate::addressing::blocks::NodeName;
+use crate::choices::Distribution;
 
 /// Which system's habits this node follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct Settings {
     pub preset: Preset,
     pub addressing: Addressing,
     pub attachment: Attachment,
+    /// How routes that no tunnel is for come to this node.
+    pub distribution: Distribution,
     /// The bridge that pods are attached to, where they are.
     pub bridge: IfName,
     /// Whether packets that leave the network take the node's address (`-ip-masq`).
@@ -122,6 +125,7 @@ impl Settings {
                 Preset::Calico => Attachment::Routed,
             },
             bridge,
+            distribution: Distribution::Store,
             masquerade: Flag::Off,
             commands: Flag::Off,
             fully_random: Flag::On,

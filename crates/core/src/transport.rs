@@ -49,6 +49,7 @@ pub use self::{
     wireguard::Wireguard,
 };
 use crate::{
+    choices::Distribution,
     error::Fault,
     model::{
         Backend, Ends, Lease, LeaseKey, NetworkConfig, Own, Pool, Settings, TransportConfig,
@@ -116,6 +117,8 @@ pub struct Footing {
     carriers: Vec<Carrier>,
     /// What pools were before, and peers may still send by.
     retiring: Vec<Carrier>,
+    /// Whether a node that no tunnel reaches yet is left to routers.
+    routers: bool,
 }
 
 /// The transports that a pool can choose.
@@ -213,6 +216,7 @@ impl Footing {
             underlay: underlay.clone(),
             pod_mtu: underlay.mtu,
             retiring: Vec::new(),
+            routers: settings.distribution == Distribution::Bgp,
         };
         footing.pod_mtu = footing.least_mtu()?;
         Ok(footing)
@@ -302,6 +306,7 @@ impl Footing {
                     if direct { Some(DIRECT) } else { self.by_ends(carrier, ends, subnet) };
                 let chosen = chosen.filter(|it| shared || !matches!(it, Carrier::Direct(_)));
                 let chosen = chosen.or(shared.then_some(DIRECT));
+                let chosen = chosen.or(self.routers.then_some(UNMANAGED));
                 chosen
                     .map(Carrier::transport)
                     .ok_or_else(|| self.not_reached(lease, carrier, family))
@@ -361,7 +366,8 @@ impl Footing {
             )
         };
         let mut all = self.carriers.iter().chain(&self.retiring);
-        all.find(is_it).map_or(&Direct, Carrier::transport)
+        let otherwise = if form == Form::Foreign { UNMANAGED } else { DIRECT };
+        all.find(is_it).unwrap_or(otherwise).transport()
     }
 
     /// Our VTEP's MAC of a family, when there is one.
@@ -425,6 +431,7 @@ impl Footing {
 }
 
 static DIRECT: &Carrier = &Carrier::Direct(Direct);
+static UNMANAGED: &Carrier = &Carrier::Unmanaged(Unmanaged);
 
 /// What crosses by a family needs an address of ours in it; where either will do, one of them.
 fn needs_address(

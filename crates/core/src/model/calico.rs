@@ -6,7 +6,8 @@
 //!
 //! `pool`, `pools` and `reservation` say what may be handed out, `ipam` and [`IpamBlock`] what was, `node` and
 //! `workload` who is where, `bgp`, `bgp_peer` and `bgp_filter` what routers are told, `felix` and `cluster`
-//! how nodes behave, `node_status` what they report; `name` and `community` are their words.
+//! how nodes behave, `node_status` what they report; `name` and `community` are their words;
+//! `network` says all of it in the words of the other presets.
 
 mod bgp;
 mod bgp_filter;
@@ -16,6 +17,7 @@ mod community;
 mod felix;
 mod ipam;
 mod name;
+mod network;
 mod node;
 mod node_status;
 mod pool;
@@ -37,6 +39,7 @@ pub use self::{
         Affinity, AffinityState, BlockAffinity, Claims, HandleId, IpamConfiguration, IpamHandle,
     },
     name::{Name, Scope},
+    network::{host, network, vtep_mac},
     node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr},
     node_status::{
         CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, SessionState,

@@ -11,7 +11,6 @@ use russet_desired::{
     NextHopSpec, OffloadSpec, RouteKey, RouteSpec, VxlanSpec,
 };
 use russet_net::{At, Dst, Family, Form, IfName, Mac, Mtu, Reach};
-use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::{Me, Transport};
@@ -56,7 +55,7 @@ impl Vxlan {
             let link = link_name(settings.preset, config, family)?;
             let kept = settings.mac_of(link);
             let mac = kept.unwrap_or_else(|| match settings.preset {
-                Preset::Calico => calico_mac(&settings.node, family),
+                Preset::Calico => calico::vtep_mac(&settings.node, family),
                 Preset::Flannel | Preset::Russet => vtep_mac(&settings.node, config, family),
             });
             let outer = config.mtu.unwrap_or(underlay.mtu);
@@ -223,21 +222,6 @@ fn vtep_mac(node: &str, config: VxlanConfig, family: Family) -> Mac {
         *octet = *byte;
     }
     Mac::local(octets)
-}
-
-/// As Calico derives it, so that a node which does not announce its MAC is known by its name alone.
-pub fn calico_mac(node: &str, family: Family) -> Mac {
-    let mut hash = Sha1::new();
-    hash.update(node.as_bytes());
-    if family == Family::V6 {
-        hash.update(b"-v6");
-    }
-    let digest = hash.finalize();
-    let mut octets = [0x66; 6];
-    for (octet, byte) in octets.iter_mut().skip(1).zip(digest.iter()) {
-        *octet = *byte;
-    }
-    Mac::new(octets)
 }
 
 const fn overhead(underlay: Family) -> u16 {
