@@ -18,7 +18,7 @@ use crate::{
     error::Fault,
     model::{
         Backend, Lease, NetworkConfig, Preset, Settings, TransportConfig, Tunnel, UnderlayFact,
-        Vtep, VxlanConfig,
+        Vtep, VxlanConfig, calico,
     },
 };
 
