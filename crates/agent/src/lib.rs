@@ -50,6 +50,8 @@ pub enum StartError {
     Lane(#[source] russet_kernel::KernelError),
     #[error("watch this node's links and routes")]
     Observe(#[source] russet_kernel::KernelError),
+    #[error("use the node's name in Calico's keys")]
+    NodeName(#[source] russet_net::ParseError),
     #[error("start the thread {0}")]
     Thread(&'static str, #[source] io::Error),
     #[error("start the BGP speaker")]

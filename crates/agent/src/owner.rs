@@ -6,6 +6,7 @@
 //! says, `trust` whether it is believed, `kernel` keeps what the lanes report, `outward` is all that leaves, `view`
 //! shows, `paths` has what the prober found.
 
+mod calico;
 mod errand;
 mod kernel;
 mod outward;
@@ -24,14 +25,17 @@ use russet_core::{
     Calc, Change, Fact, FactId, Fault, Source,
     errand::{Problem, Wanted},
     lease::{LeaseFault, LeaseInput, LeaseMachine, StoreWrite, Term, WriteOutcome},
-    model::{LeaseKey, NodeFact, PodFact, PodId, PodNetwork, Prepared, UnderlayFact},
+    model::{
+        Addressing, LeaseKey, NodeFact, PodFact, PodId, PodNetwork, Prepared, Preset, Settings,
+        UnderlayFact,
+    },
 };
 use russet_desired::Patches;
 use russet_net::{At, Dst, Family, Reach};
 use russet_store::{EtcdClient, WatchEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::{kernel::KernelView, paths::PathView, store::StoreView};
+use self::{calico::CalicoView, kernel::KernelView, paths::PathView, store::StoreView};
 use crate::{
     bgp::Learned,
     config::{Config, OnUnspoken},
@@ -39,12 +43,15 @@ use crate::{
     errands::Report,
     keeper::Keeper,
     prober::{Finding, Paths},
+    resources::News,
 };
 
 /// What can happen to the owner.
 #[derive(Debug)]
 pub enum Input {
     Store(WatchEvent),
+    /// What Calico's part of the datastore says.
+    Resources(News),
     /// A write to the store ended.
     Wrote {
         op: u64,
@@ -107,6 +114,8 @@ pub struct Outlets {
     pub errands: watch::Sender<Wanted>,
     /// What is announced, where there is a BGP speaker.
     pub here: Option<watch::Sender<Vec<Reach>>>,
+    /// Where to say that the operator accepts the store as it is, with Calico's objects.
+    pub accept: Option<mpsc::Sender<()>>,
 }
 
 /// What is known of the operator's commands.
@@ -124,6 +133,8 @@ pub struct Owner {
     calc: Calc,
     lease: LeaseMachine,
     store: StoreView,
+    /// With preset calico.
+    calico: Option<CalicoView>,
     kernel: KernelView,
     paths: PathView,
     errands: ErrandView,
@@ -153,6 +164,7 @@ impl Owner {
                 seed,
             ),
             store: StoreView::new(&config, kept.as_ref()),
+            calico: calico(&config.settings),
             kernel: KernelView::default(),
             paths: PathView::default(),
             errands: ErrandView::default(),
@@ -250,6 +262,7 @@ impl Owner {
     fn handle(&mut self, input: Input, now: Instant) {
         match input {
             Input::Store(event) => self.store_event(event, now),
+            Input::Resources(news) => self.resources(news),
             Input::Wrote { op, outcome } => {
                 self.lease_input(LeaseInput::Wrote { op, outcome }, now);
             }
@@ -341,12 +354,22 @@ impl Owner {
         }
     }
 
+    /// Where addresses come out of blocks there is no lease to hold.
     fn lease_input(&mut self, input: LeaseInput, now: Instant) {
+        if self.config.settings.addressing == Addressing::Blocks {
+            return;
+        }
         self.lease.handle(input, now);
         while let Some(output) = self.lease.poll_output() {
             self.lease_output(output);
         }
     }
+}
+
+fn calico(settings: &Settings) -> Option<CalicoView> {
+    let node = settings.node.parse().ok()?;
+    let is_calico = settings.preset == Preset::Calico;
+    is_calico.then(|| CalicoView::new(node, settings.distribution))
 }
 
 /// How long the owner sleeps when nothing is due.

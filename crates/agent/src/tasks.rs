@@ -35,7 +35,7 @@ use russet_api::flannel::{Keys, SubnetEnv};
 use russet_core::{
     Fault,
     errand::Wanted,
-    model::{LeaseKey, PodNetwork},
+    model::{LeaseKey, PodNetwork, Preset, calico::Name},
 };
 use russet_kernel::{
     engine::EnginePlaces,
@@ -58,6 +58,7 @@ use crate::{
     owner::{Input, Outlets, Owner, OwnerHandle},
     pods::PodDesk,
     prober::Prober,
+    resources::{self, Seen},
     store_task,
 };
 
@@ -114,6 +115,8 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (pod_network, given) = watch::channel(None);
     let (errands, errands_wanted) = watch::channel(Wanted::default());
     let (here, announced) = config.bgp.as_ref().map(|_| watch::channel(Vec::new())).unzip();
+    let is_calico = config.settings.preset == Preset::Calico;
+    let (accept, accepted) = is_calico.then(|| mpsc::channel(1)).unzip();
     let handle = OwnerHandle::new(inputs.clone());
     let client = EtcdClient::new(&config.store);
 
@@ -126,14 +129,12 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         name_cluster,
         errands,
         here,
+        accept,
     };
-    let owner = Owner::new(
-        Arc::clone(config),
-        checkpoint(config),
-        previous(&paths.subnet_file),
-        crate::seed(),
-        outlets,
-    );
+    let kept = checkpoint(config);
+    let seen = kept.as_ref().map(Seen::of).unwrap_or_default();
+    let owner =
+        Owner::new(Arc::clone(config), kept, previous(&paths.subnet_file), crate::seed(), outlets);
     let owner = tokio::spawn(owner.run(inbox));
     let cni = serve_pods(config, given, inputs.clone()).await?;
     let observer = Observer::start(config.uplink.clone(), &inputs)?;
@@ -143,13 +144,23 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         let (learned, taught) = mpsc::channel(LEARNED);
         let node = bgp::Node { here, learned };
         tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
-        tasks.spawn(learn(taught, inputs.clone()));
+        tasks.spawn(pass(taught, inputs.clone(), Input::Learned));
     }
     tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));
-    let keys = Keys::new(&config.prefix);
-    tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
-    tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs.clone()));
-    tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
+    match accepted {
+        Some(accepted) => {
+            let (news, told) = mpsc::channel(resources::NEWS);
+            tasks.spawn(pass(told, inputs.clone(), Input::Resources));
+            let node = node_name(config)?;
+            tasks.spawn(resources::serve(client, node, seen, vec![news], accepted));
+        }
+        None => {
+            let keys = Keys::new(&config.prefix);
+            tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
+            tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs.clone()));
+            tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
+        }
+    }
     tasks.spawn(admin::serve(admin_socket, handle.clone()));
     if let Some(listener) = web {
         tasks.spawn(http::serve(
@@ -162,13 +173,18 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     Ok(Running { tasks, owner, cni, observer, prober })
 }
 
-/// Passes on to the owner what the speaker was taught. While the owner is busy the speaker keeps the newest.
-async fn learn(mut taught: mpsc::Receiver<bgp::Learned>, inputs: mpsc::Sender<Input>) {
-    while let Some(learned) = taught.recv().await {
-        if inputs.send(Input::Learned(learned)).await.is_err() {
+/// Passes on to the owner what another task tells. While the owner is busy that one waits.
+async fn pass<T>(mut told: mpsc::Receiver<T>, inputs: mpsc::Sender<Input>, wrap: fn(T) -> Input) {
+    while let Some(one) = told.recv().await {
+        if inputs.send(wrap(one)).await.is_err() {
             return;
         }
     }
+}
+
+/// Calico's names are shorter words than ours: `config` lets through what its keys do not.
+fn node_name(config: &Config) -> Result<Name, StartError> {
+    config.settings.node.parse().map_err(StartError::NodeName)
 }
 
 /// Starts the attach lane. It tells the owner of the pods that it finds while it starts, so it does that on a

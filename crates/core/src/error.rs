@@ -83,8 +83,13 @@ pub enum Fault {
     #[error("subnet {subnet} is not within the network {network}")]
     OutsideNetwork { subnet: Prefix, network: Prefix },
 
-    #[error("block {subnet} is in no enabled pool; make one around it, or release its addresses")]
+    #[error("block {subnet} is in no pool; make one around it, or release its addresses")]
     OutsidePools { subnet: Prefix },
+
+    #[error(
+        "the pool is gone from the store while {blocks} blocks of it are in use; they are carried as before, and none is given out: put it back, or release them"
+    )]
+    PoolInUse { blocks: usize },
 
     #[error("it has no {family} subnet, and the network has {family}")]
     FamilyMissing { family: Family },

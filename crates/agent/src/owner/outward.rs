@@ -5,13 +5,13 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use russet_api::admin::{Answer, Ask, Page, SHOWN, Status, StoreStatus};
+use russet_api::admin::{Answer, Ask, Page, Refused, SHOWN, Status, StoreStatus};
 use russet_api::flannel::SubnetEnv;
 use russet_core::{
     Change, Fact, FactId, Source, distribution::bgp, lease::LeaseOutput, model::Addressing,
 };
 
-use super::{Owner, errand, view};
+use super::{CalicoView, Owner, errand, view};
 use crate::{
     disk::checkpoint::{Checkpoint, OwnLease},
     keeper::Files,
@@ -88,11 +88,15 @@ impl Owner {
         });
     }
 
+    fn leases_subnets(&self) -> bool {
+        self.config.settings.addressing == Addressing::NodeSubnet
+    }
+
     /// Whether the lease of the subnet that is in force is ours and has not run out.
     fn holds_subnet(&self) -> bool {
         let Some(me) = self.calc.world().me() else { return false };
-        if me.settings.addressing == Addressing::Blocks {
-            // Each address is the store's to give, and none is given on belief.
+        // Each address out of a block is the store's to give, and none is given on belief.
+        if !self.leases_subnets() {
             return true;
         }
         let own = me.own.lease();
@@ -152,6 +156,11 @@ impl Owner {
             Ask::AcceptStore if self.store.doubt.is_none() => {
                 Answer::Error("the store is believed already; there is nothing to accept".into())
             }
+            Ask::AcceptStore if self.outlets.accept.is_some() => {
+                // Full means that it is under way.
+                let _ = self.outlets.accept.as_ref().map(|accept| accept.try_send(()));
+                Answer::Done
+            }
             Ask::AcceptStore => {
                 self.accept(now);
                 match &self.store.doubt {
@@ -184,7 +193,7 @@ impl Owner {
             peers: view::leases(&self.calc).take(SHOWN).collect(),
             peers_total,
             pods: self.calc.world().pods().count(),
-            refused: view::refused(&self.calc),
+            refused: self.refused(),
             pending,
             repaired: self.kernel.repaired(now),
             paths: self.paths.problems(),
@@ -192,6 +201,13 @@ impl Owner {
             forward_drops: self.kernel.forward_drops(self.config.settings.forward_accept),
             counters,
         }
+    }
+
+    /// Facts that are left out, and objects that are no fact by themselves.
+    fn refused(&self) -> Vec<Refused> {
+        let objects = self.calico.iter().flat_map(CalicoView::faults);
+        let objects = objects.map(|(fact, fault)| Refused { fact, reason: one_line(fault) });
+        objects.chain(view::refused(&self.calc)).take(SHOWN).collect()
     }
 
     fn store_status(&self) -> StoreStatus {
@@ -214,7 +230,7 @@ impl Owner {
         }
         if self.calc.world().in_force().is_none() {
             reasons.push("no network configuration is in force".into());
-        } else if self.calc.world().own().is_none() {
+        } else if self.leases_subnets() && self.calc.world().own().is_none() {
             let why = self.lease_fault.as_ref().map(|fault| format!(": {}", one_line(fault)));
             reasons.push(format!("this node has no subnet yet{}", why.unwrap_or_default()));
         } else if !self.holds_subnet() {

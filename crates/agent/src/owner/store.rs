@@ -62,7 +62,7 @@ impl StoreView {
         Self {
             keys: Keys::new(&config.prefix),
             preset: config.settings.preset,
-            seen: kept.map(seen_before).unwrap_or_default(),
+            seen: kept.map(Seen::of).unwrap_or_default(),
             connected: false,
             error: None,
             doubt: None,
@@ -76,6 +76,29 @@ impl StoreView {
             cluster_id: None,
             revision: 0,
         }
+    }
+
+    /// The store answers, and is believed unless it is doubted.
+    pub(super) fn reached_at(&mut self, revision: u64, doubt: Option<Doubt>) {
+        self.connected = true;
+        self.error = None;
+        if doubt.is_none() {
+            self.seen.revision = revision;
+            self.seen.configured = true;
+        }
+        self.doubt = doubt;
+    }
+
+    pub(super) fn away(&mut self, error: String) {
+        tracing::warn!(op = "watch", %error, "the datastore is away; pods run on");
+        self.connected = false;
+        self.error = Some(error);
+    }
+
+    pub(super) fn back(&mut self) {
+        tracing::info!(op = "watch", "the datastore is back; nothing was missed");
+        self.connected = true;
+        self.error = None;
     }
 
     /// A configuration that was good when it was kept.
@@ -196,14 +219,6 @@ impl StoreView {
     }
 }
 
-fn seen_before(kept: &Checkpoint) -> Seen {
-    Seen {
-        cluster_id: kept.cluster_id.clone(),
-        revision: kept.revision,
-        configured: kept.config.is_some(),
-    }
-}
-
 // ---- events
 impl Owner {
     pub(super) fn store_event(&mut self, event: WatchEvent, now: Instant) {
@@ -214,20 +229,8 @@ impl Owner {
                 self.store.revision = revision.get();
                 self.store_changes(changes, now);
             }
-            WatchEvent::Interrupted { cause } => {
-                let error = one_line(&cause);
-                tracing::warn!(op = "watch", %error, "the datastore is away; pods run on");
-                self.store.connected = false;
-                self.store.error = Some(error);
-            }
-            WatchEvent::Resumed { revision } => {
-                tracing::info!(
-                    op = "watch",
-                    revision = revision.get(),
-                    "the datastore is back; nothing was missed"
-                );
-                self.reached();
-            }
+            WatchEvent::Interrupted { cause } => self.store.away(one_line(&cause)),
+            WatchEvent::Resumed { .. } => self.store.back(),
         }
     }
 
@@ -277,14 +280,7 @@ impl Owner {
         let facts: Vec<_> = entries.iter().filter_map(|kv| self.store.fact(kv)).collect();
         let whole = std::iter::once(Change::Resync(Source::Store)).chain(facts);
         let whole = whole.chain([Change::InSync(Source::Store)]);
-        // The lane is at work on the first leases while the others are calculated.
-        let Self { calc, patches, outlets, .. } = self;
-        calc.apply_in_pieces(whole, |newer| {
-            patches.merge(newer);
-            if !patches.is_empty() {
-                outlets.lane.patch(std::mem::take(patches));
-            }
-        });
+        self.take_pieces(whole);
         self.tell_lease_of_config(now);
         let claims = entries.iter().filter_map(|kv| self.store.claim(kv)).collect();
         self.lease_input(LeaseInput::Snapshot { claims, rev: self.store.revision }, now);

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::disk::checkpoint::Checkpoint;
+
 /// What the node has seen of its store, from the checkpoint or from this life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -13,6 +15,17 @@ pub struct Seen {
     pub revision: u64,
     /// Whether a network configuration was ever in force here.
     pub configured: bool,
+}
+
+impl Seen {
+    /// What an earlier life kept.
+    pub fn of(kept: &Checkpoint) -> Self {
+        Self {
+            cluster_id: kept.cluster_id.clone(),
+            revision: kept.revision,
+            configured: kept.config.is_some(),
+        }
+    }
 }
 
 /// What a snapshot says of itself.

@@ -1,6 +1,6 @@
 //! One key and its value become one object, or the fault of it. Pure.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use russet_api::calico::{Form, Key, Kind, Layout, ObjectFault, ResourceId, StoreKey, Stored};
 use russet_core::{
@@ -19,6 +19,8 @@ use crate::one_line;
 pub struct Decoded {
     pub key: Key,
     pub revision: u64,
+    /// The revision at which the key came to be: who is there first is told by it.
+    pub created: u64,
     /// `None`: it is gone.
     pub what: Option<Result<Object, Fault>>,
 }
@@ -26,19 +28,21 @@ pub struct Decoded {
 /// Reads one object for a node; `None` for a key that means nothing here. The bytes are dropped.
 pub fn decode(node: &Name, kv: KeyValue) -> Option<Decoded> {
     let key = known(&kv.key)?;
-    let KeyValue { value, modified, .. } = kv;
+    let KeyValue { value, modified, created, .. } = kv;
     let read = object(node, &key, &value)?;
     if let Err(fault) = &read {
         tracing::warn!(op = "read store", subject = %key, reason = %one_line(fault), "it is left out");
     }
-    Some(Decoded { key, revision: modified.get(), what: Some(read) })
+    let (revision, created) = (modified.get(), created.get());
+    Some(Decoded { key, revision, created, what: Some(read) })
 }
 
 pub(super) fn change(node: &Name, change: KeyChange) -> Option<Decoded> {
     match change {
         KeyChange::Put(kv) => decode(node, kv),
         KeyChange::Delete { key, revision } => {
-            Some(Decoded { key: known(&key)?, revision: revision.get(), what: None })
+            let revision = revision.get();
+            Some(Decoded { key: known(&key)?, revision, created: revision, what: None })
         }
     }
 }
@@ -95,7 +99,15 @@ fn block(node: &Name, cidr: Prefix, value: &[u8]) -> Result<Object, Fault> {
     let mut ours: Vec<_> = held.filter_map(|(_, of)| of.handle.clone()).collect();
     ours.dedup();
     let outline = Outline::of(block, &Reserved::default(), Timestamp::default());
-    Ok(Object::Block(BlockNews::Other { outline, ours: ours.into() }))
+    let borrowed = borrowed(block).into();
+    Ok(Object::Block(BlockNews::Other { outline, ours: ours.into(), borrowed }))
+}
+
+/// The addresses of a block that nodes have to which it has no affinity. A node that no object can be named after is none.
+pub fn borrowed(block: &IpamBlock) -> Vec<(IpAddr, Name)> {
+    let host = block.affinity().and_then(Affinity::host).map(Name::as_str);
+    let others = block.allocated().filter(|(_, of)| of.node().is_some_and(|it| Some(it) != host));
+    others.filter_map(|(given, of)| Some((given.addr, of.node()?.parse().ok()?))).collect()
 }
 
 fn bare<T: Form>(value: &[u8]) -> Result<Stored<T>, ObjectFault> {

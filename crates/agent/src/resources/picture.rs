@@ -1,6 +1,6 @@
 //! What is known of Calico's objects now, key by key.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use russet_api::calico::{Key, Kind, ResourceId, Stored};
 use russet_core::{
@@ -40,6 +40,8 @@ pub enum BlockNews {
         outline: Outline,
         /// The handles of this node that have addresses in it.
         ours: Arc<[HandleId]>,
+        /// Whose its addresses are that are not its own node's.
+        borrowed: Arc<[(IpAddr, Name)]>,
     },
 }
 
@@ -51,6 +53,14 @@ impl BlockNews {
             Self::Other { outline, .. } => outline.affinity.as_ref(),
         }
     }
+
+    /// Addresses that nodes have to which the block has no affinity.
+    pub fn borrowed(&self) -> Cow<'_, [(IpAddr, Name)]> {
+        match self {
+            Self::Own(stored) => super::decode::borrowed(stored.value()).into(),
+            Self::Other { borrowed, .. } => Cow::Borrowed(borrowed),
+        }
+    }
 }
 
 /// A key that exists: its last good value, and what is wrong with it now.
@@ -58,6 +68,8 @@ impl BlockNews {
 pub struct Known {
     /// The revision of the last write, be it good or not.
     pub revision: u64,
+    /// The revision at which the key came to be.
+    pub created: u64,
     /// `None` when it was never good. A bad block has none: what it was does not count any more.
     pub value: Option<Object>,
     pub fault: Option<Arc<Fault>>,
@@ -73,17 +85,17 @@ impl Picture {
     /// A whole picture. What is bad in it keeps the value that it had in the one before.
     pub(super) fn of(decoded: impl Iterator<Item = Decoded>, before: &Self) -> Self {
         let mut objects = BTreeMap::new();
-        for Decoded { key, revision, what } in decoded {
+        for Decoded { key, revision, created, what } in decoded {
             let Some(what) = what else { continue };
-            let known = next(before.objects.get(&key), revision, what);
+            let known = next(before.objects.get(&key), [revision, created], what);
             objects.insert(key, known);
         }
         Self { objects }
     }
 
     /// Takes one change.
-    pub(super) fn put(&mut self, Decoded { key, revision, what }: Decoded) -> Change {
-        let known = what.map(|what| next(self.objects.get(&key), revision, what));
+    pub(super) fn put(&mut self, Decoded { key, revision, created, what }: Decoded) -> Change {
+        let known = what.map(|what| next(self.objects.get(&key), [revision, created], what));
         match known.clone() {
             Some(known) => _ = self.objects.insert(key.clone(), known),
             None => _ = self.objects.remove(&key),
@@ -115,7 +127,8 @@ impl Picture {
         self.objects.iter().filter_map(|(key, known)| Some((key, known.fault.as_deref()?)))
     }
 
-    pub(super) fn cluster_id(&self) -> Option<String> {
+    /// The cluster's own name for itself.
+    pub fn cluster_id(&self) -> Option<String> {
         let known = self.objects.get(&super::cluster()?)?;
         match known.value.as_ref()? {
             Object::Cluster(cluster) => cluster.guid.clone(),
@@ -128,12 +141,16 @@ impl Picture {
     }
 }
 
-fn next(before: Option<&Known>, revision: u64, what: Result<Object, Fault>) -> Known {
+fn next(
+    before: Option<&Known>,
+    [revision, created]: [u64; 2],
+    what: Result<Object, Fault>,
+) -> Known {
     match what {
-        Ok(value) => Known { revision, value: Some(value), fault: None },
+        Ok(value) => Known { revision, created, value: Some(value), fault: None },
         Err(fault) => {
             let value = before.and_then(|known| known.value.clone()).filter(outlives_a_fault);
-            Known { revision, value, fault: Some(Arc::new(fault)) }
+            Known { revision, created, value, fault: Some(Arc::new(fault)) }
         }
     }
 }

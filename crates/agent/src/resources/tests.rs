@@ -40,11 +40,15 @@ fn of_another_s_block_the_outline_is_kept_and_who_of_ours_has_addresses_in_it() 
     let mut reader = reader("node-1", Seen::default());
     let news = reader.take(all(3, &[(POOL, value_of_pool()), (BLOCK, text)]));
     let Some(News::All { picture, .. }) = news else { panic!("{news:?}") };
-    let Some(Object::Block(BlockNews::Other { outline, ours })) = block(&picture) else { panic!() };
+    let Some(Object::Block(BlockNews::Other { outline, ours, borrowed })) = block(&picture) else {
+        panic!()
+    };
     assert_eq!(
         (outline.free, outline.affinity.as_ref().unwrap().to_string().as_str()),
         (2, "host:other")
     );
+    assert!(borrowed.iter().all(|(_, name)| name.as_str() == "node-1"));
+    assert_eq!(borrowed.len(), ours.len());
     let ours: Vec<_> = ours.iter().map(ToString::to_string).collect();
     assert_eq!(ours, ["vxlan-tunnel-addr-node-1", "k8s-pod-network.0a1b2c3d"]);
 }

@@ -14,7 +14,7 @@ use russet_desired::Flag;
 use russet_net::{Family, Mac, Mtu};
 use sha1::{Digest, Sha1};
 
-use super::{Encapsulation, FelixConfiguration, IpPool, Name, Node};
+use super::{Encapsulation, FelixConfiguration, IpPool, Name, Node, OnSubnet};
 use crate::{
     choices::{Distribution, When},
     model::{
@@ -87,7 +87,7 @@ const VXLAN_OVERHEAD: u32 = 50;
 pub fn host(name: &Name, node: &Node) -> Lease {
     let at = |family| {
         let listed = || node.addresses.iter().filter(|listed| listed.kind == INTERNAL);
-        let bgp = node.underlay(family).map(|on| on.addr());
+        let bgp = node.underlay(family).map(OnSubnet::addr);
         let mut others = listed().map(|listed| listed.addr.addr());
         bgp.or_else(|| others.find(|addr| Family::of(*addr) == family))
     };
