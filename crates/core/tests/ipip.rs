@@ -19,7 +19,7 @@ fn a_peer_is_a_route_through_its_own_address_and_nothing_else() {
     assert_eq!(routes(&tables), ["10.50.1.0/24 via 192.168.99.2 dev flannel.ipip onlink"]);
     let device = &tables.links[&"flannel.ipip".parse().unwrap()];
     let LinkKind::Ipip(spec) = device.kind else { panic!("{device:?}") };
-    assert_eq!((spec.local, device.mtu.get()), ([192, 168, 77, 1].into(), 1_480));
+    assert_eq!((spec.local, device.mtu.get()), (Some([192, 168, 77, 1].into()), 1_480));
 }
 
 #[test]

@@ -89,8 +89,8 @@ pub struct VxlanSpec {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpipSpec {
-    /// Our underlay address.
-    pub local: Ipv4Addr,
+    /// Our underlay address; `None` leaves it to the route, as the kernel's own device has it.
+    pub local: Option<Ipv4Addr>,
 }
 
 // ---- bridge ports

@@ -1,7 +1,7 @@
 //! Links of ours: the bridge, VXLAN devices, and the host's ends of pods' veths.
 //!
 //! Ours is what is in our link group and bears our alias. A link of a wanted name that is not ours is left
-//! alone and named; one in our group without any alias was left half made (a pod's veth is handed over
+//! alone and named, unless the wish inherits what bears nobody's mark; one in our group without any alias was left half made (a pod's veth is handed over
 //! that way) and becomes ours when it is wished for. What the kernel cannot change in place (a VNI, an underlay) is removed and made again;
 //! all that lay behind it is gone then, and whoever calls us reads it back (`Host::links` says so by its
 //! indices). `observed` is what the kernel tells, `plan` is pure, `apply` writes the messages.
@@ -72,8 +72,18 @@ impl Driver<Link> for LinkDriver {
         for index in names.iter().filter_map(|name| host.links.index(*name)) {
             apply::remove(&mut batch, index);
         }
-        let refused = send(host, "remove link", &names, &mut batch);
+        let mut refused = send(host, "remove link", &names, &mut batch);
         refresh(host, names.iter().copied());
+        // The kernel says that its own device (`tunl0`) is removed, and keeps it.
+        let is_left = |name: &IfName| host.links.by_name(*name).is_some_and(ObservedLink::is_ours);
+        let is_refused = |name: &IfName| refused.iter().any(|(other, _)| other == name);
+        let left: Vec<IfName> =
+            names.iter().filter(|name| is_left(name) && !is_refused(name)).copied().collect();
+        for index in left.iter().filter_map(|name| host.links.index(*name)) {
+            apply::give_back(&mut batch, index);
+        }
+        refused.extend(send(host, "give back link", &left, &mut batch));
+        refresh(host, left.into_iter());
         refused.into_iter().filter(|(_, err)| !is_not_found(err)).collect()
     }
 

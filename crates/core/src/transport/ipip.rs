@@ -13,7 +13,7 @@ use russet_net::{At, Dst, Family, Form, IfName, Mtu, Reach};
 use super::{Me, Transport, udp::link_name};
 use crate::{
     error::Fault,
-    model::{Backend, IpipConfig, Lease, NetworkConfig, Settings, Tunnel, UnderlayFact},
+    model::{Backend, IpipConfig, Lease, NetworkConfig, Preset, Settings, Tunnel, UnderlayFact},
 };
 
 /// This node's device.
@@ -21,8 +21,11 @@ use crate::{
 pub struct Ipip {
     config: IpipConfig,
     link: IfName,
-    local: Ipv4Addr,
+    /// Calico's is the kernel's own device, which sends from where the route says.
+    local: Option<Ipv4Addr>,
     mtu: Mtu,
+    /// The kernel makes its own device unmarked.
+    inherits: Flag,
 }
 
 impl Ipip {
@@ -39,7 +42,10 @@ impl Ipip {
         let local = underlay.v4.ok_or(missing)?;
         let mtu = super::room(underlay.link, underlay.mtu, OVERHEAD, family)?;
         let link = link_name(settings.preset, ["flannel.ipip", "rst.ipip0", "tunl0"]);
-        Ok(Self { config, link, local, mtu })
+        let is_kernels = settings.preset == Preset::Calico;
+        let local = (!is_kernels).then_some(local);
+        let inherits = if is_kernels { Flag::On } else { settings.inherits() };
+        Ok(Self { config, link, local, mtu, inherits })
     }
 
     /// Whether peers on a shared link are reached without the tunnel.
@@ -60,11 +66,9 @@ impl Transport for Ipip {
 
     fn local(&self, me: &Me<'_>, out: &mut Emit) {
         let (kind, mac, master) = (LinkKind::Ipip(IpipSpec { local: self.local }), None, None);
-        let inherits = me.settings.inherits();
-        out.push(Item::Link(
-            self.link,
-            LinkSpec { kind, role: "ipip", mac, mtu: self.mtu, master, inherits },
-        ));
+        let (mtu, inherits) = (self.mtu, self.inherits);
+        let spec = LinkSpec { kind, role: "ipip", mac, mtu, master, inherits };
+        out.push(Item::Link(self.link, spec));
         let addr = me.own.tunnel_addr(Tunnel::Ipip, Family::V4);
         if let Some(addr) = addr {
             out.push(super::whole_address(self.link, addr));

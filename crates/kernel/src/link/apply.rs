@@ -52,7 +52,9 @@ pub(super) fn create(
         LinkKind::Ipip(spec) => {
             info.str(rt::IFLA_INFO_KIND, "ipip");
             info.nest(rt::IFLA_INFO_DATA, |data| {
-                data.ip(rt::IFLA_IPTUN_LOCAL, spec.local.into());
+                if let Some(local) = spec.local {
+                    data.ip(rt::IFLA_IPTUN_LOCAL, local.into());
+                }
             });
         }
         // Never made here: the plan refuses the one, a control call has made the other.
@@ -123,6 +125,12 @@ pub(super) fn alter(
         }
     }
     Ok(())
+}
+
+/// Writes the giving back of a link that the kernel itself has made: it cannot be removed, but it can be left.
+pub(super) fn give_back(batch: &mut Batch, index: u32) {
+    let mut message = batch.push(rt::RTM_SETLINK, 0, &rt::link_header(index, 0, rt::IFF_UP));
+    message.u32(rt::IFLA_GROUP, 0).bytes(rt::IFLA_IFALIAS, &[]);
 }
 
 pub(super) fn remove(batch: &mut Batch, index: u32) {

@@ -91,7 +91,7 @@ pub struct ObservedIpip {
 impl ObservedIpip {
     /// Whether it sends from where it should, to whomever it is told to.
     pub fn meets(&self, spec: &IpipSpec) -> bool {
-        self.local == Some(spec.local.into()) && self.remote.is_none()
+        self.local == spec.local.map(IpAddr::V4) && self.remote.is_none()
     }
 }
 
