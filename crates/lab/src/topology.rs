@@ -41,6 +41,7 @@ pub struct Topology {
     pub pods: Vec<Pod>,
     /// The value of the network configuration's key.
     pub config: Option<Value>,
+    pub resources: Vec<form::Resource>,
     pub wired: Option<HandWired>,
     pub steps: Vec<Step>,
     pub expect: Vec<Expect>,

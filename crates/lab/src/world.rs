@@ -112,6 +112,10 @@ impl World {
             self.put(programs::CONFIG_KEY, &config.to_string())?;
             tell("configuration");
         }
+        for resource in &self.topology.resources {
+            self.put(&resource.key(), &serde_json::to_string(resource)?)?;
+            tell(&format!("{} {}", resource.kind, resource.metadata.name));
+        }
         Ok(())
     }
 

@@ -71,6 +71,7 @@ impl Meaning<'_> {
             nodes,
             pods,
             config: file.config.map(|config| config.into_iter().collect()),
+            resources: file.resources,
             wired: file.wired.and_then(|wired| self.wired(wired)),
             steps: file.steps,
             expect: file.expect,
@@ -352,6 +353,9 @@ impl Meaning<'_> {
     fn needs_a_store(&mut self, topology: &Topology) {
         if !topology.stores().is_empty() {
             return;
+        }
+        if !topology.resources.is_empty() {
+            self.fault("resources", "no node runs a store that they could be put into");
         }
         if topology.config.is_some() {
             self.fault("config", "no node runs a store that it could be put into");

@@ -40,6 +40,9 @@ pub struct File {
     pub pods: Vec<Pod>,
     /// The network's configuration, put into the store as JSON under /coreos.com/network/config.
     pub config: Option<BTreeMap<String, Value>>,
+    /// Calico's objects (kind, metadata, spec), put into the store under their keys.
+    #[serde(default)]
+    pub resources: Vec<Resource>,
     /// Wires the pods without any agent, the way an administrator would by hand.
     pub wired: Option<HandWired>,
     /// What is done, in this order.
@@ -48,6 +51,37 @@ pub struct File {
     /// What must hold.
     #[serde(default)]
     pub expect: Vec<Expect>,
+}
+
+/// An object of Calico's API that lies in no namespace.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Resource {
+    pub kind: String,
+    /// `projectcalico.org/v3` unless said otherwise.
+    #[serde(default = "usual_version")]
+    pub api_version: String,
+    pub metadata: Metadata,
+    pub spec: BTreeMap<String, Value>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct Metadata {
+    pub name: String,
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, Value>,
+}
+
+fn usual_version() -> String {
+    "projectcalico.org/v3".to_owned()
+}
+
+impl Resource {
+    /// Where Calico keeps it in etcd.
+    pub fn key(&self) -> String {
+        let plural = self.kind.to_lowercase() + "s";
+        format!("/calico/resources/v3/projectcalico.org/{plural}/{}", self.metadata.name)
+    }
 }
 
 /// Something of the machine that a topology cannot do without.
