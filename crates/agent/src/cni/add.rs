@@ -4,7 +4,7 @@ use std::{net::IpAddr, os::fd::OwnedFd, os::unix::net::UnixStream};
 
 use russet_api::cni::{
     CniError, Code, Text,
-    wire::{self, Add, Answer, Attached, Call, PodIp},
+    wire::{self, Above, Add, Answer, Attached, Call, PodIp},
 };
 use russet_core::{
     attachment::routed,
@@ -60,7 +60,7 @@ impl Lane {
         checked(add.check())?;
         let inside = inside(descriptors)?;
         let network = self.network()?;
-        let mtu = mtu(add.mtu, &network)?;
+        let mtu = mtu(add, &network)?;
         let key = key_of(&add.pod);
         self.finish_going(&key)?;
         let found = self.records.find(&key.network, &key.pod).map_err(|err| records_error(&err))?;
@@ -246,11 +246,14 @@ pub(super) fn inside(descriptors: Vec<OwnedFd>) -> Result<Inside, CniError> {
 }
 
 /// The pod's MTU: the network's, or less when the configuration says so.
-fn mtu(asked: Option<u32>, network: &PodNetwork) -> Result<Mtu, CniError> {
-    let Some(asked) = asked else { return Ok(network.mtu) };
+fn mtu(add: &Add, network: &PodNetwork) -> Result<Mtu, CniError> {
+    let Some(asked) = add.mtu else { return Ok(network.mtu) };
     let bad = |reason: String| CniError::new(Code::BAD_CONFIG, format!("mtu: {reason}"));
     let mtu = Mtu::try_from(asked).map_err(|err| bad(err.to_string()))?;
     if mtu > network.mtu {
+        if add.above == Above::Lowered {
+            return Ok(network.mtu);
+        }
         return Err(bad(format!("{mtu} is above the network's {}", network.mtu)));
     }
     let has_v6 = network.subnets.iter().any(|subnet| subnet.family() == Family::V6);
