@@ -61,6 +61,8 @@ pub(super) struct RawPods {
     pub(super) attachment: Option<String>,
     pub(super) bridge: Option<String>,
     pub(super) hairpin: Option<bool>,
+    /// Calico's way, in place of a gateway that a pod need not ask for.
+    pub(super) proxy_arp: Option<bool>,
     pub(super) masquerade: Option<bool>,
     pub(super) masquerade_fully_random: Option<bool>,
     pub(super) hide_client_source: Option<bool>,
@@ -211,6 +213,8 @@ impl RawConfig {
             ),
             blackhole: on(self.pods.blackhole, false),
             hairpin: on(self.pods.hairpin, true),
+            pod_links: preset.pod_links(),
+            proxy_arp: on(self.pods.proxy_arp, false),
             key: None,
             sealer: Sealer::default(),
             macs: BTreeMap::new(),

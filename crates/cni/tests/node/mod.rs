@@ -114,7 +114,7 @@ impl Node {
         let names = text.lines().filter_map(|line| line.split(": ").nth(1));
         names
             .filter_map(|name| name.split('@').next())
-            .filter(|n| n.starts_with("rst"))
+            .filter(|n| n.starts_with("rst") || n.starts_with("cali"))
             .map(str::to_owned)
             .collect()
     }
@@ -146,18 +146,21 @@ impl Node {
         self.netns.run(run).unwrap()
     }
 
-    /// Runs a plugin of any name as Kubernetes would.
+    /// Runs a plugin of any name as Kubernetes would. `what` is the command, and the container and the interface where
+    /// they are not the usual ones.
     pub(crate) fn call_named(
         &self,
         name: &Path,
-        command: &str,
+        what: &str,
         netns: Option<&Path>,
         conf: &Value,
     ) -> Answer {
+        let mut what = what.split(' ');
+        let mut word = |usual: &str| what.next().unwrap_or(usual).to_owned();
         let mut env = vec![
-            ("CNI_COMMAND", command.to_owned()),
-            ("CNI_CONTAINERID", "c0ffee".to_owned()),
-            ("CNI_IFNAME", "eth0".to_owned()),
+            ("CNI_COMMAND", word("ADD")),
+            ("CNI_CONTAINERID", word("c0ffee")),
+            ("CNI_IFNAME", word("eth0")),
             ("CNI_PATH", "/usr/lib/cni".to_owned()),
             ("CNI_ARGS", K8S.to_owned()),
         ];
@@ -240,6 +243,7 @@ pub(crate) fn network() -> PodNetwork {
         ["10.50.7.0/24", "fd00:50::/64"].map(|text| text.parse().unwrap()).into();
     PodNetwork {
         side: PodSide::Bridge { bridge: "cni0".parse().unwrap(), hairpin: Flag::On },
+        links: "rst",
         mtu: Mtu::try_from(1_450).unwrap(),
         own: LeaseKey::new(Some(subnets[0]), Some(subnets[1])).unwrap(),
         subnets,

@@ -1,11 +1,16 @@
 //! The built plugin under Calico's names: a list of Calico's goes on unchanged.
 
-use std::{os::unix::fs::symlink, path::PathBuf};
+use std::{
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
+use russet_core::model::{PodNetwork, PodSide};
+use russet_desired::Flag;
 use russet_kernel::netns::Namespace;
 use serde_json::{Value, json};
 
-use crate::node::{Node, eventually, ip};
+use crate::node::{Node, eventually, ip, network};
 
 #[test]
 fn a_list_of_calico_s_is_served_and_answered_as_calico_answers() {
@@ -94,6 +99,67 @@ fn calico_ipam_without_an_interface_is_a_call_of_its_own() {
         assert!(msg.contains("without an interface"), "{msg}");
     }
     node.call_named(&ipam, "CHECK", Some(&pod.path()), &conf).good();
+}
+
+#[test]
+fn calico_s_preset_names_links_as_calico_does_and_finds_them_after_a_restart() {
+    let mut node = routed_node();
+    let pod = Namespace::create().unwrap();
+    let calico = named(&node, "calico");
+    let mut conf = conf(&node);
+    conf["args"] =
+        json!({"cni": {"cni.projectcalico.org/allowedSourcePrefixes": ["192.0.2.0/24"]}});
+    let result = node.call_named(&calico, "ADD", Some(&pod.path()), &conf).good();
+    let wanted = json!({
+        "cniVersion": "0.3.1", "interfaces": [{"name": "cali82111e10a96"}], "dns": {},
+        "ips": [{"version": "4", "address": "10.50.7.2/32"}, {"version": "6", "address": "fd00:50::2/128"}],
+    });
+    assert_eq!(result, wanted);
+    assert_eq!(node.call_named(&calico, "ADD", Some(&pod.path()), &conf).good(), wanted, "again");
+
+    let fact = node.start().into_values().next().unwrap();
+    assert_eq!(fact.host_link.as_str(), "cali82111e10a96");
+    assert_eq!(fact.allowed_sources, ["192.0.2.0/24".parse().unwrap()]);
+    node.call_named(&calico, "DEL", None, &conf).good();
+    eventually("the link is gone", || node.links().is_empty());
+    let folder = node.folder.path().join("networks/k8s-pod-network");
+    eventually("the note is gone", || !has_notes(&folder));
+}
+
+#[test]
+fn a_pod_s_new_sandbox_takes_the_link_and_the_old_one_s_late_del_leaves_it() {
+    let node = routed_node();
+    let (old, new) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    let calico = named(&node, "calico");
+    node.call_named(&calico, "ADD old", Some(&old.path()), &conf(&node)).good();
+    node.call_named(&calico, "ADD new", Some(&new.path()), &conf(&node)).good();
+    assert!(!ip(&old, "link").contains("eth0"), "as Calico removes it");
+    node.call_named(&calico, "DEL old", None, &conf(&node)).good();
+    let folder = node.folder.path().join("networks/k8s-pod-network");
+    eventually("the old address is given back", || !folder.join("10.50.7.2").exists());
+    assert!(ip(&new, "-o addr show eth0").contains("10.50.7.3/32"));
+    assert_eq!(node.links(), ["cali82111e10a96"]);
+    assert_eq!(node.core.pods().len(), 1);
+
+    // A second interface of the same pod is another link.
+    node.call_named(&calico, "ADD new net1", Some(&new.path()), &conf(&node)).good();
+    assert_eq!(node.links().len(), 2);
+    node.call_named(&calico, "DEL new", None, &conf(&node)).good();
+    eventually("the first is gone", || node.links().len() == 1);
+    assert!(ip(&new, "link").contains("net1"));
+}
+
+/// A node whose pods are routed, with Calico's names.
+fn routed_node() -> Node {
+    let node = Node::new();
+    let side = PodSide::Routed { proxy_arp: Flag::Off };
+    node.core.say(Ok(PodNetwork { side, links: "cali", ..network() }));
+    node
+}
+
+fn has_notes(folder: &Path) -> bool {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.into_iter().any(|name| name.to_string_lossy().starts_with(".russet-pod-"))
 }
 
 /// The configuration of Calico's manifest, and where this test's agent is.
