@@ -136,7 +136,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     );
     let owner = tokio::spawn(owner.run(inbox));
     let cni = serve_pods(config, given, inputs.clone()).await?;
-    let observer = Observer::start(config.uplink.clone(), &inputs)?;
+    let observer = Observer::start(config.uplink.clone(), &inputs, None)?;
 
     let mut tasks = JoinSet::new();
     if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {
