@@ -137,7 +137,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         Owner::new(Arc::clone(config), kept, previous(&paths.subnet_file), crate::seed(), outlets);
     let owner = tokio::spawn(owner.run(inbox));
     let cni = serve_pods(config, given, inputs.clone()).await?;
-    let observer = Observer::start(config.uplink.clone(), &inputs)?;
+    let observer = Observer::start(config.uplink.clone(), &inputs, None)?;
 
     let mut tasks = JoinSet::new();
     if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {

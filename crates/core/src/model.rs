@@ -41,8 +41,18 @@ pub enum Preset {
     Flannel,
     /// Names and keys of our own where flannel has none or has a bad one.
     Russet,
-    /// Names, keys and defaults as Calico has them.
+    /// Names, keys and settings as Calico has them.
     Calico,
+}
+
+impl Preset {
+    /// What the node's ends of pods' links begin with.
+    pub const fn pod_links(self) -> &'static str {
+        match self {
+            Self::Flannel | Self::Russet => "rst",
+            Self::Calico => "cali",
+        }
+    }
 }
 
 /// Who hands out pod addresses.
@@ -88,6 +98,11 @@ pub struct Settings {
     pub blackhole: Flag,
     /// Whether a pod may reach itself through a service.
     pub hairpin: Flag,
+    /// What the node's ends of pods' links begin with.
+    pub pod_links: &'static str,
+    /// Whether routed pods ask for their gateway's MAC and the node answers for it, as with Calico. Else they have it as a
+    /// neighbour for ever, which works on a node without a default route too.
+    pub proxy_arp: Flag,
     /// Whether clients from outside are masqueraded on their way to a pod of another node (flannel's rule 6).
     pub hide_client_source: Flag,
     /// Whether the store's configuration may name programs that this node runs (flannel's `extension`).
@@ -132,6 +147,8 @@ impl Settings {
             forward_accept: Flag::from(preset == Preset::Flannel),
             blackhole: Flag::Off,
             hairpin: Flag::On,
+            pod_links: preset.pod_links(),
+            proxy_arp: Flag::Off,
             hide_client_source: Flag::from(preset != Preset::Calico),
             key: None,
             sealer: Sealer::default(),
@@ -152,18 +169,20 @@ impl Settings {
     /// Whether a link bears a name that is ours to give: the bridge, a tunnel, the node's end of a veth.
     pub fn is_ours(&self, link: IfName) -> bool {
         let starts = |prefix| link.as_str().starts_with(prefix);
-        let of_preset = match self.preset {
-            Preset::Flannel => starts("flannel"),
-            Preset::Russet => false,
-            Preset::Calico => CALICO_LINKS.iter().any(|name| starts(name)),
-        };
-        link == self.bridge || starts("rst") || of_preset
+        link == self.bridge
+            || starts("rst")
+            || starts(self.pod_links)
+            || match self.preset {
+                Preset::Flannel => starts("flannel"),
+                Preset::Calico => CALICO_TUNNELS.contains(&link.as_str()),
+                Preset::Russet => false,
+            }
     }
 }
 
-/// What the names of Calico's links begin with.
-const CALICO_LINKS: [&str; 6] =
-    ["cali", "tunl0", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali"];
+/// Calico's devices: VXLAN, IPIP and WireGuard, in each family.
+const CALICO_TUNNELS: [&str; 5] =
+    ["vxlan.calico", "vxlan-v6.calico", "tunl0", "wireguard.cali", "wg-v6.cali"];
 
 /// What this node observes of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,6 +256,8 @@ pub struct PodFact {
     pub addresses: Vec<IpAddr>,
     /// What the pod was given; it keeps it while it runs.
     pub mtu: Mtu,
+    /// What it may send from, besides its addresses.
+    pub allowed_sources: Vec<Prefix>,
 }
 
 /// What the node's end of a pod's veth is.
@@ -245,13 +266,15 @@ pub enum PodSide {
     /// A port of this bridge.
     Bridge { bridge: IfName, hairpin: Flag },
     /// A link of its own, with a route to each address.
-    Routed,
+    Routed { proxy_arp: Flag },
 }
 
 /// What a pod that is added now is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodNetwork {
     pub side: PodSide,
+    /// What the node's ends of pods' links begin with.
+    pub links: &'static str,
     pub mtu: Mtu,
     /// This node's subnets, IPv4 first; on a bridge the gateway is the address after the base, `nth(1)`.
     pub subnets: Vec<Prefix>,

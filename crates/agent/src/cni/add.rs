@@ -4,7 +4,7 @@ use std::{net::IpAddr, os::fd::OwnedFd, os::unix::net::UnixStream};
 
 use russet_api::cni::{
     CniError, Code, Text,
-    wire::{self, Add, Answer, Attached, Call, PodIp},
+    wire::{self, Above, Add, Answer, Attached, Call, PodIp},
 };
 use russet_core::{
     attachment::routed,
@@ -12,11 +12,12 @@ use russet_core::{
     model::{PodFact, PodNetwork, PodSide},
 };
 use russet_kernel::pod::{Inside, LinkState, NodeSide, PodAddress, PodError, PodLink};
-use russet_net::{Family, Mac, Mtu, Prefix};
+use russet_net::{Family, IfName, Mac, Mtu, Prefix};
 
 use super::{
     Key,
     lane::{Job, Lane, checked, records_error, send},
+    link::sources,
     name, one_line,
     spool::key_of,
     sync::Pending,
@@ -25,6 +26,7 @@ use super::{
 /// An ADD whose addresses are taken.
 struct Begun {
     key: Key,
+    allowed_sources: Vec<Prefix>,
     inside: Inside,
     want: PodLink,
     made: Made,
@@ -60,29 +62,34 @@ impl Lane {
         checked(add.check())?;
         let inside = inside(descriptors)?;
         let network = self.network()?;
-        let mtu = mtu(add.mtu, &network)?;
+        let mtu = mtu(add, &network)?;
         let key = key_of(&add.pod);
         self.finish_going(&key)?;
         let found = self.records.find(&key.network, &key.pod).map_err(|err| records_error(&err))?;
-        let pod = Wanted { key: &key, network: &network, mtu, mac: add.mac };
+        let host = self.choose_link(&key, &network, &add.asks);
+        let pod = Wanted { key: &key, network: &network, host, mtu, mac: add.mac };
         if found.is_empty() {
-            return self.begin_fresh(&pod, &add.ips, inside);
+            return self.begin_fresh(&pod, add, inside);
         }
-        self.begin_again(&pod, &found, &add.ips, inside)
+        self.begin_again(&pod, &found, add, inside)
     }
 
     /// The pod has no address yet.
-    fn begin_fresh(
-        &mut self,
-        pod: &Wanted,
-        asked: &[IpAddr],
-        inside: Inside,
-    ) -> Result<Begun, CniError> {
+    fn begin_fresh(&mut self, pod: &Wanted, add: &Add, inside: Inside) -> Result<Begun, CniError> {
         let Key { network, pod: id } = pod.key;
-        let reserved = self.records.reserve(network, id, &pod.network.subnets, asked);
-        let (assigned, unsynced) = reserved.map_err(|err| records_error(&err))?;
+        let reserved = self.records.reserve(network, id, &pod.network.subnets, &add.ips);
+        let (assigned, mut unsynced) = reserved.map_err(|err| records_error(&err))?;
+        let allowed_sources = sources(&add.asks);
+        match self.take_link(pod, allowed_sources.clone()) {
+            Ok(note) => unsynced.files.extend(note),
+            Err(err) => {
+                self.release(pod.key)?;
+                return Err(err);
+            }
+        }
         let made = Made::Now(self.syncer.begin(unsynced));
-        Ok(Begun { key: pod.key.clone(), inside, want: pod.link(&assigned), made })
+        let want = pod.link(&assigned);
+        Ok(Begun { key: pod.key.clone(), allowed_sources, inside, want, made })
     }
 
     /// The pod has a record: from an ADD that was served, or from one that was cut off.
@@ -90,10 +97,12 @@ impl Lane {
         &mut self,
         pod: &Wanted,
         found: &[IpAddr],
-        asked: &[IpAddr],
+        add: &Add,
         mut inside: Inside,
     ) -> Result<Begun, CniError> {
-        let link = self.kernel.host_link(name::host_link(&pod.key.network, &pod.key.pod));
+        // It was made under a name that may be another today.
+        let made = Wanted { host: self.notes.host_link(pod.key), ..*pod };
+        let link = self.kernel.host_link(made.host);
         let link = link.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if link.is_none_or(|link| link.state == LinkState::Marked) {
             let there = inside.has_link(pod.key.pod.ifname);
@@ -103,9 +112,9 @@ impl Lane {
             }
             // Nothing uses the addresses, so a fresh choice is as good, and fits the subnets of today.
             self.release(pod.key)?;
-            return self.begin_fresh(pod, asked, inside);
+            return self.begin_fresh(pod, add, inside);
         }
-        let want = pod.link(&in_subnets(&pod.network.subnets, found));
+        let want = made.link(&in_subnets(&pod.network.subnets, found));
         let faults = if want.addresses.len() == found.len() {
             self.kernel.check(&mut inside, &want)
         } else {
@@ -113,7 +122,9 @@ impl Lane {
         };
         let faults = faults.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if faults.is_empty() {
-            return Ok(Begun { key: pod.key.clone(), inside, want, made: Made::Before });
+            let allowed_sources = self.notes.allowed_sources(pod.key);
+            let (key, made) = (pod.key.clone(), Made::Before);
+            return Ok(Begun { key, allowed_sources, inside, want, made });
         }
         let msg =
             format!("{} is attached already, and not as this ADD would: DEL it first", pod.key);
@@ -121,7 +132,7 @@ impl Lane {
     }
 
     fn attach(&mut self, begun: Begun) -> Result<Answer, CniError> {
-        let Begun { key, mut inside, want, made } = begun;
+        let Begun { key, allowed_sources, mut inside, want, made } = begun;
         let bridge_mac = match made {
             Made::Before => {
                 want.bridge().and_then(|bridge| self.kernel.mac_of(bridge).unwrap_or_default())
@@ -136,6 +147,7 @@ impl Lane {
             host_link: want.host,
             addresses: want.addresses.iter().map(|one| one.addr).collect(),
             mtu: want.mtu,
+            allowed_sources,
         };
         self.core.attached(key.pod, fact);
         Ok(Answer::Attached(told(&want, bridge_mac)))
@@ -180,25 +192,27 @@ impl Lane {
 pub(super) struct Wanted<'a> {
     pub(super) key: &'a Key,
     pub(super) network: &'a PodNetwork,
+    /// The node's end.
+    pub(super) host: IfName,
     pub(super) mtu: Mtu,
     pub(super) mac: Option<Text<Mac>>,
 }
 
 impl Wanted<'_> {
     pub(super) fn link(&self, assigned: &[Assigned]) -> PodLink {
-        let host = name::host_link(&self.key.network, &self.key.pod);
+        let host = self.host;
         let own = assigned.first().map_or(Mac::local([0; 6]), |one| name::pod_mac(one.addr));
         let (side, host_mac) = match self.network.side {
             PodSide::Bridge { bridge, hairpin } => {
                 (NodeSide::Bridge { bridge, hairpin }, name::host_mac(host))
             }
-            PodSide::Routed => (NodeSide::Routed, routed::HOST_MAC),
+            PodSide::Routed { proxy_arp } => (NodeSide::Routed { proxy_arp }, routed::HOST_MAC),
         };
         let address = |one: &Assigned| match side {
             NodeSide::Bridge { .. } => {
                 PodAddress { addr: one.addr, len: one.len, gateway: one.gateway }
             }
-            NodeSide::Routed => {
+            NodeSide::Routed { .. } => {
                 let family = Family::of(one.addr);
                 let gateway = routed::gateway(family);
                 PodAddress { addr: one.addr, len: family.bits(), gateway }
@@ -246,11 +260,14 @@ pub(super) fn inside(descriptors: Vec<OwnedFd>) -> Result<Inside, CniError> {
 }
 
 /// The pod's MTU: the network's, or less when the configuration says so.
-fn mtu(asked: Option<u32>, network: &PodNetwork) -> Result<Mtu, CniError> {
-    let Some(asked) = asked else { return Ok(network.mtu) };
+fn mtu(add: &Add, network: &PodNetwork) -> Result<Mtu, CniError> {
+    let Some(asked) = add.mtu else { return Ok(network.mtu) };
     let bad = |reason: String| CniError::new(Code::BAD_CONFIG, format!("mtu: {reason}"));
     let mtu = Mtu::try_from(asked).map_err(|err| bad(err.to_string()))?;
     if mtu > network.mtu {
+        if add.above == Above::Lowered {
+            return Ok(network.mtu);
+        }
         return Err(bad(format!("{mtu} is above the network's {}", network.mtu)));
     }
     let has_v6 = network.subnets.iter().any(|subnet| subnet.family() == Family::V6);

@@ -131,12 +131,12 @@ fn accept_local(link: IfName) -> Item {
     Item::Sysctl(key, SysctlSpec { value: "1", optional: Flag::On })
 }
 
-/// flannel's name, ours, or Calico's; all are constants of the callers.
+/// flannel's name, or ours, or Calico's; all are constants of the callers.
 pub(super) fn link_name(preset: Preset, [flannel, ours, calico]: [&str; 3]) -> IfName {
     let name = match preset {
-        Preset::Calico => calico,
         Preset::Flannel => flannel,
         Preset::Russet => ours,
+        Preset::Calico => calico,
     };
     name.parse().unwrap_or_else(|_| unreachable!("{name} is a link's name"))
 }

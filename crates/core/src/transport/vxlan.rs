@@ -191,7 +191,7 @@ impl End {
     }
 }
 
-/// flannel's names, or ours: short enough for every VNI of 24 bits in both families.
+/// flannel's names, or Calico's, which has one device, or ours: short enough for every VNI of 24 bits in both families.
 fn link_name(preset: Preset, config: VxlanConfig, family: Family) -> Result<IfName, Fault> {
     let vni = config.vni;
     let name = match (preset, family) {
