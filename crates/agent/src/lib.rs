@@ -7,6 +7,7 @@ pub mod bgp;
 pub mod cni;
 pub mod config;
 pub mod disk;
+pub mod ipam;
 pub mod resources;
 
 mod admin;
