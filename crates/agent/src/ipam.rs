@@ -99,7 +99,7 @@ pub struct Lines {
 pub async fn serve(store: impl Shelf, settings: Settings, lines: Lines) {
     let Lines { mut news, mut asks, told, mut tunnels, held } = lines;
     let mut ipam = Ipam::new(store, settings, told, held);
-    ipam.desk.tunnels_wanted = tunnels.borrow_and_update().clone();
+    ipam.desk.tunnels_wanted.clone_from(&tunnels.borrow_and_update());
     loop {
         let due = ipam.due();
         tokio::select! {
@@ -113,7 +113,7 @@ pub async fn serve(store: impl Shelf, settings: Settings, lines: Lines) {
             },
             Some(done) = ipam.work.join_next() => ipam.done(done),
             Ok(()) = tunnels.changed() => {
-                ipam.desk.tunnels_wanted = tunnels.borrow_and_update().clone();
+                ipam.desk.tunnels_wanted.clone_from(&tunnels.borrow_and_update());
             }
             () = tokio::time::sleep_until(due.into()) => {}
         }
@@ -122,7 +122,9 @@ pub async fn serve(store: impl Shelf, settings: Settings, lines: Lines) {
             match (asks.try_recv(), ipam.work.try_join_next()) {
                 (Ok(ask), done) => {
                     ipam.ask(ask);
-                    done.into_iter().for_each(|done| ipam.done(done));
+                    if let Some(done) = done {
+                        ipam.done(done);
+                    }
                 }
                 (Err(_), Some(done)) => ipam.done(done),
                 (Err(_), None) => break,
@@ -294,7 +296,7 @@ impl<S: Shelf> Ipam<S> {
                     let (key, known) = (&change.key, change.known.as_ref());
                     grounds |= self.ground.put(&self.settings.node, key, known);
                     self.note(key, change.revision, known);
-                    told.extend(self.translate(key, change.revision, known));
+                    told.extend(translate(key, change.revision, known));
                 }
                 if grounds {
                     self.configure();
@@ -330,7 +332,7 @@ impl<S: Shelf> Ipam<S> {
         let mut objects = Vec::new();
         for (key, known) in picture.iter() {
             self.note(key, known.revision, Some(known));
-            let told = self.translate(key, known.revision, Some(known));
+            let told = translate(key, known.revision, Some(known));
             objects.extend(told.and_then(|change| {
                 Some((change.key, Versioned { rev: change.rev, value: change.value? }))
             }));
@@ -370,35 +372,6 @@ impl<S: Shelf> Ipam<S> {
                 None => _ = self.nodes.remove(&id.name),
             },
             _ => {}
-        }
-    }
-
-    /// A change in the machine's words. A block that nobody can read exists, and nothing of it can be taken.
-    fn translate(&self, key: &calico::Key, rev: u64, known: Option<&Known>) -> Option<Change> {
-        let value = known.map(|known| known.value.as_ref());
-        match key {
-            calico::Key::Block(cidr) => {
-                let value = value.map(|value| match value {
-                    Some(Object::Block(BlockNews::Own(stored))) => {
-                        Value::Block(Arc::new(stored.value().clone()))
-                    }
-                    Some(Object::Block(BlockNews::Other { outline, .. })) => {
-                        Value::Outline(outline.clone())
-                    }
-                    _ => Value::Outline(Outline::default()),
-                });
-                Some(Change { key: Key::Block(*cidr), rev, value })
-            }
-            calico::Key::BlockAffinity(Affinity::Host(node), cidr) => {
-                let state = |value: Option<&Object>| match value {
-                    Some(Object::Affinity(affinity)) => affinity.state,
-                    // One that cannot be read is as one that was never confirmed.
-                    _ => AffinityState::Pending,
-                };
-                let value = value.map(|value| Value::Affinity(state(value)));
-                Some(Change { key: Key::Affinity(node.clone(), *cidr), rev, value })
-            }
-            _ => None,
         }
     }
 }
@@ -473,6 +446,35 @@ impl<S: Shelf> Ipam<S> {
             tracing::info!(op = "free leaks", subject = %handle, "nobody owns its addresses any more");
             self.desk.take(Ask::Free { ticket: None, handle }, Instant::now());
         }
+    }
+}
+
+/// A change in the machine's words. A block that nobody can read exists, and nothing of it can be taken.
+fn translate(key: &calico::Key, rev: u64, known: Option<&Known>) -> Option<Change> {
+    let value = known.map(|known| known.value.as_ref());
+    match key {
+        calico::Key::Block(cidr) => {
+            let value = value.map(|value| match value {
+                Some(Object::Block(BlockNews::Own(stored))) => {
+                    Value::Block(Arc::new(stored.value().clone()))
+                }
+                Some(Object::Block(BlockNews::Other { outline, .. })) => {
+                    Value::Outline(outline.clone())
+                }
+                _ => Value::Outline(Outline::default()),
+            });
+            Some(Change { key: Key::Block(*cidr), rev, value })
+        }
+        calico::Key::BlockAffinity(Affinity::Host(node), cidr) => {
+            let state = |value: Option<&Object>| match value {
+                Some(Object::Affinity(affinity)) => affinity.state,
+                // One that cannot be read is as one that was never confirmed.
+                _ => AffinityState::Pending,
+            };
+            let value = value.map(|value| Value::Affinity(state(value)));
+            Some(Change { key: Key::Affinity(node.clone(), *cidr), rev, value })
+        }
+        _ => None,
     }
 }
 

@@ -16,6 +16,7 @@ use russet_net::{Family, Mac, Mtu, Prefix};
 
 use super::{
     Key,
+    blocks::Held,
     lane::{Job, Lane, checked, records_error, send},
     name, one_line,
     spool::key_of,
@@ -23,14 +24,28 @@ use super::{
 };
 
 /// An ADD whose addresses are taken.
-struct Begun {
-    key: Key,
-    inside: Inside,
-    want: PodLink,
-    made: Made,
+pub(super) struct Begun {
+    pub(super) key: Key,
+    pub(super) inside: Inside,
+    pub(super) want: PodLink,
+    pub(super) made: Made,
 }
 
-enum Made {
+/// How far an ADD has come.
+enum Step {
+    Begun(Box<Begun>),
+    /// Its addresses are to be asked for.
+    Asking(Box<Asking>),
+}
+
+struct Asking {
+    key: Key,
+    inside: Inside,
+    network: PodNetwork,
+    mtu: Mtu,
+}
+
+pub(super) enum Made {
     /// By an earlier ADD, whole.
     Before,
     /// Not yet; the record is on its way to the disk.
@@ -42,21 +57,35 @@ impl Lane {
     pub(super) fn add_all(&mut self, jobs: Vec<Job>) {
         self.drain_spool();
         let mut begun = Vec::with_capacity(jobs.len());
-        for Job { call, descriptors, stream } in jobs {
-            let Call::Add(add) = call else { continue };
-            begun.push((self.begin(&add, descriptors), stream));
+        for job in jobs {
+            let Call::Add(add) = &job.call else { continue };
+            let key = key_of(&add.pod);
+            let Held::No(Job { call: Call::Add(add), descriptors, stream }) =
+                self.hold_back(&key, job)
+            else {
+                continue;
+            };
+            match self.begin(&add, descriptors) {
+                Ok(Step::Begun(one)) => begun.push((Ok(*one), stream)),
+                Ok(Step::Asking(asking)) => {
+                    let Asking { key, inside, network, mtu } = *asking;
+                    let wanted = Wanted { key: &key, network: &network, mtu, mac: add.mac };
+                    self.park(&wanted, &add, inside, stream);
+                }
+                Err(err) => begun.push((Err(err), stream)),
+            }
         }
         for (one, stream) in begun {
             self.conclude(one, &stream);
         }
     }
 
-    fn conclude(&mut self, begun: Result<Begun, CniError>, stream: &UnixStream) {
+    pub(super) fn conclude(&mut self, begun: Result<Begun, CniError>, stream: &UnixStream) {
         let answer = begun.and_then(|begun| self.attach(begun));
         send(stream, answer);
     }
 
-    fn begin(&mut self, add: &Add, descriptors: Vec<OwnedFd>) -> Result<Begun, CniError> {
+    fn begin(&mut self, add: &Add, descriptors: Vec<OwnedFd>) -> Result<Step, CniError> {
         checked(add.check())?;
         let inside = inside(descriptors)?;
         let network = self.network()?;
@@ -71,18 +100,25 @@ impl Lane {
         self.begin_again(&pod, &found, &add.ips, inside)
     }
 
-    /// The pod has no address yet.
+    /// The pod has no address yet, or none that is in use.
     fn begin_fresh(
         &mut self,
         pod: &Wanted,
         asked: &[IpAddr],
         inside: Inside,
-    ) -> Result<Begun, CniError> {
+    ) -> Result<Step, CniError> {
+        if self.blocks.is_some() {
+            // What it has in the datastore it gets again.
+            let (key, network) = (pod.key.clone(), pod.network.clone());
+            let asking = Asking { key, inside, network, mtu: pod.mtu };
+            return Ok(Step::Asking(Box::new(asking)));
+        }
         let Key { network, pod: id } = pod.key;
         let reserved = self.records.reserve(network, id, &pod.network.subnets, asked);
         let (assigned, unsynced) = reserved.map_err(|err| records_error(&err))?;
         let made = Made::Now(self.syncer.begin(unsynced));
-        Ok(Begun { key: pod.key.clone(), inside, want: pod.link(&assigned), made })
+        let want = pod.link(&assigned);
+        Ok(Step::Begun(Box::new(Begun { key: pod.key.clone(), inside, want, made })))
     }
 
     /// The pod has a record: from an ADD that was served, or from one that was cut off.
@@ -92,7 +128,7 @@ impl Lane {
         found: &[IpAddr],
         asked: &[IpAddr],
         mut inside: Inside,
-    ) -> Result<Begun, CniError> {
+    ) -> Result<Step, CniError> {
         let link = self.kernel.host_link(name::host_link(&pod.key.network, &pod.key.pod));
         let link = link.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if link.is_none_or(|link| link.state == LinkState::Marked) {
@@ -102,10 +138,12 @@ impl Lane {
                 return Err(refused(&PodError::Exists(pod.key.pod.ifname)));
             }
             // Nothing uses the addresses, so a fresh choice is as good, and fits the subnets of today.
-            self.release(pod.key)?;
+            if self.blocks.is_none() {
+                self.release(pod.key)?;
+            }
             return self.begin_fresh(pod, asked, inside);
         }
-        let want = pod.link(&in_subnets(&pod.network.subnets, found));
+        let want = pod.link(&self.assigned(pod.network, found));
         let faults = if want.addresses.len() == found.len() {
             self.kernel.check(&mut inside, &want)
         } else {
@@ -113,7 +151,8 @@ impl Lane {
         };
         let faults = faults.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if faults.is_empty() {
-            return Ok(Begun { key: pod.key.clone(), inside, want, made: Made::Before });
+            let begun = Begun { key: pod.key.clone(), inside, want, made: Made::Before };
+            return Ok(Step::Begun(Box::new(begun)));
         }
         let msg =
             format!("{} is attached already, and not as this ADD would: DEL it first", pod.key);
@@ -153,6 +192,10 @@ impl Lane {
         let synced = pending.wait();
         let answer = match (attached, synced) {
             (Ok(mac), Ok(())) => return Ok(mac),
+            // It is asked again at once, and gets the same from the datastore.
+            (Err(PodError::Ipv6Disabled), _) if self.blocks.is_some() => {
+                return Err(Ok(Answer::Ipv6Disabled));
+            }
             (Err(PodError::Ipv6Disabled), _) => Ok(Answer::Ipv6Disabled),
             (Err(err), _) => Err(refused(&err)),
             (Ok(_), Err(reason)) => {

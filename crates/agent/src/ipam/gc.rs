@@ -136,7 +136,7 @@ impl Local {
         let elsewhere = self.elsewhere(seen.handles);
         let strays = self.strays(seen, &elsewhere, grace, now.mono);
         let picture = self.picture(seen);
-        let living = self.living(seen, &elsewhere, &picture, now.mono);
+        let living = living(seen, &elsewhere, &picture, now.mono);
         let rules = Rules {
             grace,
             pools: config.pools.clone(),
@@ -224,30 +224,6 @@ impl Local {
         }
     }
 
-    /// Nobody speaks for other nodes here, so all that is theirs stays.
-    fn living(
-        &self,
-        seen: &Seen<'_>,
-        elsewhere: &BTreeSet<HandleId>,
-        picture: &Picture,
-        now: Instant,
-    ) -> Living {
-        let blocks = picture.blocks.values();
-        let named = blocks.flat_map(|found| {
-            found.value.allocated().filter_map(|(_, of)| of.node()?.parse().ok())
-        });
-        let mut nodes: BTreeMap<Name, Report> = named.map(|node| (node, Report::Silent)).collect();
-        let report = Report::Uses { handles: seen.in_use.clone(), at: now };
-        nodes.insert(seen.node.clone(), report);
-        // An address of no name that could be a node's is nobody's to free.
-        let nameless = picture.blocks.values().flat_map(|found| found.value.allocated());
-        let nameless = nameless
-            .filter(|(_, of)| of.node().is_some_and(|node| node.parse::<Name>().is_err()))
-            .map(|(given, _)| given.addr);
-        let addrs = seen.routed.iter().copied().chain(nameless).collect();
-        Living { nodes, handles: elsewhere.clone(), addrs }
-    }
-
     /// Our blocks and claims, and the indices that are known to be of our blocks only.
     fn may_write(&self, op: &StoreOp, seen: &Seen<'_>, elsewhere: &BTreeSet<HandleId>) -> bool {
         match op.key() {
@@ -256,4 +232,26 @@ impl Local {
             Key::Handle(id) => seen.handles.contains_key(id) && !elsewhere.contains(id),
         }
     }
+}
+
+/// Nobody speaks for other nodes here, so all that is theirs stays.
+fn living(
+    seen: &Seen<'_>,
+    elsewhere: &BTreeSet<HandleId>,
+    picture: &Picture,
+    now: Instant,
+) -> Living {
+    let blocks = picture.blocks.values();
+    let named = blocks
+        .flat_map(|found| found.value.allocated().filter_map(|(_, of)| of.node()?.parse().ok()));
+    let mut nodes: BTreeMap<Name, Report> = named.map(|node| (node, Report::Silent)).collect();
+    let report = Report::Uses { handles: seen.in_use.clone(), at: now };
+    nodes.insert(seen.node.clone(), report);
+    // An address of no name that could be a node's is nobody's to free.
+    let nameless = picture.blocks.values().flat_map(|found| found.value.allocated());
+    let nameless = nameless
+        .filter(|(_, of)| of.node().is_some_and(|node| node.parse::<Name>().is_err()))
+        .map(|(given, _)| given.addr);
+    let addrs = seen.routed.iter().copied().chain(nameless).collect();
+    Living { nodes, handles: elsewhere.clone(), addrs }
 }

@@ -1,5 +1,8 @@
 //! The store as the addresses need it: one key is read, or written if it is as expected.
 
+#[cfg(test)]
+pub mod fake;
+
 use std::future::Future;
 
 use russet_core::addressing::blocks::{Key, Outcome, StoreOp, Value, Versioned};
