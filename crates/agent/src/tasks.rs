@@ -22,6 +22,10 @@
 //!  └───────────┘◀─── what is here ───└─────────────┘                       └────────────────┘
 //! ```
 //!
+//! With addresses out of blocks two tasks more: `resources` watches Calico's objects and tells their news (16 each) to
+//! all who listen, and `ipam` owns the blocks; the attach lane asks it (1,024) and hears of it (1,024), and waits for
+//! neither.
+//!
 //! One of each. The owner is the only one that changes `World`, the calculation and the lease machine; everybody
 //! else sends it a message. All its inputs arrive in one queue of [`INPUTS`]; a sender waits when it is full,
 //! so a flood slows its source and nothing grows. The attach lane reads what a pod is given from a watch
@@ -29,7 +33,13 @@
 //!
 //! A handle ends its task when it is dropped. On shutdown nothing is removed from the kernel.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use russet_api::flannel::{Keys, SubnetEnv};
 use russet_core::{
@@ -49,15 +59,17 @@ use tokio::{
 
 use crate::{
     StartError, admin, bgp, cni,
-    config::Config,
+    config::{Addressing, BlockSettings, Config},
     disk::{Files, checkpoint::Checkpoint},
     errands, http,
+    ipam::{self, Tunnel},
     keeper::Keeper,
     node::Observer,
     one_line,
     owner::{Input, Outlets, Owner, OwnerHandle},
     pods::PodDesk,
     prober::Prober,
+    resources::{self, Seen},
     store_task,
 };
 
@@ -69,6 +81,19 @@ pub struct Running {
     cni: cni::Server,
     observer: Observer,
     prober: Option<Prober>,
+    blocks: Option<BlockDesk>,
+}
+
+/// What others do with the task that has the addresses.
+#[derive(Debug)]
+#[expect(dead_code, reason = "the owner takes it with the preset that picks blocks")]
+pub struct BlockDesk {
+    /// The tunnels that want an address of this node's.
+    pub tunnels: watch::Sender<BTreeSet<Tunnel>>,
+    /// Those that have one, and which.
+    pub held: watch::Receiver<BTreeMap<Tunnel, IpAddr>>,
+    /// Takes the store as it is for the truth, by the operator's word.
+    pub accept: resources::Accept,
 }
 
 impl Running {
@@ -85,6 +110,7 @@ impl Running {
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
         // Their threads may be telling the owner something, so they are not waited for on its thread.
+        drop(self.blocks);
         let threads = (self.cni, self.observer, self.prober);
         let _ = tokio::task::spawn_blocking(move || drop(threads)).await;
         // With all senders gone the owner ends by itself, and the keeper after it.
@@ -127,18 +153,16 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         errands,
         here,
     };
-    let owner = Owner::new(
-        Arc::clone(config),
-        checkpoint(config),
-        previous(&paths.subnet_file),
-        crate::seed(),
-        outlets,
-    );
+    let kept = checkpoint(config);
+    let seen = seen(kept.as_ref());
+    let owner =
+        Owner::new(Arc::clone(config), kept, previous(&paths.subnet_file), crate::seed(), outlets);
     let owner = tokio::spawn(owner.run(inbox));
-    let cni = serve_pods(config, given, inputs.clone()).await?;
+    let mut tasks = JoinSet::new();
+    let (line, blocks) = blocks(config, &client, seen, &mut tasks).unzip();
+    let cni = serve_pods(config, given, inputs.clone(), line).await?;
     let observer = Observer::start(config.uplink.clone(), &inputs)?;
 
-    let mut tasks = JoinSet::new();
     if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {
         let (learned, taught) = mpsc::channel(LEARNED);
         let node = bgp::Node { here, learned };
@@ -159,7 +183,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     }
     // Last: it waits for the owner, which runs only when this thread does.
     let prober = config.path_probe.map(|period| Prober::start(period, &inputs)).transpose()?;
-    Ok(Running { tasks, owner, cni, observer, prober })
+    Ok(Running { tasks, owner, cni, observer, prober, blocks })
 }
 
 /// Passes on to the owner what the speaker was taught. While the owner is busy the speaker keeps the newest.
@@ -171,16 +195,48 @@ async fn learn(mut taught: mpsc::Receiver<bgp::Learned>, inputs: mpsc::Sender<In
     }
 }
 
+/// Starts what gives addresses out of blocks, where they are chosen.
+fn blocks(
+    config: &Config,
+    client: &EtcdClient,
+    seen: Seen,
+    tasks: &mut JoinSet<()>,
+) -> Option<(cni::Line, BlockDesk)> {
+    let Addressing::Blocks(BlockSettings { node, cooldown }) = &config.addressing else {
+        return None;
+    };
+    let (tell_ipam, news) = mpsc::channel(resources::NEWS);
+    let (accept, accepted) = mpsc::channel(1);
+    let (asks, asked) = mpsc::channel(ipam::MOST_ASKS);
+    let (tell, told) = mpsc::channel(ipam::MOST_ASKS);
+    let (tunnels, wanted) = watch::channel(BTreeSet::new());
+    let (hold, held) = watch::channel(BTreeMap::new());
+    let listeners = vec![tell_ipam];
+    tasks.spawn(resources::serve(client.clone(), node.clone(), seen, listeners, accepted));
+    let settings =
+        ipam::Settings { cooldown: *cooldown, ..ipam::Settings::new(node.clone(), crate::seed()) };
+    let lines = ipam::Lines { news, asks: asked, told: tell, tunnels: wanted, held: hold };
+    tasks.spawn(ipam::serve(client.clone(), settings, lines));
+    Some((cni::Line { asks, told }, BlockDesk { tunnels, held, accept }))
+}
+
+/// What this node knows of its store from before. The cluster's id in the checkpoint is flannel's, and of another key.
+fn seen(kept: Option<&Checkpoint>) -> Seen {
+    Seen { revision: kept.map_or(0, |kept| kept.revision), ..Seen::default() }
+}
+
 /// Starts the attach lane. It tells the owner of the pods that it finds while it starts, so it does that on a
 /// thread of its own.
 async fn serve_pods(
     config: &Config,
     given: watch::Receiver<Option<Arc<PodNetwork>>>,
     inputs: mpsc::Sender<Input>,
+    line: Option<cni::Line>,
 ) -> Result<cni::Server, StartError> {
     let settings = cni_settings(config);
     let desk = Box::new(PodDesk::new(given, inputs));
-    let started = tokio::task::spawn_blocking(move || cni::Server::start(&settings, desk)).await;
+    let start = move || cni::Server::start_with(&settings, desk, line);
+    let started = tokio::task::spawn_blocking(start).await;
     let started = started.map_err(|err| StartError::Thread("cni", std::io::Error::other(err)))?;
     started.map(|(server, _)| server).map_err(StartError::Cni)
 }

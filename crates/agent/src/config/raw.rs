@@ -12,7 +12,10 @@ use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
 use serde::Deserialize;
 
-use super::{BgpConfig, Config, ConfigFaults, LinkChoice, OnUnspoken, Paths, Uplink, preset};
+use super::{
+    Addressing, BgpConfig, BlockSettings, Config, ConfigFaults, LinkChoice, OnUnspoken, Paths,
+    Uplink, preset,
+};
 
 /// The file, key by key; every key may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -27,6 +30,8 @@ pub struct RawConfig {
     pub(super) path_probe_seconds: Option<u64>,
     pub(super) wireguard: Option<String>,
     pub(super) allow_commands: Option<bool>,
+    pub(super) addressing: Option<String>,
+    pub(super) address_cooldown_seconds: Option<u64>,
     pub(super) store: RawStore,
     pub(super) pods: RawPods,
     pub(super) paths: RawPaths,
@@ -151,6 +156,7 @@ impl RawConfig {
         let prefix = self.store.prefix(&mut faults);
         let sealing = self.sealing(&mut faults);
         let http = self.http.address(&mut faults);
+        let addressing = self.addressing(settings.as_ref(), &mut faults);
         let endpoints = self.store.endpoints();
         let store = self.store.client(&mut faults);
         let paths = self.paths.check(&mut faults);
@@ -169,6 +175,7 @@ impl RawConfig {
                 http,
                 bgp,
                 on_unspoken: OnUnspoken::default(),
+                addressing: addressing.unwrap_or_default(),
             }),
             _ => Err(ConfigFaults(faults.0)),
         }
@@ -215,6 +222,30 @@ impl RawConfig {
             sealer: Sealer::default(),
             macs: BTreeMap::new(),
         })
+    }
+
+    fn addressing(&self, settings: Option<&Settings>, faults: &mut Faults) -> Option<Addressing> {
+        let seconds = self.address_cooldown_seconds.unwrap_or(crate::ipam::COOLDOWN.as_secs());
+        if seconds > 86_400 {
+            let fault = format!("{seconds} is not within 0 (none) to 86400");
+            faults.add("address-cooldown-seconds", &fault);
+        }
+        match self.addressing.as_deref().unwrap_or("node-subnet") {
+            "node-subnet" => return Some(Addressing::NodeSubnet),
+            "blocks" => {}
+            word => {
+                let fault = format!("{word:?} is neither \"node-subnet\" nor \"blocks\"");
+                faults.add("addressing", &fault);
+                return None;
+            }
+        }
+        let settings = settings?;
+        if settings.attachment != Attachment::Routed {
+            let fault = "\"routed\" is wanted with addressing \"blocks\": a bridge has one subnet";
+            faults.add("pods.attachment", fault);
+        }
+        let node = faults.parse("node", Some(&settings.node))?;
+        Some(Addressing::Blocks(BlockSettings { node, cooldown: Duration::from_secs(seconds) }))
     }
 
     fn uplink(&self, faults: &mut Faults) -> Uplink {
