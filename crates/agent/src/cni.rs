@@ -10,10 +10,12 @@
 //! A reader takes one connection at a time, sees that root is at its other end, and bounds how long a whole
 //! request may take. The lane does one thing at a time, as the kernel does with its links; but of all ADDs
 //! that wait it first reserves the addresses, so that one sync of the disk serves them all and runs while
-//! the kernel is at work. `records` has the addresses, `note` and `link` what else a pod has and by which name, `add` and `del` the two large calls, `reap` what is
-//! removed later, `spool` the DELs that came while we were away.
+//! the kernel is at work. `records` has the addresses, `note` and `link` what else a pod has and by which name, `add`
+//! and `del` the two large calls, `reap` what is removed later, `blocks` what is asked where addresses are out of
+//! blocks, `spool` the DELs that came while we were away.
 
 mod add;
+mod blocks;
 mod check;
 mod del;
 pub mod fake;
@@ -32,7 +34,7 @@ use std::{fmt, io, net::IpAddr, path::PathBuf};
 use russet_core::model::{PodFact, PodId, PodNetwork};
 use russet_kernel::netlink::NetlinkError;
 
-pub use self::{records::RecordError, server::Server};
+pub use self::{blocks::Line, records::RecordError, server::Server};
 use crate::one_line;
 
 /// What the lane needs of the agent. It is called from the lane's and the reaper's thread and must not wait

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use russet_core::model::{Preset, Sealer, Settings};
+use russet_core::model::{Preset, Sealer, Settings, calico::Name};
 
 pub use self::{
     detect::{DetectWords, Detection, Given, Method, MethodError, Wish},
@@ -46,6 +46,26 @@ pub struct Config {
     /// The node's BGP speaker, and the file that it is read from again; `None` is no speaker.
     pub bgp: Option<(BgpConfig, PathBuf)>,
     pub on_unspoken: OnUnspoken,
+    pub addressing: Addressing,
+}
+
+/// Who hands out this node's pod addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Addressing {
+    /// The node itself, out of the subnet that it leases.
+    #[default]
+    NodeSubnet,
+    /// The cluster's pools, in blocks (Calico's IPAM).
+    Blocks(BlockSettings),
+}
+
+/// How addresses are taken out of blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockSettings {
+    /// This node, as Calico's objects name it.
+    pub node: Name,
+    /// How long an address rests after its release.
+    pub cooldown: Duration,
 }
 
 /// What becomes of an agent whose network has a backend that is not spoken, before any other was in force.
@@ -116,6 +136,14 @@ impl fmt::Display for ConfigFaults {
 }
 
 impl Config {
+    /// How addresses are taken out of blocks, where they are.
+    pub const fn blocks(&self) -> Option<&BlockSettings> {
+        match &self.addressing {
+            Addressing::Blocks(settings) => Some(settings),
+            Addressing::NodeSubnet => None,
+        }
+    }
+
     /// Reads the file, if there is one, puts the overrides on top, and checks the whole.
     ///
     /// # Errors
@@ -219,6 +247,26 @@ mod tests {
         assert_eq!(check("node = 'a'").unwrap().uplink.detection, None);
         let both = check("node = 'a'\ninterface = 'eth0'\n[detect]\nipv6 = 'x'").unwrap_err();
         assert_eq!(both.0.len(), 2, "{both}");
+    }
+
+    #[test]
+    fn addresses_out_of_blocks_go_with_routed_pods_of_a_node_with_a_plain_name() {
+        let blocks = "preset = 'calico'";
+        let config = check(&format!("node = 'a'\n{blocks}")).unwrap();
+        let Addressing::Blocks(settings) = config.addressing else { panic!() };
+        assert_eq!((settings.node.as_str(), settings.cooldown), ("a", crate::ipam::COOLDOWN));
+        assert_eq!(check("node = 'a'").unwrap().addressing, Addressing::NodeSubnet);
+        for (text, part) in [
+            ("node = 'a'\naddressing = 'blocks'", "addressing: "),
+            (&format!("addressing = 'node-subnet'\n{blocks}"), "addressing: "),
+            (&format!("{blocks}\n[pods]\nattachment = 'bridge'"), "pods.attachment"),
+            (&format!("node = 'a+b'\n{blocks}"), "node: "),
+            ("node = 'a'\naddressing = 'x'", "addressing: "),
+            (&format!("address-cooldown-seconds = 86401\n{blocks}"), "address-cooldown-seconds"),
+        ] {
+            let err = check(text).unwrap_err().to_string();
+            assert!(err.contains(part), "{part} is not in {err}");
+        }
     }
 
     #[test]

@@ -7,9 +7,11 @@ pub mod bgp;
 pub mod cni;
 pub mod config;
 pub mod disk;
+pub mod ipam;
 pub mod resources;
 
 mod admin;
+mod calico;
 mod errands;
 mod http;
 mod keeper;

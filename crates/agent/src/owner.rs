@@ -114,8 +114,8 @@ pub struct Outlets {
     pub errands: watch::Sender<Wanted>,
     /// What is announced, where there is a BGP speaker.
     pub here: Option<watch::Sender<Vec<Reach>>>,
-    /// Where to say that the operator accepts the store as it is, with Calico's objects.
-    pub accept: Option<mpsc::Sender<()>>,
+    /// With preset calico.
+    pub calico: Option<crate::calico::Outlets>,
 }
 
 /// What is known of the operator's commands.

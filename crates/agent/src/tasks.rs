@@ -22,6 +22,10 @@
 //!  └───────────┘◀─── what is here ───└─────────────┘                       └────────────────┘
 //! ```
 //!
+//! With addresses out of blocks two tasks more: `resources` watches Calico's objects and tells their news (16 each) to
+//! all who listen, and `ipam` owns the blocks; the attach lane asks it (1,024) and hears of it (1,024), and waits for
+//! neither.
+//!
 //! One of each. The owner is the only one that changes `World`, the calculation and the lease machine; everybody
 //! else sends it a message. All its inputs arrive in one queue of [`INPUTS`]; a sender waits when it is full,
 //! so a flood slows its source and nothing grows. The attach lane reads what a pod is given from a watch
@@ -35,7 +39,7 @@ use russet_api::flannel::{Keys, SubnetEnv};
 use russet_core::{
     Fault,
     errand::Wanted,
-    model::{LeaseKey, PodNetwork, Preset, calico::Name},
+    model::{LeaseKey, PodNetwork},
 };
 use russet_kernel::{
     engine::EnginePlaces,
@@ -48,7 +52,7 @@ use tokio::{
 };
 
 use crate::{
-    StartError, admin, bgp, cni,
+    StartError, admin, bgp, calico, cni,
     config::Config,
     disk::{Files, checkpoint::Checkpoint},
     errands, http,
@@ -58,7 +62,7 @@ use crate::{
     owner::{Input, Outlets, Owner, OwnerHandle},
     pods::PodDesk,
     prober::Prober,
-    resources::{self, Seen},
+    resources::Seen,
     store_task,
 };
 
@@ -70,6 +74,7 @@ pub struct Running {
     cni: cni::Server,
     observer: Observer,
     prober: Option<Prober>,
+    calico: Option<calico::Running>,
 }
 
 impl Running {
@@ -86,6 +91,7 @@ impl Running {
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
         // Their threads may be telling the owner something, so they are not waited for on its thread.
+        drop(self.calico);
         let threads = (self.cni, self.observer, self.prober);
         let _ = tokio::task::spawn_blocking(move || drop(threads)).await;
         // With all senders gone the owner ends by itself, and the keeper after it.
@@ -115,8 +121,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (pod_network, given) = watch::channel(None);
     let (errands, errands_wanted) = watch::channel(Wanted::default());
     let (here, announced) = config.bgp.as_ref().map(|_| watch::channel(Vec::new())).unzip();
-    let is_calico = config.settings.preset == Preset::Calico;
-    let (accept, accepted) = is_calico.then(|| mpsc::channel(1)).unzip();
+    let (to_calico, calico) = config.blocks().map(|_| calico::outlets()).unzip();
     let handle = OwnerHandle::new(inputs.clone());
     let client = EtcdClient::new(&config.store);
 
@@ -129,37 +134,34 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         name_cluster,
         errands,
         here,
-        accept,
+        calico: to_calico,
     };
     let kept = checkpoint(config);
     let seen = kept.as_ref().map(Seen::of).unwrap_or_default();
     let owner =
         Owner::new(Arc::clone(config), kept, previous(&paths.subnet_file), crate::seed(), outlets);
     let owner = tokio::spawn(owner.run(inbox));
-    let cni = serve_pods(config, given, inputs.clone()).await?;
+    let mut tasks = JoinSet::new();
+    let (line, calico) = config
+        .blocks()
+        .zip(calico)
+        .map(|(blocks, pending)| pending.start(blocks, &client, seen, &inputs, &mut tasks))
+        .unzip();
+    let cni = serve_pods(config, given, inputs.clone(), line).await?;
     let observer = Observer::start(config.uplink.clone(), &inputs, None)?;
 
-    let mut tasks = JoinSet::new();
     if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {
         let (learned, taught) = mpsc::channel(LEARNED);
         let node = bgp::Node { here, learned };
         tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
-        tasks.spawn(pass(taught, inputs.clone(), Input::Learned));
+        tasks.spawn(learn(taught, inputs.clone()));
     }
     tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));
-    match accepted {
-        Some(accepted) => {
-            let (news, told) = mpsc::channel(resources::NEWS);
-            tasks.spawn(pass(told, inputs.clone(), Input::Resources));
-            let node = node_name(config)?;
-            tasks.spawn(resources::serve(client, node, seen, vec![news], accepted));
-        }
-        None => {
-            let keys = Keys::new(&config.prefix);
-            tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
-            tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs.clone()));
-            tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
-        }
+    if calico.is_none() {
+        let keys = Keys::new(&config.prefix);
+        tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
+        tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs.clone()));
+        tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
     }
     tasks.spawn(admin::serve(admin_socket, handle.clone()));
     if let Some(listener) = web {
@@ -170,21 +172,16 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     }
     // Last: it waits for the owner, which runs only when this thread does.
     let prober = config.path_probe.map(|period| Prober::start(period, &inputs)).transpose()?;
-    Ok(Running { tasks, owner, cni, observer, prober })
+    Ok(Running { tasks, owner, cni, observer, prober, calico })
 }
 
-/// Passes on to the owner what another task tells. While the owner is busy that one waits.
-async fn pass<T>(mut told: mpsc::Receiver<T>, inputs: mpsc::Sender<Input>, wrap: fn(T) -> Input) {
-    while let Some(one) = told.recv().await {
-        if inputs.send(wrap(one)).await.is_err() {
+/// Passes on to the owner what the speaker was taught. While the owner is busy the speaker keeps the newest.
+async fn learn(mut taught: mpsc::Receiver<bgp::Learned>, inputs: mpsc::Sender<Input>) {
+    while let Some(learned) = taught.recv().await {
+        if inputs.send(Input::Learned(learned)).await.is_err() {
             return;
         }
     }
-}
-
-/// Calico's names are shorter words than ours: `config` lets through what its keys do not.
-fn node_name(config: &Config) -> Result<Name, StartError> {
-    config.settings.node.parse().map_err(StartError::NodeName)
 }
 
 /// Starts the attach lane. It tells the owner of the pods that it finds while it starts, so it does that on a
@@ -193,10 +190,12 @@ async fn serve_pods(
     config: &Config,
     given: watch::Receiver<Option<Arc<PodNetwork>>>,
     inputs: mpsc::Sender<Input>,
+    line: Option<cni::Line>,
 ) -> Result<cni::Server, StartError> {
     let settings = cni_settings(config);
     let desk = Box::new(PodDesk::new(given, inputs));
-    let started = tokio::task::spawn_blocking(move || cni::Server::start(&settings, desk)).await;
+    let start = move || cni::Server::start_with(&settings, desk, line);
+    let started = tokio::task::spawn_blocking(start).await;
     let started = started.map_err(|err| StartError::Thread("cni", std::io::Error::other(err)))?;
     started.map(|(server, _)| server).map_err(StartError::Cni)
 }

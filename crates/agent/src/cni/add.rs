@@ -16,6 +16,7 @@ use russet_net::{Family, IfName, Mac, Mtu, Prefix};
 
 use super::{
     Key,
+    blocks::Held,
     lane::{Job, Lane, checked, records_error, send},
     link::sources,
     name, one_line,
@@ -24,15 +25,30 @@ use super::{
 };
 
 /// An ADD whose addresses are taken.
-struct Begun {
-    key: Key,
-    allowed_sources: Vec<Prefix>,
-    inside: Inside,
-    want: PodLink,
-    made: Made,
+pub(super) struct Begun {
+    pub(super) key: Key,
+    pub(super) allowed_sources: Vec<Prefix>,
+    pub(super) inside: Inside,
+    pub(super) want: PodLink,
+    pub(super) made: Made,
 }
 
-enum Made {
+/// How far an ADD has come.
+enum Step {
+    Begun(Box<Begun>),
+    /// Its addresses are to be asked for.
+    Asking(Box<Asking>),
+}
+
+struct Asking {
+    key: Key,
+    inside: Inside,
+    network: PodNetwork,
+    host: IfName,
+    mtu: Mtu,
+}
+
+pub(super) enum Made {
     /// By an earlier ADD, whole.
     Before,
     /// Not yet; the record is on its way to the disk.
@@ -44,21 +60,36 @@ impl Lane {
     pub(super) fn add_all(&mut self, jobs: Vec<Job>) {
         self.drain_spool();
         let mut begun = Vec::with_capacity(jobs.len());
-        for Job { call, descriptors, stream } in jobs {
-            let Call::Add(add) = call else { continue };
-            begun.push((self.begin(&add, descriptors), stream));
+        for job in jobs {
+            let Call::Add(add) = &job.call else { continue };
+            let key = key_of(&add.pod);
+            let Held::No(Job { call: Call::Add(add), descriptors, stream }) =
+                self.hold_back(&key, job)
+            else {
+                continue;
+            };
+            match self.begin(&add, descriptors) {
+                Ok(Step::Begun(one)) => begun.push((Ok(*one), stream)),
+                Ok(Step::Asking(asking)) => {
+                    let Asking { key, inside, network, host, mtu } = *asking;
+                    let (key, network) = (&key, &network);
+                    let wanted = Wanted { key, network, host, mtu, mac: add.mac };
+                    self.park(&wanted, &add, inside, stream);
+                }
+                Err(err) => begun.push((Err(err), stream)),
+            }
         }
         for (one, stream) in begun {
             self.conclude(one, &stream);
         }
     }
 
-    fn conclude(&mut self, begun: Result<Begun, CniError>, stream: &UnixStream) {
+    pub(super) fn conclude(&mut self, begun: Result<Begun, CniError>, stream: &UnixStream) {
         let answer = begun.and_then(|begun| self.attach(begun));
         send(stream, answer);
     }
 
-    fn begin(&mut self, add: &Add, descriptors: Vec<OwnedFd>) -> Result<Begun, CniError> {
+    fn begin(&mut self, add: &Add, descriptors: Vec<OwnedFd>) -> Result<Step, CniError> {
         checked(add.check())?;
         let inside = inside(descriptors)?;
         let network = self.network()?;
@@ -74,8 +105,14 @@ impl Lane {
         self.begin_again(&pod, &found, add, inside)
     }
 
-    /// The pod has no address yet.
-    fn begin_fresh(&mut self, pod: &Wanted, add: &Add, inside: Inside) -> Result<Begun, CniError> {
+    /// The pod has no address yet, or none that is in use.
+    fn begin_fresh(&mut self, pod: &Wanted, add: &Add, inside: Inside) -> Result<Step, CniError> {
+        if self.blocks.is_some() {
+            // What it has in the datastore it gets again.
+            let (key, network) = (pod.key.clone(), pod.network.clone());
+            let asking = Asking { key, inside, network, host: pod.host, mtu: pod.mtu };
+            return Ok(Step::Asking(Box::new(asking)));
+        }
         let Key { network, pod: id } = pod.key;
         let reserved = self.records.reserve(network, id, &pod.network.subnets, &add.ips);
         let (assigned, mut unsynced) = reserved.map_err(|err| records_error(&err))?;
@@ -89,7 +126,8 @@ impl Lane {
         }
         let made = Made::Now(self.syncer.begin(unsynced));
         let want = pod.link(&assigned);
-        Ok(Begun { key: pod.key.clone(), allowed_sources, inside, want, made })
+        let key = pod.key.clone();
+        Ok(Step::Begun(Box::new(Begun { key, allowed_sources, inside, want, made })))
     }
 
     /// The pod has a record: from an ADD that was served, or from one that was cut off.
@@ -99,7 +137,7 @@ impl Lane {
         found: &[IpAddr],
         add: &Add,
         mut inside: Inside,
-    ) -> Result<Begun, CniError> {
+    ) -> Result<Step, CniError> {
         // It was made under a name that may be another today.
         let made = Wanted { host: self.notes.host_link(pod.key), ..*pod };
         let link = self.kernel.host_link(made.host);
@@ -111,10 +149,12 @@ impl Lane {
                 return Err(refused(&PodError::Exists(pod.key.pod.ifname)));
             }
             // Nothing uses the addresses, so a fresh choice is as good, and fits the subnets of today.
-            self.release(pod.key)?;
+            if self.blocks.is_none() {
+                self.release(pod.key)?;
+            }
             return self.begin_fresh(pod, add, inside);
         }
-        let want = made.link(&in_subnets(&pod.network.subnets, found));
+        let want = made.link(&self.assigned(pod.network, found));
         let faults = if want.addresses.len() == found.len() {
             self.kernel.check(&mut inside, &want)
         } else {
@@ -124,7 +164,7 @@ impl Lane {
         if faults.is_empty() {
             let allowed_sources = self.notes.allowed_sources(pod.key);
             let (key, made) = (pod.key.clone(), Made::Before);
-            return Ok(Begun { key, allowed_sources, inside, want, made });
+            return Ok(Step::Begun(Box::new(Begun { key, allowed_sources, inside, want, made })));
         }
         let msg =
             format!("{} is attached already, and not as this ADD would: DEL it first", pod.key);
@@ -165,6 +205,10 @@ impl Lane {
         let synced = pending.wait();
         let answer = match (attached, synced) {
             (Ok(mac), Ok(())) => return Ok(mac),
+            // It is asked again at once, and gets the same from the datastore.
+            (Err(PodError::Ipv6Disabled), _) if self.blocks.is_some() => {
+                return Err(Ok(Answer::Ipv6Disabled));
+            }
             (Err(PodError::Ipv6Disabled), _) => Ok(Answer::Ipv6Disabled),
             (Err(err), _) => Err(refused(&err)),
             (Ok(_), Err(reason)) => {

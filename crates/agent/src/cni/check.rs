@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use russet_api::cni::{CniError, Code, wire::Check};
 
 use super::{
-    add::{Wanted, in_subnets, inside},
+    add::{Wanted, inside},
     lane::{Lane, records_error},
     one_line,
     spool::key_of,
@@ -27,7 +27,7 @@ impl Lane {
         let network = self.network()?;
         let host = self.notes.host_link(&key);
         let pod = Wanted { key: &key, network: &network, host, mtu: network.mtu, mac: None };
-        let want = pod.link(&in_subnets(&network.subnets, &found));
+        let want = pod.link(&self.assigned(&network, &found));
         let unknown = check.ips.iter().filter(|ip| !found.contains(ip));
         let mut faults: Vec<_> = unknown
             .map(|ip| format!("address {ip} of prevResult is not recorded for it"))

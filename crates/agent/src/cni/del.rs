@@ -21,6 +21,7 @@ use super::{
 impl Lane {
     /// Detaches a pod, known or not.
     pub(super) fn del(&mut self, key: &Key) -> Result<(), CniError> {
+        self.unpark(key, "a DEL of it came");
         if self.going.contains_key(key) {
             return Ok(());
         }
@@ -82,7 +83,11 @@ impl Lane {
         self.release(key)
     }
 
+    /// Gives back what an attachment has. With blocks that is done when the datastore has it back.
     pub(super) fn release(&mut self, key: &Key) -> Result<(), CniError> {
+        if self.blocks.is_some() {
+            return self.free(key);
+        }
         let released = self.records.release(&key.network, &key.pod);
         released.map_err(|err| records_error(&err))?;
         if let Err(error) = self.notes.forget(key) {

@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
-    sync::{Arc, mpsc::Receiver},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,6 +23,7 @@ use russet_kernel::pod::{Lane as Kernel, LinkState};
 
 use super::{
     Core, Existing, Key, ServeError,
+    blocks::Blocks,
     note::Notes,
     one_line,
     reap::{Going, Reaper},
@@ -27,7 +31,7 @@ use super::{
     spool::{Spool, key_of},
     sync::Syncer,
 };
-use crate::disk::Disk;
+use crate::{disk::Disk, ipam::Told};
 
 /// What arrives at the lane.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(super) enum ToLane {
     Job(Job),
     /// Links are gone; their records may go.
     Reaped(Vec<Going>),
+    /// What was asked of addresses is answered.
+    Told(Told),
     Stop,
 }
 
@@ -58,6 +64,8 @@ pub(super) struct Lane {
     /// Attachments whose link is marked, and the number of the marking.
     pub(super) going: BTreeMap<Key, u64>,
     pub(super) generation: u64,
+    /// Where addresses are out of blocks.
+    pub(super) blocks: Option<Blocks>,
 }
 
 /// What the lane is made of.
@@ -67,11 +75,12 @@ pub(super) struct Parts {
     pub(super) records: PathBuf,
     pub(super) spool: PathBuf,
     pub(super) boot: String,
+    pub(super) blocks: Option<Blocks>,
 }
 
 impl Lane {
     pub(super) fn new(parts: Parts, kernel: Kernel, syncer: Syncer, reaper: Reaper) -> Self {
-        let Parts { core, disk, records, spool, boot } = parts;
+        let Parts { core, disk, records, spool, boot, blocks } = parts;
         Self {
             core,
             kernel,
@@ -82,6 +91,7 @@ impl Lane {
             reaper,
             going: BTreeMap::new(),
             generation: 0,
+            blocks,
         }
     }
 
@@ -90,6 +100,7 @@ impl Lane {
     pub(super) fn recover(&mut self) -> Result<Vec<(PodId, PodFact)>, ServeError> {
         let links = self.kernel.links()?;
         let mut facts = BTreeMap::new();
+        let mut kept = Vec::new();
         for network in self.records.networks()? {
             self.notes.load(&network).map_err(|err| notes_error(&network, err))?;
             let host_link = |notes: &Notes, pod: &PodId| {
@@ -108,6 +119,7 @@ impl Lane {
                 let host_link = host_link(&self.notes, &pod);
                 let key = Key { network: network.clone(), pod };
                 let allowed_sources = self.notes.allowed_sources(&key);
+                kept.push(key.clone());
                 match links.get(&host_link).map(|link| (link.state, link.mtu)) {
                     Some((LinkState::InUse, Some(mtu))) => {
                         let network = network.clone();
@@ -123,6 +135,9 @@ impl Lane {
                 }
             }
         }
+        if let Some(blocks) = &self.blocks {
+            blocks.recorded(kept.iter());
+        }
         // A pod whose DEL waited is none any more, though its link may still have been there above: the
         // kernel removes it with the pod's namespace, at any moment.
         for key in self.drain_spool() {
@@ -133,13 +148,17 @@ impl Lane {
 
     /// Serves until told to stop.
     pub(super) fn run(&mut self, inbox: &Receiver<ToLane>) {
-        while let Ok(first) = inbox.recv() {
-            let mut batch = VecDeque::from([first]);
+        while let Some(first) = self.next(inbox) {
+            let mut batch = VecDeque::from_iter(first);
             batch.extend(inbox.try_iter().take(BATCH));
             while let Some(next) = batch.pop_front() {
                 match next {
                     ToLane::Stop => return,
                     ToLane::Reaped(gone) => gone.into_iter().for_each(|one| self.reaped(&one)),
+                    ToLane::Told(told) => {
+                        let told = told_with(told, &mut batch);
+                        self.told(told);
+                    }
                     ToLane::Job(job) if matches!(job.call, Call::Add(_)) => {
                         let adds = adds_with(job, &mut batch);
                         self.add_all(adds);
@@ -147,6 +166,23 @@ impl Lane {
                     ToLane::Job(job) => self.serve(job),
                 }
             }
+            let released = self.released();
+            if !released.is_empty() {
+                self.add_all(released);
+            }
+        }
+    }
+
+    /// Waits for the next message: for none longer than some ADD waits for a removal. `None` is the end.
+    #[expect(clippy::option_option, reason = "no message is not the end")]
+    fn next(&self, inbox: &Receiver<ToLane>) -> Option<Option<ToLane>> {
+        let Some(due) = self.blocks.as_ref().and_then(Blocks::due) else {
+            return inbox.recv().ok().map(Some);
+        };
+        match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(next) => Some(Some(next)),
+            Err(RecvTimeoutError::Timeout) => Some(None),
+            Err(RecvTimeoutError::Disconnected) => None,
         }
     }
 
@@ -226,6 +262,17 @@ fn adds_with(first: Job, batch: &mut VecDeque<ToLane>) -> Vec<Job> {
     adds
 }
 
+/// The answers that came together with `first`: one sync of the disk serves them all.
+fn told_with(first: Told, batch: &mut VecDeque<ToLane>) -> Vec<Told> {
+    let mut all = vec![first];
+    while let Some(ToLane::Told(_)) = batch.front() {
+        if let Some(ToLane::Told(told)) = batch.pop_front() {
+            all.push(told);
+        }
+    }
+    all
+}
+
 fn add_key(call: &Call) -> Option<Key> {
     match call {
         Call::Add(add) => Some(key_of(&add.pod)),
@@ -252,7 +299,7 @@ pub(super) fn checked(names: Result<(), String>) -> Result<(), CniError> {
 pub(super) fn records_error(err: &RecordError) -> CniError {
     let code = match err {
         RecordError::Disk { .. } => Code::RECORDS,
-        RecordError::Ipam(_) => Code::NO_ADDRESS,
+        RecordError::Ipam(_) | RecordError::Held { .. } => Code::NO_ADDRESS,
     };
     CniError::new(code, one_line(err))
 }

@@ -60,6 +60,8 @@ pub enum RecordError {
     Disk { op: &'static str, path: PathBuf, source: io::Error },
     #[error("pod address")]
     Ipam(#[from] IpamError),
+    #[error("address {addr} is recorded for {}", by.as_ref().map_or_else(|| "somebody".to_owned(), ToString::to_string))]
+    Held { addr: IpAddr, by: Option<PodId> },
 }
 
 /// What was found on disk of one attachment.
@@ -111,7 +113,8 @@ impl Records {
         let taken = self.known(network).owners.keys().copied().collect();
         let last = (0..subnets.len()).map(|n| self.last(&folder, n)).collect();
         let assigned = ipam::assign(subnets, &InUse { taken, last }, asked)?;
-        let files = self.write_all(&folder, pod, &assigned)?;
+        let taken: Vec<IpAddr> = assigned.iter().map(|one| one.addr).collect();
+        let files = self.write_all(&folder, pod, &taken)?;
         let owners = assigned.iter().map(|one| (one.addr, Owner::of(pod)));
         self.known(network).owners.extend(owners);
         for (n, one) in assigned.iter().enumerate() {
@@ -122,6 +125,40 @@ impl Records {
             let _ = self.disk.write(&path, one.addr.to_string().as_bytes());
         }
         Ok((assigned, Unsynced { files, folder }))
+    }
+
+    /// Records exactly these addresses for a pod, and no others. They are visible to others when this returns, and
+    /// durable after [`Self::sync`].
+    ///
+    /// # Errors
+    ///
+    /// When one is recorded for another pod, or the disk fails. Nothing new stays taken then.
+    pub fn record(
+        &mut self,
+        network: &str,
+        pod: &PodId,
+        addresses: &[IpAddr],
+    ) -> Result<Unsynced, RecordError> {
+        let folder = self.root.join(network);
+        self.mark(network)?;
+        let _lock = self.lock(&folder)?;
+        self.refresh(network)?;
+        for addr in addresses {
+            // What is remembered may have been released and given by somebody else.
+            match self.read(&folder.join(addr.to_string()))? {
+                Some(owner) if !owner.is(pod) => {
+                    return Err(RecordError::Held { addr: *addr, by: owner.pod() });
+                }
+                _ => {}
+            }
+        }
+        let old = self.owned_by(network, pod)?;
+        let files = self.write_all(&folder, pod, addresses)?;
+        self.known(network).owners.extend(addresses.iter().map(|addr| (*addr, Owner::of(pod))));
+        for addr in old.into_iter().filter(|addr| !addresses.contains(addr)) {
+            self.erase(network, addr)?;
+        }
+        Ok(Unsynced { files, folder })
     }
 
     /// Makes what was reserved durable. Any number of threads may do so.
@@ -284,11 +321,11 @@ impl Records {
         &self,
         folder: &Path,
         pod: &PodId,
-        assigned: &[Assigned],
+        addresses: &[IpAddr],
     ) -> Result<Vec<PathBuf>, RecordError> {
         let mut written = Vec::new();
-        for one in assigned {
-            let name = one.addr.to_string();
+        for addr in addresses {
+            let name = addr.to_string();
             let (draft, path) = (folder.join(format!("{DRAFT}{name}")), folder.join(&name));
             let done = self
                 .disk

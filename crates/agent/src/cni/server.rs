@@ -36,12 +36,16 @@ use rustix::{
 
 use super::{
     Core, ServeError, ServerSettings,
+    blocks::{Blocks, Line},
     lane::{Job, Lane, Parts, ToLane, send},
     one_line,
     reap::Reaper,
     sync::Syncer,
 };
-use crate::disk::{Disk, Files};
+use crate::{
+    disk::{Disk, Files},
+    ipam::Told,
+};
 
 /// Serves until it is dropped; its threads are joined then.
 #[derive(Debug)]
@@ -62,8 +66,21 @@ impl Server {
         settings: &ServerSettings,
         core: Box<dyn Core>,
     ) -> Result<(Self, Vec<(PodId, PodFact)>), ServeError> {
+        Self::start_with(settings, core, None)
+    }
+
+    /// The same where addresses are out of blocks, and whom to ask for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(
+        settings: &ServerSettings,
+        core: Box<dyn Core>,
+        line: Option<Line>,
+    ) -> Result<(Self, Vec<(PodId, PodFact)>), ServeError> {
         let boot = fs::read_to_string(BOOT_ID).map_err(ServeError::Boot)?;
-        Self::start_on(Arc::new(Files), settings, boot.trim(), Arc::from(core))
+        Self::serve(Arc::new(Files), settings, boot.trim(), Arc::from(core), line)
     }
 
     /// The same on another disk, and in another life of the kernel than the present.
@@ -77,6 +94,21 @@ impl Server {
         boot: &str,
         core: Arc<dyn Core>,
     ) -> Result<(Self, Vec<(PodId, PodFact)>), ServeError> {
+        Self::serve(disk, settings, boot, core, None)
+    }
+
+    /// [`Self::start_on`] where addresses are out of blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn serve(
+        disk: Arc<dyn Disk>,
+        settings: &ServerSettings,
+        boot: &str,
+        core: Arc<dyn Core>,
+        line: Option<Line>,
+    ) -> Result<(Self, Vec<(PodId, PodFact)>), ServeError> {
         let thread = |name| move |source| ServeError::Thread(name, source);
         let (to_lane, inbox) = sync_channel(QUEUE);
         let syncer = Syncer::start(Arc::clone(&disk)).map_err(thread("cni-sync"))?;
@@ -88,12 +120,19 @@ impl Server {
             records: settings.records.clone(),
             spool: settings.spool.clone(),
             boot: boot.to_owned(),
+            blocks: line.as_ref().map(|line| Blocks::new(line.asks.clone())),
         };
         let mut lane = Lane::new(parts, Kernel::open()?, syncer, reaper);
         let pods = lane.recover()?;
         // Before anybody can ask for a change of them.
         lane.core.recovered(&pods);
 
+        if let Some(Line { told, .. }) = line {
+            let lane = to_lane.clone();
+            let passing = thread::Builder::new().name("cni-told".into()).stack_size(STACK);
+            // It ends with the addresses' task, or with the lane; nobody waits for it.
+            passing.spawn(move || pass_on(told, &lane)).map_err(thread("cni-told"))?;
+        }
         let listener = listen(&settings.socket)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let stop = Arc::new(stop.map_err(|errno| ServeError::Thread("cni-read", errno.into()))?);
@@ -130,6 +169,15 @@ impl Drop for Server {
         let _ = self.lane.send(ToLane::Stop);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Hands the lane what the addresses' task tells, for as long as both live.
+fn pass_on(mut told: tokio::sync::mpsc::Receiver<Told>, lane: &SyncSender<ToLane>) {
+    while let Some(one) = told.blocking_recv() {
+        if lane.send(ToLane::Told(one)).is_err() {
+            return;
         }
     }
 }

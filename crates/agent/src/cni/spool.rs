@@ -71,6 +71,11 @@ impl Spool {
         Ok(())
     }
 
+    /// Leaves a DEL that could not go on to the next time; its note stands.
+    pub(super) fn put_off(&mut self, key: &Key) {
+        self.going.remove(&file_name(&pod_of(key)));
+    }
+
     /// Notes that a DEL is done.
     pub(super) fn end(&mut self, key: &Key) {
         let name = file_name(&pod_of(key));

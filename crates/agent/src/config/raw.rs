@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
-use russet_core::model::{Addressing, Attachment, Preset, Sealer, Settings};
+use russet_core::model::{self, Attachment, Preset, Sealer, Settings};
 use russet_desired::Flag;
 use russet_net::IfName;
 use russet_store::{ClientConfig, ClientSettings, config::Secret};
 use serde::Deserialize;
 
 use super::{
-    BgpConfig, Config, ConfigFaults, DetectWords, Detection, LinkChoice, OnUnspoken, Paths, Uplink,
-    preset,
+    Addressing, BgpConfig, BlockSettings, Config, ConfigFaults, DetectWords, Detection, LinkChoice,
+    OnUnspoken, Paths, Uplink, preset,
 };
 
 /// The file, key by key; every key may be left out.
@@ -29,6 +29,8 @@ pub struct RawConfig {
     pub(super) path_probe_seconds: Option<u64>,
     pub(super) wireguard: Option<String>,
     pub(super) allow_commands: Option<bool>,
+    pub(super) addressing: Option<String>,
+    pub(super) address_cooldown_seconds: Option<u64>,
     pub(super) store: RawStore,
     pub(super) pods: RawPods,
     pub(super) paths: RawPaths,
@@ -162,6 +164,7 @@ impl RawConfig {
         let prefix = self.store.prefix(preset, &mut faults);
         let sealing = self.sealing(&mut faults);
         let http = self.http.address(&mut faults);
+        let addressing = self.addressing(settings.as_ref(), &mut faults);
         let endpoints = self.store.endpoints();
         let store = self.store.client(&mut faults);
         let paths = self.paths.check(&mut faults);
@@ -180,6 +183,7 @@ impl RawConfig {
                 http,
                 bgp,
                 on_unspoken: OnUnspoken::default(),
+                addressing: addressing.unwrap_or_default(),
             }),
             _ => Err(ConfigFaults(faults.0)),
         }
@@ -222,6 +226,29 @@ impl RawConfig {
             proxy_arp: on(self.pods.proxy_arp, false),
             ..usual
         })
+    }
+
+    fn addressing(&self, settings: Option<&Settings>, faults: &mut Faults) -> Option<Addressing> {
+        let seconds = self.address_cooldown_seconds.unwrap_or(crate::ipam::COOLDOWN.as_secs());
+        if seconds > 86_400 {
+            let fault = format!("{seconds} is not within 0 (none) to 86400");
+            faults.add("address-cooldown-seconds", &fault);
+        }
+        let settings = settings?;
+        let (usual, of_preset) = match settings.addressing {
+            model::Addressing::NodeSubnet => ("node-subnet", "flannel and russet"),
+            model::Addressing::Blocks => ("blocks", "calico"),
+        };
+        if let Some(word) = self.addressing.as_deref().filter(|word| *word != usual) {
+            let fault =
+                format!("{word:?} does not go with the preset; {usual:?} is that of {of_preset}");
+            faults.add("addressing", &fault);
+        }
+        if settings.addressing == model::Addressing::NodeSubnet {
+            return Some(Addressing::NodeSubnet);
+        }
+        let node = faults.parse("node", Some(&settings.node))?;
+        Some(Addressing::Blocks(BlockSettings { node, cooldown: Duration::from_secs(seconds) }))
     }
 
     fn uplink(&self, faults: &mut Faults) -> Uplink {
@@ -303,7 +330,7 @@ impl RawPods {
         let Some(word) = self.attachment.as_deref() else { return usual.attachment };
         match word {
             // A block has no address to spare for a gateway.
-            "bridge" if usual.addressing == Addressing::Blocks => {
+            "bridge" if usual.addressing == model::Addressing::Blocks => {
                 let fault = "\"bridge\" needs subnets with a gateway, and addresses come out of blocks; leave it out";
                 faults.add("pods.attachment", fault);
                 usual.attachment

@@ -13,6 +13,7 @@ use russet_core::{
 
 use super::{CalicoView, Owner, errand, view};
 use crate::{
+    calico::wanted_tunnels,
     disk::checkpoint::{Checkpoint, OwnLease},
     keeper::Files,
     notify::notify,
@@ -57,6 +58,7 @@ impl Owner {
         }
         self.pass_pod_network();
         self.announce();
+        self.pass_tunnels();
         self.pass_errands();
         self.keep();
         self.tell_ready();
@@ -72,6 +74,20 @@ impl Owner {
             }
             !same
         });
+    }
+
+    /// Says which tunnels want an address, with preset calico.
+    fn pass_tunnels(&self) {
+        let Some(calico) = &self.outlets.calico else { return };
+        if let Some(wanted) = wanted_tunnels(self.calc.world()) {
+            calico.tunnels.send_if_modified(|known| {
+                let same = *known == wanted;
+                if !same {
+                    *known = wanted;
+                }
+                !same
+            });
+        }
     }
 
     /// Announces what is ours and no more than that.
@@ -156,9 +172,9 @@ impl Owner {
             Ask::AcceptStore if self.store.doubt.is_none() => {
                 Answer::Error("the store is believed already; there is nothing to accept".into())
             }
-            Ask::AcceptStore if self.outlets.accept.is_some() => {
+            Ask::AcceptStore if self.outlets.calico.is_some() => {
                 // Full means that it is under way.
-                let _ = self.outlets.accept.as_ref().map(|accept| accept.try_send(()));
+                let _ = self.outlets.calico.as_ref().map(|calico| calico.accept.try_send(()));
                 Answer::Done
             }
             Ask::AcceptStore => {

@@ -26,6 +26,15 @@ pub(super) fn text(nanos: u64) -> String {
     format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// The same as Go shows a time in UTC: `2026-03-01 08:01:02.3 +0000 UTC`, the fraction without zeros at its end.
+pub fn shown_moment(nanos: u64) -> String {
+    let whole = text(nanos).replace('T', " ").replace('Z', "");
+    let fraction = format!("{:09}", nanos % NANOS);
+    let fraction = fraction.trim_end_matches('0');
+    let dot = if fraction.is_empty() { "" } else { "." };
+    format!("{whole}{dot}{fraction} +0000 UTC")
+}
+
 fn fields(text: &str, sep: char) -> Option<[i64; 3]> {
     let mut parts = text.split(sep).map(number);
     let three = [parts.next()??, parts.next()??, parts.next()??];
@@ -100,6 +109,8 @@ mod tests {
         ] {
             assert_eq!(read(written), Some(at * NANOS + nanos), "{written}");
         }
+        assert_eq!(shown_moment(at * NANOS + 300_000_000), "2026-03-01 08:01:02.3 +0000 UTC");
+        assert_eq!(shown_moment(at * NANOS), "2026-03-01 08:01:02 +0000 UTC");
         assert_eq!(text(at * NANOS + 7), "2026-03-01T08:01:02Z");
         assert_eq!(read("2024-02-29T00:00:00Z").map(text).as_deref(), Some("2024-02-29T00:00:00Z"));
     }

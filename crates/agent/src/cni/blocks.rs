@@ -1,0 +1,334 @@
+//! Addresses out of blocks: what the lane asks of their task, and what it does with the answers.
+//!
+//! ```text
+//!   ADD ─▶ parked ─ Give ─▶ task ─ Given ─▶ record ─▶ link ─▶ answered
+//!   DEL ─▶ link gone ─▶ note stands ─ Free ─▶ task ─ Freed ─▶ record gone ─▶ note gone
+//! ```
+//!
+//! The lane never waits for an answer: it is a message like any other. An address has a record from when it is
+//! given till the store has it back, so a restart knows what it holds; a DEL is done for its runtime as soon as
+//! the link is gone and the note stands. An ADD of an attachment whose release is under way waits for that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use russet_api::cni::{CniError, Code, wire::Add};
+use russet_core::{
+    addressing::blocks::HandleId,
+    ipam::Assigned,
+    model::{PodId, PodNetwork},
+};
+use russet_kernel::pod::{Inside, LinkState};
+use russet_net::{Family, IfName, Mac, Mtu, Prefix};
+use tokio::sync::mpsc;
+
+use super::{
+    Key,
+    add::{Begun, Made, Wanted},
+    lane::{Job, Lane, records_error, send},
+    link::sources,
+    one_line,
+    records::RecordError,
+};
+use crate::ipam::{Ask, Told, What, Wish, handle_of};
+use russet_api::cni::Text;
+
+/// The line to the task that has the addresses.
+#[derive(Debug)]
+pub struct Line {
+    pub asks: mpsc::Sender<Ask>,
+    pub told: mpsc::Receiver<Told>,
+}
+
+/// What the lane knows of what it has asked.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    asks: mpsc::Sender<Ask>,
+    parked: BTreeMap<u64, Parked>,
+    freeing: BTreeMap<u64, Key>,
+    /// ADDs of attachments that are still being removed, and until when they wait.
+    after: Vec<(Key, Job, Instant)>,
+    next: u64,
+}
+
+/// An ADD that waits for its addresses.
+#[derive(Debug)]
+struct Parked {
+    key: Key,
+    inside: Inside,
+    network: PodNetwork,
+    host: IfName,
+    allowed_sources: Vec<Prefix>,
+    mtu: Mtu,
+    mac: Option<Text<Mac>>,
+    stream: UnixStream,
+}
+
+/// Whether a job was taken.
+pub(super) enum Held {
+    Back,
+    No(Job),
+}
+
+impl Blocks {
+    pub(super) fn new(asks: mpsc::Sender<Ask>) -> Self {
+        let (parked, freeing) = (BTreeMap::new(), BTreeMap::new());
+        Self { asks, parked, freeing, after: Vec::new(), next: 0 }
+    }
+
+    /// Tells which attachments have a record.
+    pub(super) fn recorded<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
+        let handles: BTreeSet<HandleId> = keys.filter_map(|key| handle(key).ok()).collect();
+        // The line is empty: nothing was asked before.
+        let _ = self.asks.try_send(Ask::Recorded(handles));
+    }
+
+    fn ask(&mut self, ask: impl FnOnce(u64) -> Ask) -> Result<u64, CniError> {
+        let ticket = self.next;
+        self.next += 1;
+        let busy = |_| CniError::new(Code::TRY_AGAIN, "too many pods wait for addresses");
+        self.asks.try_send(ask(ticket)).map_err(busy).map(|()| ticket)
+    }
+
+    /// When an ADD has waited long enough for a removal.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.after.iter().map(|(_, _, until)| *until).min()
+    }
+}
+
+impl Lane {
+    /// The pod's addresses as they are set on its link.
+    pub(super) fn assigned(&self, network: &PodNetwork, found: &[IpAddr]) -> Vec<Assigned> {
+        if self.blocks.is_some() {
+            whole(found)
+        } else {
+            super::add::in_subnets(&network.subnets, found)
+        }
+    }
+
+    /// Keeps an ADD back whose attachment is still being removed.
+    pub(super) fn hold_back(&mut self, key: &Key, job: Job) -> Held {
+        let going = self.going.contains_key(key);
+        match &mut self.blocks {
+            Some(blocks) if going => {
+                blocks.after.push((key.clone(), job, Instant::now() + REMOVAL_PATIENCE));
+                Held::Back
+            }
+            _ => Held::No(job),
+        }
+    }
+
+    /// The ADDs that need wait no longer: what they waited for is done, or they have waited too long.
+    pub(super) fn released(&mut self) -> Vec<Job> {
+        let now = Instant::now();
+        let Some(blocks) = &mut self.blocks else { return Vec::new() };
+        let (ready, wait): (Vec<_>, Vec<_>) = std::mem::take(&mut blocks.after)
+            .into_iter()
+            .partition(|(key, _, until)| !self.going.contains_key(key) || *until <= now);
+        blocks.after = wait;
+        let mut jobs = Vec::new();
+        for (key, job, _) in ready {
+            if self.going.contains_key(&key) {
+                let msg =
+                    format!("what {key} had before is still being given back to the datastore");
+                send(&job.stream, Err(CniError::new(Code::TRY_AGAIN, msg)));
+            } else {
+                jobs.push(job);
+            }
+        }
+        jobs
+    }
+
+    /// Asks for a pod's addresses, and keeps the ADD till they come.
+    pub(super) fn park(&mut self, wanted: &Wanted, add: &Add, inside: Inside, stream: UnixStream) {
+        let key = wanted.key.clone();
+        self.unpark(&key, "the same ADD was asked again");
+        let Some(blocks) = &mut self.blocks else { return };
+        let asked = handle(&key).and_then(|handle| {
+            let pod = add.asks.kubernetes();
+            let pod = pod.map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()));
+            let wish = wish(add);
+            blocks.ask(|ticket| Ask::Give { ticket, handle, pod, wish })
+        });
+        match asked {
+            Ok(ticket) => {
+                let parked = Parked {
+                    key,
+                    inside,
+                    network: wanted.network.clone(),
+                    host: wanted.host,
+                    allowed_sources: sources(&add.asks),
+                    mtu: wanted.mtu,
+                    mac: wanted.mac,
+                    stream,
+                };
+                blocks.parked.insert(ticket, parked);
+            }
+            Err(err) => send(&stream, Err(err)),
+        }
+    }
+
+    /// Ends the wait of an ADD that is overtaken.
+    pub(super) fn unpark(&mut self, key: &Key, reason: &str) {
+        let Some(blocks) = &mut self.blocks else { return };
+        let of = blocks.parked.iter().find(|(_, parked)| parked.key == *key);
+        if let Some(ticket) = of.map(|(ticket, _)| *ticket)
+            && let Some(parked) = blocks.parked.remove(&ticket)
+        {
+            send(&parked.stream, Err(CniError::new(Code::TRY_AGAIN, reason)));
+        }
+    }
+
+    /// Takes answers: the records of all that were given addresses first, then one link after the other.
+    pub(super) fn told(&mut self, all: Vec<Told>) {
+        let mut begun = Vec::new();
+        for Told { ticket, what } in all {
+            let Some(blocks) = &mut self.blocks else { return };
+            match (blocks.parked.remove(&ticket), what) {
+                (Some(parked), What::Given(addresses)) => {
+                    begun.push(self.record(parked, &addresses));
+                }
+                (Some(parked), What::Denied(why)) => {
+                    send(&parked.stream, Err(CniError::new(why.code(), one_line(&why))));
+                }
+                (_, What::Freed) => self.freed(ticket),
+                // An ADD that was overtaken: who came after it has the same address, or gives it back.
+                (None, What::Given(_) | What::Denied(_)) => {}
+            }
+        }
+        for (one, stream) in begun {
+            self.conclude(one, &stream);
+        }
+    }
+
+    fn record(
+        &mut self,
+        parked: Parked,
+        addresses: &[IpAddr],
+    ) -> (Result<Begun, CniError>, UnixStream) {
+        let Parked { key, inside, network, host, allowed_sources, mtu, mac, stream } = parked;
+        let wanted = Wanted { key: &key, network: &network, host, mtu, mac };
+        let recorded = self.record_exactly(&key, addresses).and_then(|mut unsynced| {
+            unsynced.files.extend(self.take_link(&wanted, allowed_sources.clone())?);
+            Ok(unsynced)
+        });
+        let unsynced = match recorded {
+            Ok(unsynced) => unsynced,
+            Err(err) => {
+                self.give_back(&key);
+                return (Err(err), stream);
+            }
+        };
+        let want = wanted.link(&whole(addresses));
+        let made = Made::Now(self.syncer.begin(unsynced));
+        (Ok(Begun { key, allowed_sources, inside, want, made }), stream)
+    }
+
+    fn record_exactly(
+        &mut self,
+        key: &Key,
+        addresses: &[IpAddr],
+    ) -> Result<super::records::Unsynced, CniError> {
+        loop {
+            let recorded = self.records.record(&key.network, &key.pod, addresses);
+            let (addr, by) = match recorded {
+                Ok(unsynced) => return Ok(unsynced),
+                Err(RecordError::Held { addr, by: Some(by) }) => (addr, by),
+                Err(err) => return Err(records_error(&err)),
+            };
+            // The datastore has it back, and only its record is left; unless the datastore has lost what it knew.
+            if self.is_attached(&key.network, &by)? {
+                let msg = format!(
+                    "address {addr} is in use by {by} of this node, and the datastore does not know it"
+                );
+                return Err(CniError::new(Code::NO_ADDRESS, msg));
+            }
+            self.records.release(&key.network, &by).map_err(|err| records_error(&err))?;
+        }
+    }
+
+    fn is_attached(&mut self, network: &str, pod: &PodId) -> Result<bool, CniError> {
+        let key = Key { network: network.to_owned(), pod: pod.clone() };
+        let link = self.kernel.host_link(self.notes.host_link(&key));
+        let link = link.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
+        Ok(link.is_some_and(|link| link.state == LinkState::InUse))
+    }
+
+    /// Gives back what was given to an attachment that is not made.
+    fn give_back(&mut self, key: &Key) {
+        if let Err(err) = self.free(key) {
+            tracing::warn!(pod = %key, error = err.msg, op = "release pod address");
+        }
+    }
+
+    /// Has the store take back all that an attachment has; its record goes after that.
+    pub(super) fn free(&mut self, key: &Key) -> Result<(), CniError> {
+        let handle = handle(key)?;
+        if let Err(error) = self.spool.begin(key) {
+            // Only an agent that is killed before the store has answered would need it.
+            tracing::warn!(pod = %key, %error, op = "note DEL");
+        }
+        self.generation += 1;
+        self.going.insert(key.clone(), self.generation);
+        let Some(blocks) = &mut self.blocks else { return Ok(()) };
+        match blocks.ask(|ticket| Ask::Free { ticket: Some(ticket), handle }) {
+            Ok(ticket) => {
+                blocks.freeing.insert(ticket, key.clone());
+                Ok(())
+            }
+            Err(err) => {
+                // The note brings it back with the next ADD.
+                self.going.remove(key);
+                self.spool.put_off(key);
+                Err(err)
+            }
+        }
+    }
+
+    /// The store has an attachment's addresses back.
+    fn freed(&mut self, ticket: u64) {
+        let Some(key) = self.blocks.as_mut().and_then(|blocks| blocks.freeing.remove(&ticket))
+        else {
+            return;
+        };
+        self.going.remove(&key);
+        match self.records.release(&key.network, &key.pod) {
+            Ok(_) => self.spool.end(&key),
+            Err(err) => {
+                tracing::warn!(pod = %key, error = one_line(&err), op = "remove pod record");
+            }
+        }
+    }
+}
+
+/// Addresses of nobody's subnet.
+fn whole(addresses: &[IpAddr]) -> Vec<Assigned> {
+    let one =
+        |addr: &IpAddr| Assigned { addr: *addr, len: Family::of(*addr).bits(), gateway: *addr };
+    let mut all: Vec<_> = addresses.iter().map(one).collect();
+    // The first one's address gives the MAC address.
+    all.sort_by_key(|one| one.addr);
+    all
+}
+
+fn handle(key: &Key) -> Result<HandleId, CniError> {
+    let handle = handle_of(&key.network, &key.pod.container, key.pod.ifname.as_str());
+    handle.map_err(|err| CniError::new(Code::BAD_CONFIG, err.to_string()))
+}
+
+fn wish(add: &Add) -> Wish {
+    Wish {
+        pools_v4: add.asks.pools_v4.clone(),
+        pools_v6: add.asks.pools_v6.clone(),
+        v4: add.asks.assign_v4,
+        v6: add.asks.assign_v6,
+        ips: add.ips.clone(),
+    }
+}
+
+/// How long an ADD waits for what is being removed of an earlier attachment of its name.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(3);

@@ -1,0 +1,449 @@
+//! Who waits for what: pods, releases, and this node's tunnels.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use russet_api::{calico::shown_moment, cni::Code};
+use russet_core::{
+    addressing::blocks::{
+        Claimant, HandleId,
+        block::{NAMESPACE, NODE, POD, TIMESTAMP, TYPE, TakeError},
+        machine::{self, Answer, Fill, Now, Refusal},
+    },
+    model::calico::Name,
+};
+use russet_net::ParseError;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Gate,
+    wish::{Ground, Tunnel, Wish, WishError},
+};
+
+/// What the attach lane asks.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// The handles that this node's records name. Told once, before anything is asked; nothing is freed for
+    /// others before.
+    Recorded(BTreeSet<HandleId>),
+    /// An address of each family that is wanted. Whoever is given some records them, or frees them.
+    Give { ticket: u64, handle: HandleId, pod: Option<(String, String)>, wish: Wish },
+    /// All that a handle has. It is tried until it is done, and told then, if somebody waits.
+    Free { ticket: Option<u64>, handle: HandleId },
+}
+
+/// An answer, to whoever holds the ticket.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub ticket: u64,
+    pub what: What,
+}
+
+#[derive(Clone, Debug)]
+pub enum What {
+    Given(Vec<IpAddr>),
+    Denied(Deny),
+    Freed,
+}
+
+/// Why no address is given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Deny {
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    #[error("{refusal}{}", filled(fill))]
+    Refused { refusal: Refusal, fill: Vec<Fill> },
+    #[error("the datastore has not been read yet")]
+    Starting,
+    #[error("the datastore is away: {0}")]
+    Away(String),
+    #[error("the datastore is not believed: {0}; see russet status")]
+    Doubted(String),
+    #[error("the datastore has not answered in time{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Late(Option<String>),
+}
+
+fn filled(fill: &[Fill]) -> String {
+    let shown = |f: &Fill| format!("{} ({} of {} blocks are taken)", f.pool, f.blocks, f.most);
+    let all: Vec<_> = fill.iter().map(shown).collect();
+    if all.is_empty() { String::new() } else { format!("; pools: {}", all.join(", ")) }
+}
+
+impl Deny {
+    /// What the container runtime is told.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Wish(WishError::NoPool(_)) => Code::NO_ADDRESS,
+            Self::Wish(_) => Code::BAD_CONFIG,
+            Self::Starting | Self::Away(_) | Self::Doubted(_) | Self::Late(_) => Code::TRY_AGAIN,
+            Self::Refused { refusal, .. } => match refusal {
+                Refusal::Busy
+                | Refusal::NoAnswer
+                | Refusal::CalledOff
+                | Refusal::Take(TakeError::Cooling { .. }) => Code::TRY_AGAIN,
+                _ => Code::NO_ADDRESS,
+            },
+        }
+    }
+}
+
+/// The handle of an attachment, as Calico's plugin has it: `k8s-pod-network.<container>`. A second interface of the
+/// same container, which Calico does not know, has its own.
+///
+/// # Errors
+///
+/// When the names are too long for a key.
+pub fn handle_of(network: &str, container: &str, ifname: &str) -> Result<HandleId, ParseError> {
+    let second = if ifname == "eth0" { String::new() } else { format!(".{ifname}") };
+    format!("{network}.{container}{second}").parse()
+}
+
+/// The handle of a node's tunnel.
+///
+/// # Errors
+///
+/// When the name is too long for a key.
+pub fn tunnel_handle(tunnel: Tunnel, node: &Name) -> Result<HandleId, ParseError> {
+    format!("{}-{node}", tunnel.handle()).parse()
+}
+
+/// Whom an answer of the machine is for.
+enum Purpose {
+    Give {
+        ticket: u64,
+        handle: HandleId,
+        until: Instant,
+    },
+    /// He was told that it takes too long; an address that comes yet is his when he asks again.
+    Lapsed,
+    Free(HandleId),
+    Tunnel(Tunnel),
+}
+
+/// A release that is not done yet.
+#[derive(Default)]
+struct Freeing {
+    tickets: Vec<u64>,
+    state: Free,
+}
+
+#[derive(Default)]
+enum Free {
+    #[default]
+    Waiting,
+    Asked,
+    Again(Instant),
+}
+
+/// A pod that has not been passed on yet.
+struct Give {
+    ticket: u64,
+    handle: HandleId,
+    pod: Option<(String, String)>,
+    wish: Wish,
+    since: Instant,
+}
+
+pub(super) struct Desk {
+    node: Name,
+    told: mpsc::Sender<Told>,
+    held: watch::Sender<BTreeMap<Tunnel, IpAddr>>,
+    /// The handles that this node's records name, as soon as the lane has told them.
+    pub(super) recorded: Option<BTreeSet<HandleId>>,
+    pub(super) tunnels_wanted: BTreeSet<Tunnel>,
+    /// When those that were refused an address are asked for again.
+    tunnels_again: BTreeMap<Tunnel, Instant>,
+    gives: Vec<Give>,
+    frees: BTreeMap<HandleId, Freeing>,
+    waiting: BTreeMap<u64, Purpose>,
+    next: u64,
+}
+
+impl Desk {
+    pub(super) fn new(
+        node: Name,
+        told: mpsc::Sender<Told>,
+        held: watch::Sender<BTreeMap<Tunnel, IpAddr>>,
+    ) -> Self {
+        Self {
+            node,
+            told,
+            held,
+            recorded: None,
+            tunnels_wanted: BTreeSet::new(),
+            tunnels_again: BTreeMap::new(),
+            gives: Vec::new(),
+            frees: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    pub(super) fn take(&mut self, ask: Ask, now: Instant) {
+        match ask {
+            Ask::Recorded(handles) => self.recorded = Some(handles),
+            Ask::Give { ticket, handle, pod, wish } => {
+                self.gives.push(Give { ticket, handle, pod, wish, since: now });
+            }
+            Ask::Free { ticket, handle } => {
+                self.drop_gives(&handle);
+                self.frees.entry(handle).or_default().tickets.extend(ticket);
+            }
+        }
+    }
+
+    /// Who is to be freed is not given anything.
+    fn drop_gives(&mut self, handle: &HandleId) {
+        let (off, on): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.gives).into_iter().partition(|give| give.handle == *handle);
+        self.gives = on;
+        for give in off {
+            let fill = Vec::new();
+            self.tell(
+                give.ticket,
+                What::Denied(Deny::Refused { refusal: Refusal::CalledOff, fill }),
+            );
+        }
+    }
+
+    /// The handles that are in use, or about to be; `None` before the lane has told its records.
+    pub(super) fn in_use(&self) -> Option<BTreeSet<HandleId>> {
+        let mut all = self.recorded.clone()?;
+        all.extend(self.gives.iter().map(|give| give.handle.clone()));
+        all.extend(self.frees.keys().cloned());
+        all.extend(self.waiting.values().filter_map(|purpose| match purpose {
+            Purpose::Give { handle, .. } => Some(handle.clone()),
+            _ => None,
+        }));
+        all.extend(Tunnel::ALL.iter().filter_map(|tunnel| tunnel_handle(*tunnel, &self.node).ok()));
+        Some(all)
+    }
+
+    /// When something is to be done without any message.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let gives = self.gives.iter().map(|give| give.since + AWAY_PATIENCE);
+        let waiting = self.waiting.values().filter_map(|purpose| match purpose {
+            Purpose::Give { until, .. } => Some(*until),
+            _ => None,
+        });
+        let frees = self.frees.values().filter_map(|freeing| match freeing.state {
+            Free::Again(at) => Some(at),
+            Free::Waiting | Free::Asked => None,
+        });
+        gives.chain(waiting).chain(frees).chain(self.tunnels_again.values().copied()).min()
+    }
+
+    pub(super) fn pools_changed(&mut self) {
+        self.tunnels_again.clear();
+    }
+
+    /// What the machine is to be asked now. Who has waited too long is told so.
+    pub(super) fn turn(
+        &mut self,
+        gate: &Gate,
+        ground: &Ground,
+        trouble: Option<&str>,
+        now: Now,
+    ) -> Vec<(u64, machine::Ask)> {
+        self.lapse(gate, trouble, now.mono);
+        let Gate::Open = gate else { return Vec::new() };
+        let mut asks = Vec::new();
+        self.pass_frees(&mut asks, now.mono);
+        self.pass_gives(ground, &mut asks, now);
+        self.pass_tunnels(ground, &mut asks, now);
+        asks
+    }
+
+    fn lapse(&mut self, gate: &Gate, trouble: Option<&str>, now: Instant) {
+        let why = match gate {
+            Gate::Open => None,
+            Gate::Starting => Some(Deny::Starting),
+            Gate::Away(reason) => Some(Deny::Away(reason.to_string())),
+            Gate::Doubted(doubt) => Some(Deny::Doubted(doubt.clone())),
+        };
+        let mut denied = Vec::new();
+        if let Some(why) = &why {
+            self.gives.retain(|give| {
+                let waits = give.since + AWAY_PATIENCE > now;
+                if !waits {
+                    denied.push((give.ticket, why.clone()));
+                }
+                waits
+            });
+        }
+        for purpose in self.waiting.values_mut() {
+            let Purpose::Give { ticket, until, .. } = purpose else { continue };
+            if *until <= now {
+                let late = || Deny::Late(trouble.map(str::to_owned));
+                denied.push((*ticket, why.clone().unwrap_or_else(late)));
+                *purpose = Purpose::Lapsed;
+            } else if why.is_some() {
+                *until = (*until).min(now + AWAY_PATIENCE);
+            }
+        }
+        for (ticket, why) in denied {
+            self.tell(ticket, What::Denied(why));
+        }
+    }
+
+    fn pass_frees(&mut self, asks: &mut Vec<(u64, machine::Ask)>, now: Instant) {
+        let asked = self.frees.values().filter(|f| matches!(f.state, Free::Asked)).count();
+        let mut room = MOST_FREES.saturating_sub(asked);
+        for (handle, freeing) in &mut self.frees {
+            let ready = match freeing.state {
+                Free::Waiting => true,
+                Free::Again(at) => at <= now,
+                Free::Asked => false,
+            };
+            if !ready || room == 0 {
+                continue;
+            }
+            room -= 1;
+            freeing.state = Free::Asked;
+            self.waiting.insert(self.next, Purpose::Free(handle.clone()));
+            asks.push((self.next, machine::Ask::ReleaseHandle(handle.clone())));
+            self.next += 1;
+        }
+    }
+
+    fn pass_gives(&mut self, ground: &Ground, asks: &mut Vec<(u64, machine::Ask)>, now: Now) {
+        for Give { ticket, handle, pod, wish, since } in std::mem::take(&mut self.gives) {
+            match ground.wants(&wish) {
+                Err(err) => self.tell(ticket, What::Denied(err.into())),
+                Ok(wants) => {
+                    let mut secondary = self.attributes(now);
+                    for (name, value) in
+                        pod.into_iter().flat_map(|(ns, p)| [(NAMESPACE, ns), (POD, p)])
+                    {
+                        secondary.insert(name.to_owned(), value);
+                    }
+                    let who = Claimant { handle: handle.clone(), secondary };
+                    let until = since + PATIENCE;
+                    self.waiting.insert(self.next, Purpose::Give { ticket, handle, until });
+                    asks.push((self.next, machine::Ask::Allocate { who, wants }));
+                    self.next += 1;
+                }
+            }
+        }
+    }
+
+    fn pass_tunnels(&mut self, ground: &Ground, asks: &mut Vec<(u64, machine::Ask)>, now: Now) {
+        for tunnel in self.tunnels_wanted.clone() {
+            let is = |purpose: &Purpose| matches!(purpose, Purpose::Tunnel(is) if *is == tunnel);
+            let later = self.tunnels_again.get(&tunnel).is_some_and(|at| *at > now.mono);
+            if later || self.held.borrow().contains_key(&tunnel) || self.waiting.values().any(is) {
+                continue;
+            }
+            let (want, handle) = match (ground.tunnel(tunnel), tunnel_handle(tunnel, &self.node)) {
+                (Ok(want), Ok(handle)) => (want, handle),
+                (Err(error), _) => {
+                    self.tunnel_denied(tunnel, &error.to_string(), now.mono);
+                    continue;
+                }
+                (_, Err(error)) => {
+                    self.tunnel_denied(tunnel, &error.to_string(), now.mono);
+                    continue;
+                }
+            };
+            let mut secondary = self.attributes(now);
+            secondary.insert(TYPE.to_owned(), tunnel.kind().to_owned());
+            let who = Claimant { handle, secondary };
+            self.waiting.insert(self.next, Purpose::Tunnel(tunnel));
+            asks.push((self.next, machine::Ask::Allocate { who, wants: vec![want] }));
+            self.next += 1;
+        }
+    }
+
+    fn tunnel_denied(&mut self, tunnel: Tunnel, reason: &str, now: Instant) {
+        tracing::warn!(
+            op = "give tunnel address",
+            subject = tunnel.kind(),
+            reason,
+            "it is asked for again"
+        );
+        self.tunnels_again.insert(tunnel, now + TUNNEL_RETRY);
+    }
+
+    /// What is recorded of every address.
+    fn attributes(&self, now: Now) -> BTreeMap<String, String> {
+        let moment = shown_moment(now.wall.nanos());
+        let pairs = [(NODE, self.node.to_string()), (TIMESTAMP, moment)];
+        pairs.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    /// Takes an answer of the machine's.
+    pub(super) fn answered(
+        &mut self,
+        request: u64,
+        answer: Result<Answer, Refusal>,
+        fill: impl FnOnce() -> Vec<Fill>,
+        now: Now,
+    ) {
+        match (self.waiting.remove(&request), answer) {
+            (Some(Purpose::Give { ticket, handle, .. }), Ok(Answer::Given(given))) => {
+                // Told first thing by the lane; before that nothing is freed for others.
+                if let Some(recorded) = &mut self.recorded {
+                    recorded.insert(handle);
+                }
+                let addresses = given.into_iter().map(|given| given.addr).collect();
+                self.tell(ticket, What::Given(addresses));
+            }
+            (Some(Purpose::Give { ticket, .. }), Err(refusal)) => {
+                let full = matches!(refusal, Refusal::Exhausted(_) | Refusal::BlockLimit(_));
+                let fill = if full { fill() } else { Vec::new() };
+                self.tell(ticket, What::Denied(Deny::Refused { refusal, fill }));
+            }
+            (Some(Purpose::Free(handle)), Ok(_)) => self.freed(&handle),
+            (Some(Purpose::Free(handle)), Err(_)) => {
+                if let Some(freeing) = self.frees.get_mut(&handle) {
+                    freeing.state = Free::Again(now.mono + FREE_RETRY);
+                }
+            }
+            (Some(Purpose::Tunnel(tunnel)), Ok(Answer::Given(given))) => {
+                if let Some(given) = given.first() {
+                    let addr = given.addr;
+                    self.held.send_modify(|held| _ = held.insert(tunnel, addr));
+                }
+            }
+            (Some(Purpose::Tunnel(tunnel)), Err(refusal)) => {
+                self.tunnel_denied(tunnel, &refusal.to_string(), now.mono);
+            }
+            _ => {}
+        }
+    }
+
+    fn freed(&mut self, handle: &HandleId) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.remove(handle);
+        }
+        for ticket in self.frees.remove(handle).map(|freeing| freeing.tickets).unwrap_or_default() {
+            self.tell(ticket, What::Freed);
+        }
+    }
+
+    /// The lane has no more asks out than the line takes answers.
+    fn tell(&self, ticket: u64, what: What) {
+        if self.told.try_send(Told { ticket, what }).is_err() {
+            tracing::error!(op = "answer attach lane", "it is gone, or does not listen");
+        }
+    }
+}
+
+impl Tunnel {
+    const ALL: [Self; 5] =
+        [Self::Ipip, Self::Vxlan, Self::VxlanV6, Self::Wireguard, Self::WireguardV6];
+}
+
+/// How many asks may be out at once, and so how many answers may wait for the lane.
+pub const MOST_ASKS: usize = 1_024;
+/// How many releases the machine has at once: pods that wait come first.
+const MOST_FREES: usize = 256;
+/// How long a pod waits for an address: less than its runtime does, which asks again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same while the store is away.
+const AWAY_PATIENCE: Duration = Duration::from_secs(2);
+const FREE_RETRY: Duration = Duration::from_secs(2);
+const TUNNEL_RETRY: Duration = Duration::from_secs(5);

@@ -1,0 +1,466 @@
+use std::io;
+
+use russet_store::{Revision, ServerRef, Snapshot, SnapshotReason, WatchEvent};
+
+use super::{shelf::fake::FakeShelf, *};
+use crate::resources::{Reader, Seen};
+
+#[tokio::test]
+async fn pods_are_given_addresses_and_the_store_has_them_as_calico_writes_them() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    let given = node.give("net.c1", Wish::default()).await.unwrap();
+    assert_eq!(given.len(), 1);
+    let block = shelf.keys("/calico/ipam/v2/assignment/ipv4/block/");
+    let text = shelf.text(&block[0]).unwrap();
+    assert!(text.contains(r#""affinity":"host:n1""#), "{text}");
+    assert!(text.contains(r#""handle_id":"net.c1","secondary":{"namespace":"default","node":"n1","pod":"web","timestamp":""#), "{text}");
+    let handle = shelf.text("/calico/ipam/v2/handle/net.c1").unwrap();
+    assert!(handle.ends_with(r#":1},"deleted":false}"#), "{handle}");
+    let claims = shelf.keys("/calico/ipam/v2/host/n1/ipv4/block/");
+    assert_eq!(shelf.text(&claims[0]).unwrap(), r#"{"state":"confirmed","deleted":false}"#);
+
+    // Asked again, after a restart as well: the same.
+    assert_eq!(node.give("net.c1", Wish::default()).await.unwrap(), given);
+    drop(node);
+    let mut node = Node::start(&shelf, "n1");
+    assert_eq!(node.give("net.c1", Wish::default()).await.unwrap(), given);
+    node.free("net.c1").await;
+    eventually(|| shelf.text("/calico/ipam/v2/handle/net.c1").is_none()).await;
+    assert_eq!(held(&shelf), BTreeMap::new());
+}
+
+#[tokio::test]
+async fn what_is_unknown_in_a_block_and_a_handle_survives_every_write() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    node.give("net.c1", Wish::default()).await.unwrap();
+    let block = shelf.keys("/calico/ipam/v2/assignment/")[0].clone();
+    let handle = "/calico/ipam/v2/handle/net.c1";
+    for key in [block.as_str(), handle] {
+        let text = shelf.text(key).unwrap();
+        let whole = text.strip_suffix('}').unwrap();
+        shelf.put(key, &format!(r#"{whole},"whim":[1,{{"a":1}}]}}"#));
+    }
+    node.give("net.c2", Wish::default()).await.unwrap();
+    node.give("net.c1", Wish::default()).await.unwrap();
+    for key in [block.as_str(), handle] {
+        let text = shelf.text(key).unwrap();
+        assert!(text.ends_with(r#","whim":[1,{"a":1}]}"#), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_pods_at_once_share_writes_and_none_waits_for_a_block() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    node.give("net.first", Wish::default()).await.unwrap();
+    let before = shelf.log_len();
+    let tickets: Vec<u64> =
+        (0..100).map(|n| node.ask_give(&format!("net.c{n}"), Wish::default())).collect();
+    let mut given = BTreeSet::new();
+    for ticket in tickets {
+        let What::Given(addresses) = node.answer(ticket).await else { panic!("refused") };
+        given.extend(addresses);
+    }
+    assert_eq!(given.len(), 100);
+    let (changes, _) = shelf.since(before);
+    let blocks =
+        changes.iter().filter(|c| c.key().starts_with(b"/calico/ipam/v2/assignment/")).count();
+    assert!(blocks < 40, "{blocks} writes of blocks for 100 pods");
+}
+
+#[tokio::test]
+async fn pools_addresses_and_families_are_as_the_pod_asks() {
+    let shelf = cluster();
+    pool(&shelf, "west", "10.2.0.0/16", r#","nodeSelector":"zone == 'west'""#);
+    pool(&shelf, "six", "fd00::/64", r#","blockSize":122"#);
+    let mut node = Node::start(&shelf, "n1");
+    let both = node.give("net.both", Wish::default()).await.unwrap();
+    assert_eq!(both.iter().filter(|ip| ip.is_ipv6()).count(), 1);
+    assert!(both.iter().all(|ip| !ip.to_string().starts_with("10.2.")), "{both:?}");
+    // Asked for by name a pool need not choose the node.
+    let asked = Wish { pools_v4: vec!["west".into()], v6: Some(false), ..Wish::default() };
+    let west = node.give("net.west", asked).await.unwrap();
+    assert!(west[0].to_string().starts_with("10.2."), "{west:?}");
+    let ip: IpAddr = [10, 1, 3, 7].into();
+    let exact = Wish { ips: vec![ip], v6: Some(false), ..Wish::default() };
+    assert_eq!(node.give("net.exact", exact.clone()).await.unwrap(), [ip]);
+    let taken = node.give("net.other", exact).await.unwrap_err();
+    assert!(taken.to_string().contains("taken by net.exact"), "{taken}");
+    let outside = Wish { ips: vec![[192, 0, 2, 1].into()], ..Wish::default() };
+    let outside = node.give("net.out", outside).await.unwrap_err();
+    assert!(outside.to_string().contains("in no enabled pool"), "{outside}");
+    let gone = Wish { pools_v4: vec!["gone".into()], ..Wish::default() };
+    let gone = node.give("net.gone", gone).await.unwrap_err();
+    assert!(gone.to_string().contains("pool gone is asked for and does not exist"), "{gone}");
+}
+
+#[tokio::test]
+async fn a_full_pool_is_told_with_how_full_it_is() {
+    let shelf = FakeShelf::default();
+    node_object(&shelf, "n1");
+    pool(&shelf, "a", "10.1.0.0/30", r#","blockSize":31"#);
+    let mut node = Node::start(&shelf, "n1");
+    for n in 0..4 {
+        node.give(&format!("net.c{n}"), Wish::default()).await.unwrap();
+    }
+    let full = node.give("net.more", Wish::default()).await.unwrap_err();
+    assert_eq!(full.code(), russet_api::cni::Code::NO_ADDRESS);
+    assert!(full.to_string().contains("10.1.0.0/30 (2 of 2 blocks are taken)"), "{full}");
+}
+
+#[tokio::test]
+async fn with_the_store_away_an_add_is_refused_soon_and_a_release_is_done_later() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    node.give("net.c1", Wish::default()).await.unwrap();
+    shelf.go_away(true);
+    node.tell(News::Away("nobody answers".into())).await;
+    let begun = Instant::now();
+    let away = node.give("net.c2", Wish::default()).await.unwrap_err();
+    assert_eq!(away.code(), russet_api::cni::Code::TRY_AGAIN);
+    assert!(away.to_string().contains("nobody answers"), "{away}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let ticket = node.ask_free("net.c1");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    shelf.go_away(false);
+    node.tell(News::Back).await;
+    assert!(matches!(node.answer(ticket).await, What::Freed));
+    eventually(|| shelf.text("/calico/ipam/v2/handle/net.c1").is_none()).await;
+}
+
+#[tokio::test]
+async fn a_bad_block_is_left_alone_and_pods_come_from_another() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    node.give("net.c1", Wish::default()).await.unwrap();
+    let block = shelf.keys("/calico/ipam/v2/assignment/")[0].clone();
+    let bad = shelf.text(&block).unwrap().replace(r#""unallocated":["#, r#""unallocated":[9999,"#);
+    shelf.put(&block, &bad);
+    node.pass_on().await;
+    let other = node.give("net.c2", Wish::default()).await.unwrap();
+    assert_eq!(shelf.text(&block).unwrap(), bad, "nobody touches it");
+    assert!(held(&shelf).contains_key(&other[0]));
+}
+
+#[tokio::test]
+async fn a_tunnel_has_one_address_for_good() {
+    let shelf = cluster();
+    pool(&shelf, "over", "10.3.0.0/16", r#","vxlanMode":"Always""#);
+    let node = Node::start(&shelf, "n1");
+    let addr = node.tunnel(Tunnel::Vxlan).await;
+    assert!(addr.to_string().starts_with("10.3."), "{addr}");
+    let text = shelf
+        .keys("/calico/ipam/v2/assignment/")
+        .iter()
+        .find_map(|key| shelf.text(key).filter(|text| text.contains("vxlan-tunnel-addr-n1")));
+    assert!(text.unwrap().contains(r#""type":"vxlanTunnelAddress""#));
+    drop(node);
+    let node = Node::start(&shelf, "n1");
+    assert_eq!(node.tunnel(Tunnel::Vxlan).await, addr);
+}
+
+#[tokio::test]
+async fn a_leak_is_freed_after_two_sights_and_what_is_recorded_or_routed_is_not() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    let kept = node.give("net.kept", Wish::default()).await.unwrap();
+    let routed = node.give("net.routed", Wish::default()).await.unwrap();
+    node.give("net.lost", Wish::default()).await.unwrap();
+    drop(node);
+    // The agent died before it had recorded the last two; the kernel leads to one of them.
+    assert_eq!(routed[0], IpAddr::from(ROUTED), "the walk is the same each time");
+    let recorded = BTreeSet::from(["net.kept".parse().unwrap()]);
+    let mut node = Node::begin(&shelf, "n1", recorded, |settings| {
+        settings.grace = Duration::from_millis(300);
+        settings.look = Duration::from_millis(100);
+        settings.routes = || Ok(BTreeSet::from([IpAddr::from(ROUTED)]));
+    });
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert_eq!(held(&shelf).len(), 3, "not yet");
+    eventually(|| held(&shelf).len() == 2).await;
+    let held = held(&shelf);
+    assert!(held.contains_key(&kept[0]) && held.contains_key(&routed[0]), "{held:?}");
+    eventually(|| shelf.text("/calico/ipam/v2/handle/net.lost").is_none()).await;
+    assert_eq!(node.give("net.kept", Wish::default()).await.unwrap(), kept);
+}
+
+#[tokio::test]
+async fn nothing_is_freed_before_the_lane_has_told_its_records() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    node.give("net.c1", Wish::default()).await.unwrap();
+    drop(node);
+    let (told, _told) = mpsc::channel(8);
+    let (held_out, _held) = watch::channel(BTreeMap::new());
+    let settings = Settings {
+        grace: Duration::from_millis(10),
+        look: Duration::from_millis(20),
+        routes: || Ok(BTreeSet::new()),
+        ..Settings::new("n1".parse().unwrap(), 7)
+    };
+    let mut ipam = Ipam::new(shelf.clone(), settings, told, held_out);
+    let mut reader = Reader::new("n1".parse().unwrap(), Seen::default());
+    ipam.news(reader.take(snapshot(&shelf)).unwrap());
+    for _ in 0..5 {
+        ipam.turn();
+        tokio::time::sleep(Duration::from_millis(25)).await;
+        while let Some(done) = ipam.work.try_join_next() {
+            ipam.done(done);
+        }
+    }
+    assert_eq!(held(&shelf).len(), 1);
+}
+
+#[tokio::test]
+async fn the_blocks_of_a_node_that_is_gone_are_freed_by_one_that_lives() {
+    let shelf = cluster();
+    node_object(&shelf, "n2");
+    let mut gone = Node::start(&shelf, "n2");
+    gone.give("net.pod", Wish::default()).await.unwrap();
+    drop(gone);
+    shelf.delete("/calico/resources/v3/projectcalico.org/nodes/n2");
+    let mut node = Node::begin(&shelf, "n1", BTreeSet::new(), |settings| {
+        settings.grace = Duration::from_millis(100);
+        settings.look = Duration::from_millis(60);
+    });
+    node.give("net.c1", Wish::default()).await.unwrap();
+    eventually(|| shelf.keys("/calico/ipam/v2/host/n2/").is_empty()).await;
+    eventually(|| shelf.text("/calico/ipam/v2/handle/net.pod").is_none()).await;
+    eventually(|| held(&shelf).len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_believed_gives_nothing_and_is_not_written() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    node.give("net.c1", Wish::default()).await.unwrap();
+    let empty = crate::resources::Doubt::NoConfiguration;
+    node.tell(News::Doubted { doubt: empty, picture: Arc::default() }).await;
+    // What was under way is through by then.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = shelf.log_len();
+    let denied = node.give("net.c2", Wish::default()).await.unwrap_err();
+    assert!(denied.to_string().contains("not believed"), "{denied}");
+    assert_eq!(shelf.log_len(), before);
+}
+
+#[tokio::test]
+async fn answers_that_are_lost_lose_no_address_and_give_none_twice() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    shelf.lose_one_in(7);
+    let mut all = BTreeMap::new();
+    let tickets: Vec<_> =
+        (0..40).map(|n| (n, node.ask_give(&format!("net.c{n}"), Wish::default()))).collect();
+    for (n, ticket) in tickets {
+        if let What::Given(given) = node.answer(ticket).await {
+            assert_eq!(all.insert(given[0], n), None, "given twice");
+        }
+    }
+    shelf.lose_one_in(0);
+    for n in 0..40 {
+        node.free(&format!("net.c{n}")).await;
+    }
+    assert_eq!(held(&shelf), BTreeMap::new());
+    eventually(|| shelf.keys("/calico/ipam/v2/handle/").is_empty()).await;
+}
+
+// ---- the scene
+
+/// The second address of the first block that the node claims.
+const ROUTED: [u8; 4] = [10, 1, 251, 65];
+
+/// A node's task, with the watch beside it.
+struct Node {
+    asks: mpsc::Sender<Ask>,
+    told: mpsc::Receiver<Told>,
+    answers: BTreeMap<u64, What>,
+    next: u64,
+    news: mpsc::Sender<News>,
+    tunnels: watch::Sender<BTreeSet<Tunnel>>,
+    held: watch::Receiver<BTreeMap<Tunnel, IpAddr>>,
+    passed: Arc<std::sync::atomic::AtomicUsize>,
+    shelf: FakeShelf,
+    _tasks: JoinSet<()>,
+}
+
+impl Node {
+    fn start(shelf: &FakeShelf, name: &str) -> Self {
+        Self::begin(shelf, name, BTreeSet::new(), |_| {})
+    }
+
+    fn begin(
+        shelf: &FakeShelf,
+        name: &str,
+        recorded: BTreeSet<russet_core::addressing::blocks::HandleId>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let node: Name = name.parse().unwrap();
+        let mut settings = Settings::new(node.clone(), 7);
+        settings.cooldown = Duration::ZERO;
+        settings.routes = || io::Result::Ok(BTreeSet::new());
+        change(&mut settings);
+        let (asks, asked) = mpsc::channel(MOST_ASKS);
+        let (tell, told) = mpsc::channel(MOST_ASKS);
+        let (news, hear) = mpsc::channel(16);
+        let (tunnels, wanted) = watch::channel(BTreeSet::new());
+        let (hold, held) = watch::channel(BTreeMap::new());
+        let lines = Lines { news: hear, asks: asked, told: tell, tunnels: wanted, held: hold };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(shelf.clone(), settings, lines));
+        let passed = Arc::default();
+        tasks.spawn(follow(shelf.clone(), node, news.clone(), Arc::clone(&passed)));
+        asks.try_send(Ask::Recorded(recorded)).unwrap();
+        let (answers, next, shelf) = (BTreeMap::new(), 0, shelf.clone());
+        Self { asks, told, answers, next, news, tunnels, held, passed, shelf, _tasks: tasks }
+    }
+
+    fn ask_give(&mut self, handle: &str, wish: Wish) -> u64 {
+        self.next += 1;
+        let pod = Some(("default".to_owned(), "web".to_owned()));
+        let handle = handle.parse().unwrap();
+        self.asks.try_send(Ask::Give { ticket: self.next, handle, pod, wish }).unwrap();
+        self.next
+    }
+
+    fn ask_free(&mut self, handle: &str) -> u64 {
+        self.next += 1;
+        let handle = handle.parse().unwrap();
+        self.asks.try_send(Ask::Free { ticket: Some(self.next), handle }).unwrap();
+        self.next
+    }
+
+    async fn answer(&mut self, ticket: u64) -> What {
+        loop {
+            if let Some(what) = self.answers.remove(&ticket) {
+                return what;
+            }
+            let told = tokio::time::timeout(Duration::from_secs(20), self.told.recv());
+            let told = told.await.expect("an answer within 20 s").unwrap();
+            self.answers.insert(told.ticket, told.what);
+        }
+    }
+
+    async fn give(&mut self, handle: &str, wish: Wish) -> Result<Vec<IpAddr>, Deny> {
+        let ticket = self.ask_give(handle, wish);
+        match self.answer(ticket).await {
+            What::Given(given) => Ok(given),
+            What::Denied(why) => Err(why),
+            What::Freed => panic!("freed"),
+        }
+    }
+
+    async fn free(&mut self, handle: &str) {
+        let ticket = self.ask_free(handle);
+        assert!(matches!(self.answer(ticket).await, What::Freed));
+    }
+
+    async fn tunnel(&self, tunnel: Tunnel) -> IpAddr {
+        self.tunnels.send_modify(|wanted| _ = wanted.insert(tunnel));
+        let mut held = self.held.clone();
+        let found = tokio::time::timeout(
+            Duration::from_secs(10),
+            held.wait_for(|h| h.contains_key(&tunnel)),
+        );
+        found.await.unwrap().unwrap()[&tunnel]
+    }
+
+    async fn tell(&self, news: News) {
+        self.pass_on().await;
+        self.news.send(news).await.unwrap();
+    }
+
+    /// Waits until the watch has told all that was written till now.
+    async fn pass_on(&self) {
+        let until = self.shelf.log_len();
+        eventually(|| self.passed.load(std::sync::atomic::Ordering::SeqCst) >= until).await;
+    }
+}
+
+/// The watch of the fake.
+async fn follow(
+    shelf: FakeShelf,
+    node: Name,
+    news: mpsc::Sender<News>,
+    passed: Arc<std::sync::atomic::AtomicUsize>,
+) {
+    let mut reader = Reader::new(node, Seen::default());
+    let mut at = shelf.log_len();
+    if let Some(first) = reader.take(snapshot(&shelf)) {
+        news.send(first).await.unwrap();
+    }
+    loop {
+        let (changes, now) = shelf.since(at);
+        at = now;
+        if let Some(last) = changes.last() {
+            let revision = last.revision();
+            if let Some(one) = reader.take(WatchEvent::Changes { revision, changes })
+                && news.send(one).await.is_err()
+            {
+                return;
+            }
+        }
+        passed.store(at, std::sync::atomic::Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn snapshot(shelf: &FakeShelf) -> WatchEvent {
+    let (revision, entries) = shelf.entries();
+    let server = ServerRef { cluster: 1, member: 1 };
+    let revision = Revision::new(revision);
+    WatchEvent::Snapshot(Snapshot { revision, server, reason: SnapshotReason::First, entries })
+}
+
+/// One pool and one node.
+fn cluster() -> FakeShelf {
+    let shelf = FakeShelf::default();
+    node_object(&shelf, "n1");
+    pool(&shelf, "a", "10.1.0.0/16", "");
+    shelf
+}
+
+fn pool(shelf: &FakeShelf, name: &str, cidr: &str, more: &str) {
+    let text = format!(
+        r#"{{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}"}},"spec":{{"cidr":"{cidr}"{more}}}}}"#
+    );
+    shelf.put(&format!("/calico/resources/v3/projectcalico.org/ippools/{name}"), &text);
+}
+
+fn node_object(shelf: &FakeShelf, name: &str) {
+    let text = format!(
+        r#"{{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}"}},"spec":{{}}}}"#
+    );
+    shelf.put(&format!("/calico/resources/v3/projectcalico.org/nodes/{name}"), &text);
+}
+
+/// Every address that is somebody's, in blocks that can be read.
+fn held(shelf: &FakeShelf) -> BTreeMap<IpAddr, String> {
+    let mut all = BTreeMap::new();
+    for key in shelf.keys("/calico/ipam/v2/assignment/") {
+        let text = shelf.text(&key).unwrap_or_default();
+        let Ok(stored) = calico::Stored::<russet_core::model::calico::IpamBlock>::read(
+            text.as_bytes(),
+            calico::Layout::Bare,
+        ) else {
+            continue;
+        };
+        for (given, by) in stored.value().held() {
+            let before = all.insert(given.addr, by.map(ToString::to_string).unwrap_or_default());
+            assert!(before.is_none(), "{} is in two blocks", given.addr);
+        }
+    }
+    all
+}
+
+async fn eventually(holds: impl Fn() -> bool) {
+    for _ in 0..1_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 10 s");
+}
