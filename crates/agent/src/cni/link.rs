@@ -19,7 +19,10 @@ impl Lane {
         let Some(named) = name::as_calico(CALICO, asks.kubernetes(), &key.pod) else {
             return of_attachment();
         };
-        let beside = |holder: &Key| holder.pod.container == key.pod.container && holder != key;
+        // Without a pod's name it is the beginning of the container's, which another may have too.
+        let unnamed = asks.kubernetes().is_none();
+        let beside =
+            |holder: &Key| holder != key && (unnamed || holder.pod.container == key.pod.container);
         if self.notes.holder(named).is_some_and(beside) { of_attachment() } else { named }
     }
 

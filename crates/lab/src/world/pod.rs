@@ -124,6 +124,11 @@ impl World {
             ("CNI_CONTAINERID", format!("{}-{}", self.topology.name, pod.name)),
             ("CNI_NETNS", netns),
             ("CNI_IFNAME", "eth0".to_owned()),
+            // As a Kubernetes runtime names it.
+            (
+                "CNI_ARGS",
+                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={}", pod.name),
+            ),
             ("CNI_PATH", folders),
             ("PATH", self.programs.search_path()),
         ];

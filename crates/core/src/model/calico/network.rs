@@ -11,8 +11,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use russet_desired::Flag;
-use russet_net::{Family, Mac, Mtu};
-use sha1::{Digest, Sha1};
+use russet_net::{Family, Mac, Mtu, sha1};
 
 use super::{Encapsulation, FelixConfiguration, IpPool, Name, Node, OnSubnet};
 use crate::{
@@ -122,12 +121,10 @@ const INTERNAL: &str = "InternalIP";
 
 /// The MAC of a node's VTEP, as Calico derives it: one that is not announced is known by the node's name alone.
 pub fn vtep_mac(node: &str, family: Family) -> Mac {
-    let mut hash = Sha1::new();
-    hash.update(node.as_bytes());
-    if family == Family::V6 {
-        hash.update(b"-v6");
-    }
-    let digest = hash.finalize();
+    let digest = match family {
+        Family::V4 => sha1(node),
+        Family::V6 => sha1(&format!("{node}-v6")),
+    };
     let mut octets = [0x66; 6];
     for (octet, byte) in octets.iter_mut().skip(1).zip(digest.iter()) {
         *octet = *byte;
@@ -170,7 +167,6 @@ mod tests {
 
     #[test]
     fn a_node_s_mac_is_the_reference_s_unless_it_announces_one() {
-        // sha1("node-1") = 8bb33ad8bf…
         let name: Name = "node-1".parse().unwrap();
         let mac = |family| vtep_mac("node-1", family).to_string();
         assert_eq!(mac(Family::V4), "66:b3:68:28:39:8e");
