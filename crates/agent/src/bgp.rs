@@ -30,6 +30,7 @@ mod manager;
 mod metrics;
 mod peer;
 mod reload;
+pub mod resources;
 mod routes;
 mod show;
 mod socket;

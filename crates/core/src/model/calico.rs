@@ -30,7 +30,7 @@ pub use self::{
         BgpFilter, BgpFilterRule, LenRange, MatchOperator, Operation, PeerType, PrefixMatch,
         RoutePriority, Verdict,
     },
-    bgp_peer::{Between, BgpPeer, NextHopMode, Remote, SourceAddress},
+    bgp_peer::{Between, BgpPeer, FailureDetection, NextHopMode, Remote, SourceAddress},
     block::{Allocation, BlockFault, BlockParts, IpamBlock, Ordinal, Owner},
     cluster::ClusterInformation,
     community::Community,
@@ -39,7 +39,7 @@ pub use self::{
         Affinity, AffinityState, BlockAffinity, Claims, HandleId, IpamConfiguration, IpamHandle,
     },
     name::{Name, Scope},
-    node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr},
+    node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr, hashed_router_id},
     node_status::{
         CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, SessionState,
     },
