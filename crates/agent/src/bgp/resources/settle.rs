@@ -194,10 +194,9 @@ fn at<'a>(wish: &Wish<'a>, resources: &'a Resources) -> (Kind, &'a Name) {
 /// An external peer is told ours, and an internal one what came, unless the object says otherwise.
 fn next_hop(peer: Option<&BgpPeer>, internal: bool) -> NextHopRule {
     match peer.map_or(NextHopMode::Auto, |peer| peer.next_hop) {
-        NextHopMode::Own => NextHopRule::Ours,
-        NextHopMode::Keep => NextHopRule::Keep,
         NextHopMode::Auto if internal => NextHopRule::Keep,
-        NextHopMode::Auto => NextHopRule::Ours,
+        NextHopMode::Keep => NextHopRule::Keep,
+        NextHopMode::Own | NextHopMode::Auto => NextHopRule::Ours,
     }
 }
 

@@ -10,10 +10,11 @@ use std::{
 
 use russet_api::calico::Kind;
 use russet_bgp::speaker::PeerAddr;
-use russet_core::model::calico::{Between, BgpPeer, Name, Node, PeerKind, Remote};
+use russet_core::model::calico::{Between, BgpPeer, Name, Node, OnSubnet, PeerKind, Remote};
 use russet_net::{Asn, Family};
 
 use super::{
+    super::config::BGP_PORT,
     Grade, Reports, Resources,
     ours::{Ours, port_of},
 };
@@ -101,16 +102,13 @@ fn note_lost(by: &Name, loser: Option<&Name>, addrs: &[IpAddr], reports: &mut Re
         [first, ..] => format!("{first} and {} more", addrs.len() - 1),
         [] => return,
     };
-    match loser {
+    let (name, reason) = match loser {
         Some(loser) => {
-            let reason = format!("{shown}: {by} is as specific or more so, and has the session");
-            reports.tell(Kind::BgpPeer, loser, Grade::Note, reason);
+            (loser, format!("{shown}: {by} is as specific or more so, and has the session"))
         }
-        None => {
-            let reason = format!("{shown}: it has the session in the place of the mesh");
-            reports.tell(Kind::BgpPeer, by, Grade::Note, reason);
-        }
-    }
+        None => (by, format!("{shown}: it has the session in the place of the mesh")),
+    };
+    reports.tell(Kind::BgpPeer, name, Grade::Note, reason);
 }
 
 /// Every other node that is no reflector, unless we are one.
@@ -134,35 +132,8 @@ fn by_object<'a>(
     reports: &mut Reports,
 ) -> Vec<Wish<'a>> {
     let here = is_between(&peer.between, ours.name, ours.node);
-    let rank = Rank::of(&peer.between);
-    let object = Some((name, peer));
     match &peer.remote {
-        Remote::Router { ip, port, asn } if here => {
-            let own = ours.addr(Family::of(*ip));
-            if own == Some(*ip) {
-                return Vec::new();
-            }
-            if own.is_none() {
-                let reason =
-                    format!("this node has no {} address to reach {ip} by", Family::of(*ip));
-                reports.tell(Kind::BgpPeer, name, Grade::Note, reason);
-                return Vec::new();
-            }
-            let at = |node: &Node| node.underlay(Family::of(*ip)).map(|at| at.addr()) == Some(*ip);
-            let node = resources.nodes.iter().find(|(_, node)| at(node));
-            let port = port.map(|port| u32::from(port.get()));
-            let port = port.or_else(|| node.map(|(name, _)| port_of(resources, name)));
-            vec![Wish {
-                addr: (*ip).into(),
-                rank,
-                object,
-                // An address is what is named, whoever has it.
-                node: None,
-                asn: *asn,
-                port: port.unwrap_or(crate::bgp::config::BGP_PORT),
-                cluster_id: None,
-            }]
-        }
+        Remote::Router { .. } if here => router(resources, ours, name, peer, reports),
         Remote::Nodes(chosen) => {
             let there = chosen.matches(&ours.node.labels);
             let is_other_end = |other: &Name, node: &Node| {
@@ -170,9 +141,10 @@ fn by_object<'a>(
                     || (there && is_between(&peer.between, other, node))
             };
             let others = resources.nodes.iter().filter(|(other, node)| is_other_end(other, node));
-            let wishes: Vec<_> = others
-                .flat_map(|(other, node)| with_node(resources, ours, other, node, rank, object))
-                .collect();
+            let rank = Rank::of(&peer.between);
+            let session =
+                |(other, node)| with_node(resources, ours, other, node, rank, Some((name, peer)));
+            let wishes: Vec<_> = others.flat_map(session).collect();
             if wishes.is_empty() && (here || there) {
                 let reason = "it chooses no other node that this one shares an address family with";
                 reports.tell(Kind::BgpPeer, name, Grade::Note, reason);
@@ -186,6 +158,42 @@ fn by_object<'a>(
         }
         Remote::Router { .. } | Remote::Workloads { .. } => Vec::new(),
     }
+}
+
+/// A router by its address, unless that is ours.
+fn router<'a>(
+    resources: &'a Resources,
+    ours: &Ours<'a>,
+    name: &'a Name,
+    peer: &'a BgpPeer,
+    reports: &mut Reports,
+) -> Vec<Wish<'a>> {
+    let Remote::Router { ip, port, asn } = peer.remote else { return Vec::new() };
+    let family = Family::of(ip);
+    match ours.addr(family) {
+        Some(own) if own == ip => return Vec::new(),
+        Some(_) => {}
+        None => {
+            let reason = format!("this node has no {family} address to reach {ip} by");
+            reports.tell(Kind::BgpPeer, name, Grade::Note, reason);
+            return Vec::new();
+        }
+    }
+    let at = |node: &Node| node.underlay(family).map(OnSubnet::addr) == Some(ip);
+    let port = port.map(|port| u32::from(port.get())).or_else(|| {
+        let node = resources.nodes.iter().find(|(_, node)| at(node));
+        node.map(|(name, _)| port_of(resources, name))
+    });
+    vec![Wish {
+        addr: ip.into(),
+        rank: Rank::of(&peer.between),
+        object: Some((name, peer)),
+        // An address is what is named, whoever has it.
+        node: None,
+        asn,
+        port: port.unwrap_or(BGP_PORT),
+        cluster_id: None,
+    }]
 }
 
 /// A session by each family that both have an address of.
@@ -211,7 +219,7 @@ fn with_node<'a>(
     };
     let addrs = Family::BOTH.into_iter().filter_map(|family| {
         let own = ours.addr(family)?;
-        node.underlay(family).map(|at| at.addr()).filter(|ip| *ip != own)
+        node.underlay(family).map(OnSubnet::addr).filter(|ip| *ip != own)
     });
     addrs.map(wish).collect()
 }
