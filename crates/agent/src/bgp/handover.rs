@@ -11,7 +11,8 @@
 //!
 //! A session that stays is held with the configuration that it had. One of the mesh is held in any case until a session
 //! of another kind is there to take its place: an operator who turns the mesh off before anything else is in place has as
-//! long as the bound to make it. There is no clock in here: whoever has the sessions says what time it is, and what
+//! long as the bound to make it. A node that is no reflector any more reflects as long as the bound to the nodes that stay
+//! its peers, for they may have each other later than it hears of it. There is no clock in here: whoever has the sessions says what time it is, and what
 //! they look like.
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use russet_bgp::speaker::PeerAddr;
+use russet_bgp::{reflector::Relation, speaker::PeerAddr};
 use russet_core::model::calico::PeerKind;
 
 use super::{config::PeerConfig, resources::Wished};
@@ -32,6 +33,8 @@ pub struct Handover {
     /// Wished, not heard in full yet, and waited for until then.
     young: BTreeMap<PeerAddr, Instant>,
     held: BTreeMap<PeerAddr, Held>,
+    /// Nodes that are no clients of ours any more, and are reflected to until then.
+    lingering: BTreeMap<PeerAddr, Instant>,
     /// When to look.
     next: Option<Instant>,
 }
@@ -58,6 +61,8 @@ pub enum Release {
     Replaced,
     /// It was waited for long enough.
     Late,
+    /// The session stays, and its peer is no client any more.
+    NoClient,
 }
 
 impl Handover {
@@ -82,11 +87,15 @@ impl Handover {
         self.young.extend(new.map(|addr| (*addr, until)));
 
         let mut peers = wish.config.peers.clone();
+        self.linger(in_force, &mut peers, until);
         for (addr, config) in in_force {
             if self.wished.contains_key(addr) {
                 continue;
             }
-            let stays = wish.unsettled.contains(addr) || self.holds(*addr, config, wish, until);
+            let object = config.origin.as_ref().and_then(|origin| origin.object.as_ref());
+            let stays = wish.unsettled.contains(addr)
+                || object.is_some_and(|object| wish.faulty.contains(object))
+                || self.holds(*addr, config, wish, until);
             if stays {
                 peers.push((*addr, config.clone()));
             }
@@ -95,6 +104,26 @@ impl Handover {
         self.held.retain(|addr, _| in_force(addr));
         self.next = self.next_after(now);
         peers
+    }
+
+    /// Who stops being a reflector reflects for a while yet: its clients have nobody else until they have each other.
+    fn linger(
+        &mut self,
+        in_force: &[(PeerAddr, PeerConfig)],
+        peers: &mut [(PeerAddr, PeerConfig)],
+        until: Instant,
+    ) {
+        let clients = in_force.iter().filter(|(_, peer)| is_client_node(peer));
+        let clients: BTreeSet<_> = clients.map(|(addr, _)| *addr).collect();
+        let mut lingering = BTreeMap::new();
+        for (addr, peer) in peers {
+            if clients.contains(addr) && peer.settings.internal != Relation::Client {
+                let until = self.lingering.get(addr).copied().unwrap_or(until);
+                lingering.insert(*addr, until);
+                peer.settings.internal = Relation::Client;
+            }
+        }
+        self.lingering = lingering;
     }
 
     /// Whether a session that is not wished any more is held.
@@ -140,6 +169,10 @@ impl Handover {
             released.extend(release.map(|release| (*addr, release)));
             release.is_none()
         });
+        self.lingering.retain(|addr, until| {
+            released.extend((*until <= now).then_some((*addr, Release::NoClient)));
+            *until > now
+        });
         self.next = self.next_after(now);
         released
     }
@@ -153,7 +186,8 @@ impl Handover {
         if !self.held.is_empty() {
             return Some(now + OFTEN);
         }
-        (!self.young.is_empty()).then(|| now + SOMETIMES)
+        let waits = !self.young.is_empty() || !self.lingering.is_empty();
+        waits.then(|| now + SOMETIMES)
     }
 
     /// Those that are held, each with the time that is left to it.
@@ -166,6 +200,12 @@ impl Handover {
         let others = self.wished.iter().filter(|(_, kind)| **kind != Some(PeerKind::NodeMesh));
         self.young.keys().chain(others.map(|(addr, _)| addr)).copied()
     }
+}
+
+/// Whether the peer is a node, and we reflect to it.
+fn is_client_node(peer: &PeerConfig) -> bool {
+    let is_node = peer.origin.as_ref().is_some_and(|origin| origin.node.is_some());
+    is_node && peer.settings.internal == Relation::Client
 }
 
 /// So long a session waits for those that come in its place.
@@ -253,8 +293,29 @@ mod tests {
         assert!(it.look().is_empty());
     }
 
-    /// This node is 1; 8 and 9 are or become reflectors.
+    #[test]
+    fn who_is_no_reflector_any_more_reflects_for_a_while_yet() {
+        let mut it = Run::of("n8", &[REFLECTORS, "no-mesh"]);
+        let clients = |it: &Run| {
+            let is_client =
+                |peer: &&(PeerAddr, PeerConfig)| peer.1.settings.internal == Relation::Client;
+            it.in_force.iter().filter(is_client).count()
+        };
+        assert_eq!(clients(&it), 3, "the other reflector is of the same cluster");
+        it.wish(&[MESH]);
+        it.now += BOUND / 2;
+        it.wish(&[MESH]);
+        assert_eq!((clients(&it), it.configured().len()), (3, 4));
+        assert!(it.look().is_empty());
+        it.now += BOUND / 2;
+        let settled = ["10.0.0.1 NoClient", "10.0.0.2 NoClient", "10.0.0.3 NoClient"];
+        assert_eq!(it.look(), settled);
+        assert!(it.look().is_empty());
+    }
+
+    /// This node is 1 unless told; 8 and 9 are or become reflectors.
     struct Run {
+        node: &'static str,
         handover: Handover,
         in_force: Vec<(PeerAddr, PeerConfig)>,
         complete: BTreeSet<PeerAddr>,
@@ -267,7 +328,12 @@ mod tests {
 
     impl Run {
         fn new(scene: &[&str]) -> Self {
+            Self::of("n1", scene)
+        }
+
+        fn of(node: &'static str, scene: &[&str]) -> Self {
             let mut run = Self {
+                node,
                 handover: Handover::default(),
                 in_force: Vec::new(),
                 complete: BTreeSet::new(),
@@ -279,7 +345,7 @@ mod tests {
         }
 
         fn wish(&mut self, scene: &[&str]) {
-            let wished = wished(scene);
+            let wished = wished(self.node, scene);
             self.in_force = self.handover.wish(&self.in_force, &wished, self.now);
         }
 
@@ -290,7 +356,10 @@ mod tests {
         fn look(&mut self) -> Vec<String> {
             let sight = Sight { complete: self.complete.clone(), needed: self.needed.clone() };
             let released = self.handover.look(&sight, self.now);
-            self.in_force.retain(|(addr, _)| !released.iter().any(|(gone, _)| gone == addr));
+            let gone = |addr: &PeerAddr| {
+                released.iter().any(|(it, why)| it == addr && *why != Release::NoClient)
+            };
+            self.in_force.retain(|(addr, _)| !gone(addr));
             released.into_iter().map(|(addr, why)| format!("{addr} {why:?}")).collect()
         }
 
@@ -306,9 +375,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn wished(scene: &[&str]) -> Wished {
+    fn wished(node: &str, scene: &[&str]) -> Wished {
         let is = |word: &str| scene.contains(&word);
-        let mut documents = Documents::new("n1".parse().unwrap(), None);
+        let mut documents = Documents::new(node.parse().unwrap(), None);
         for number in [1, 2, 3, 8, 9] {
             let may_reflect = number > 3;
             if may_reflect && is("without-reflectors") && !is(REFLECTORS) {
@@ -340,7 +409,7 @@ mod tests {
             let spec = serde_json::json!({"peerIP": "10.0.0.254", "asNumber": 65_000});
             object(&mut documents, "BGPPeer", &named("rack"), &spec);
         }
-        let base = Base { admin_socket: "/run/x".into(), http: None };
+        let base = Base { admin_socket: "/run/x".into(), http: None, announced: Vec::new() };
         resources::derive(&documents.done(), &base, &Folder(None)).unwrap()
     }
 

@@ -55,7 +55,7 @@ pub struct Manager {
     pub(super) config: BgpConfig,
     pub(super) read: ReadConfig,
     /// There may be something else to be.
-    pub(super) news: Option<News>,
+    news: Option<News>,
     /// What the node that we are part of has.
     here: Option<watch::Receiver<Vec<Reach>>>,
     listeners: Vec<Arc<TcpListener>>,
@@ -378,14 +378,13 @@ impl Manager {
 
 /// Waits until there is something else; for ever where nobody says anything.
 async fn changed<T>(watched: &mut Option<watch::Receiver<T>>) {
-    match watched {
-        Some(there) => {
-            if there.changed().await.is_err() {
-                // Whoever said it is stopping, and says nothing any more.
-                *watched = None;
-            }
-        }
-        None => std::future::pending().await,
+    let is_new = match watched {
+        // Whoever said it may be stopping; what was said holds.
+        Some(there) => there.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_new {
+        std::future::pending::<()>().await;
     }
 }
 

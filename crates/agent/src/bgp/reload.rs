@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use russet_bgp::{
+    reflector::Relation,
     speaker::PeerAddr,
     wire::{Notification, Reason},
 };
@@ -51,8 +52,8 @@ impl Manager {
     /// A node whose address changes keeps the identifier that it has: any number does, and each session would begin
     /// anew for another.
     fn keep_identifier(&self, wished: &mut Wished) {
-        // A file says what it means.
-        if self.news.is_none() {
+        // A file says what it means, and knows no nodes.
+        if wished.nodes.is_empty() {
             return;
         }
         let config = &mut wished.config;
@@ -121,6 +122,12 @@ impl Manager {
             peer.handle.reconfigure(wanted.clone()).await;
             return;
         }
+        let is_node = |peer: &Peer| peer.config.origin.as_ref().is_some_and(|it| it.node.is_some());
+        if wanted.is_none() && self.peers.get(&addr).is_some_and(is_node) {
+            // It hears of the same change, and ends its side when it may.
+            self.leave(addr);
+            return;
+        }
         let Some(peer) = self.peers.remove(&addr) else { return };
         let reason =
             if wanted.is_some() { Reason::CONFIGURATION_CHANGE } else { Reason::DECONFIGURED };
@@ -146,10 +153,25 @@ impl Manager {
                     op = "hand over", peer = %addr, bound = ?BOUND,
                     "what is to come in its place did not all come"
                 ),
+                Release::NoClient => {
+                    self.reflect_no_more(addr).await;
+                    continue;
+                }
             }
             self.config.peers.retain(|(other, _)| *other != addr);
             self.leave(addr);
         }
+    }
+
+    /// The session stands.
+    async fn reflect_no_more(&mut self, addr: PeerAddr) {
+        let Some((_, peer)) = self.config.peers.iter_mut().find(|(other, _)| *other == addr) else {
+            return;
+        };
+        peer.settings.internal = Relation::NonClient;
+        let wanted = peer.clone();
+        tracing::info!(op = "hand over", peer = %addr, "it is reflected to no more");
+        self.change(addr, Some(wanted)).await;
     }
 
     async fn sight(&self) -> Sight {

@@ -31,8 +31,11 @@ use std::{
 };
 
 use russet_api::calico::Kind;
-use russet_bgp::speaker::PeerAddr;
-use russet_core::model::calico::{BgpConfiguration, BgpFilter, BgpPeer, IpPool, Name, Node};
+use russet_bgp::{fsm::RemoteAs, speaker::PeerAddr};
+use russet_core::model::calico::{
+    BgpConfiguration, BgpFilter, BgpPeer, IpPool, Name, Node, PeerKind,
+};
+use russet_net::Prefix;
 
 use self::{ours::Ours, rules::Rules, settle::Settle};
 pub use self::{
@@ -78,6 +81,8 @@ pub struct Base {
     pub admin_socket: PathBuf,
     /// Where `/metrics` answers; `None` is off.
     pub http: Option<SocketAddr>,
+    /// What is announced as ours beside what is here.
+    pub announced: Vec<Prefix>,
 }
 
 /// Something to tell of an object.
@@ -121,6 +126,8 @@ pub struct Wished {
     pub config: BgpConfig,
     /// Peers that are wished and cannot be settled: their sessions stay as they are.
     pub unsettled: BTreeSet<PeerAddr>,
+    /// The `BGPPeer`s of these; what they said before stays, too, if it was another address.
+    pub faulty: BTreeSet<Name>,
     /// Nodes that are there: a session with another one is with nobody.
     pub nodes: BTreeSet<Name>,
     /// Sorted, each once.
@@ -130,7 +137,43 @@ pub struct Wished {
 impl From<BgpConfig> for Wished {
     /// A file has no objects.
     fn from(config: BgpConfig) -> Self {
-        Self { config, unsettled: BTreeSet::new(), nodes: BTreeSet::new(), reports: Vec::new() }
+        Self {
+            config,
+            unsettled: BTreeSet::new(),
+            faulty: BTreeSet::new(),
+            nodes: BTreeSet::new(),
+            reports: Vec::new(),
+        }
+    }
+}
+
+impl Wished {
+    /// The sessions as an operator is shown them: address, port, AS, kind, and the object or the node.
+    pub fn sessions(&self) -> impl Iterator<Item = Vec<String>> {
+        self.config.peers.iter().map(|(addr, peer)| {
+            let (kind, object) = match &peer.origin {
+                Some(origin) => {
+                    (name_of(origin.kind), origin.object.as_ref().or(origin.node.as_ref()))
+                }
+                None => ("", None),
+            };
+            let asn = match peer.session.remote {
+                RemoteAs::Is(asn) => asn.to_string(),
+                RemoteAs::Internal => "internal".to_owned(),
+                RemoteAs::External => "external".to_owned(),
+            };
+            let object = object.map(ToString::to_string).unwrap_or_default();
+            vec![addr.to_string(), peer.port.get().to_string(), asn, kind.to_owned(), object]
+        })
+    }
+}
+
+/// As `calicoctl node status` has it.
+pub(super) const fn name_of(kind: PeerKind) -> &'static str {
+    match kind {
+        PeerKind::NodeMesh => "node-to-node mesh",
+        PeerKind::NodePeer => "node specific",
+        PeerKind::GlobalPeer => "global",
     }
 }
 
@@ -170,7 +213,7 @@ pub fn derive(
         peers: sessions.peers,
         links: Vec::new(),
         ranges: Vec::new(),
-        routes: ours.services(),
+        routes: ours.routes(&base.announced),
         marks: ours.marks(),
         gateways: sessions.gateways,
         withheld: rules::by_the_store(resources),
@@ -179,6 +222,7 @@ pub fn derive(
     Ok(Wished {
         config,
         unsettled: sessions.unsettled,
+        faulty: sessions.faulty,
         nodes: resources.nodes.keys().cloned().collect(),
         reports: reports.0.into_iter().collect(),
     })

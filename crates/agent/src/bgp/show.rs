@@ -17,14 +17,13 @@ use russet_bgp::{
     speaker::{Counters, PeerAddr, Speaker},
     wire::{AsWidth, Family, MessageLimit, NlriKey, PathId, Tail},
 };
-use russet_core::model::calico::PeerKind;
 use russet_net::{IfName, Prefix};
 
 use super::{
     bfd::{BfdState, describe},
     manager::Manager,
     peer::PeerState,
-    resources::{Grade, Report},
+    resources::{Grade, Report, name_of},
     routes::Gone,
 };
 
@@ -179,7 +178,7 @@ fn peer_row(
     PeerRow {
         address: addr.to_string(),
         description: state.config.description.clone(),
-        kind: origin.map(|origin| kind(origin.kind).to_owned()),
+        kind: origin.map(|origin| name_of(origin.kind).to_owned()),
         object: origin.and_then(|origin| origin.object.as_ref()).map(ToString::to_string),
         node: origin.and_then(|origin| origin.node.as_ref()).map(ToString::to_string),
         leaves_in_s: None,
@@ -211,15 +210,6 @@ fn peer_row(
         refreshes: counters.refreshes,
         times_up: state.times_up,
         bfd: state.bfd.as_ref().map(bfd_row),
-    }
-}
-
-/// As `calicoctl node status` has it.
-const fn kind(kind: PeerKind) -> &'static str {
-    match kind {
-        PeerKind::NodeMesh => "node-to-node mesh",
-        PeerKind::NodePeer => "node specific",
-        PeerKind::GlobalPeer => "global",
     }
 }
 

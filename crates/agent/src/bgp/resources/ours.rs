@@ -88,9 +88,9 @@ impl<'a> Ours<'a> {
         addrs.into_iter().map(|addr: IpAddr| SocketAddr::new(addr, port)).collect()
     }
 
-    /// The prefixes that services' addresses come from are announced as ours.
-    pub fn services(&self) -> Vec<OwnRoute> {
-        let mut prefixes: Vec<_> = services(self.cluster).collect();
+    /// The prefixes that services' addresses come from are announced as ours, and these.
+    pub fn routes(&self, more: &[Prefix]) -> Vec<OwnRoute> {
+        let mut prefixes: Vec<_> = services(self.cluster).chain(more.iter().copied()).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
         let route = |prefix: Prefix| OwnRoute {

@@ -17,7 +17,7 @@ use russet_bgp::{
 use russet_core::model::calico::{
     BgpPeer, FailureDetection, Name, NextHopMode, SecretRef, SourceAddress,
 };
-use russet_net::{Family, Port, Prefix};
+use russet_net::{Asn, Family, Port, Prefix};
 
 use super::{
     Grade, Reports, Resources,
@@ -43,6 +43,7 @@ pub(super) struct Settle<'a> {
 pub(super) struct Sessions {
     pub peers: Vec<(PeerAddr, PeerConfig)>,
     pub unsettled: BTreeSet<PeerAddr>,
+    pub faulty: BTreeSet<Name>,
     /// Ways to peers that are on no link of ours.
     pub gateways: BTreeMap<Prefix, IpAddr>,
 }
@@ -62,6 +63,7 @@ impl Settle<'_> {
                     let (kind, name) = at(&wish, self.resources);
                     reports.tell(kind, name, Grade::Fault, reason);
                     sessions.unsettled.insert(wish.addr);
+                    sessions.faulty.extend(wish.object.map(|(name, _)| name.clone()));
                 }
             }
         }
@@ -69,6 +71,9 @@ impl Settle<'_> {
     }
 
     fn session(&mut self, wish: &Wish<'_>, reports: &mut Reports) -> Result<PeerConfig, String> {
+        if wish.asn == Asn::ZERO {
+            return Err(format!("{}: AS 0 is nobody", wish.addr));
+        }
         let family = Family::of(wish.addr.ip);
         let peer = wish.object.map(|(_, peer)| peer);
         let local = LocalSpeaker {
@@ -138,7 +143,7 @@ impl Settle<'_> {
         SessionConfig {
             local,
             remote: RemoteAs::Is(wish.asn),
-            opening: Opening::Active,
+            opening: self.opening(wish),
             hold: peer.and_then(|peer| peer.keepalive).map_or(HoldTime::USUAL, held_for),
             retry: RETRY,
             families,
@@ -147,6 +152,17 @@ impl Settle<'_> {
             extended_next_hop: FamilySet::EMPTY,
             limit: MessageLimit::Usual,
             restart: (time_s > 0).then(|| restart(families, time_s)),
+        }
+    }
+
+    /// Between two nodes the one whose address is behind the other's as a text dials, as Calico has it, so that two that
+    /// start at once do not meet halfway.
+    fn opening(&self, wish: &Wish<'_>) -> Opening {
+        let ip = wish.addr.ip;
+        let own = self.ours.addr(Family::of(ip)).filter(|_| wish.node.is_some());
+        match own {
+            Some(own) if ip.to_string() > own.to_string() => Opening::Passive,
+            _ => Opening::Active,
         }
     }
 

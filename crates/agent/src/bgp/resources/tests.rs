@@ -381,7 +381,7 @@ fn resources(node: &str, documents: &[Value], last: Option<&Resources>) -> Resou
 }
 
 fn base() -> Base {
-    Base { admin_socket: "/run/x".into(), http: None }
+    Base { admin_socket: "/run/x".into(), http: None, announced: Vec::new() }
 }
 
 fn object(kind: &str, name: &str, spec: &Value) -> Value {
