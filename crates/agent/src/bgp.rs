@@ -142,9 +142,9 @@ pub async fn join_by_resources(mut feed: Feed, node: Node) {
             told = fault;
         }
         // What is in the way may go by itself: an address in use, a file of a password.
-        match tokio::time::timeout(START_AGAIN, feed.resources.changed()).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) | Err(_) => {}
+        let changed = tokio::time::timeout(START_AGAIN, feed.resources.changed()).await;
+        if matches!(changed, Ok(Err(_))) {
+            return;
         }
     }
 }

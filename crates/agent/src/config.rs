@@ -43,6 +43,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// The node's BGP speaker, and the file that it is read from again; `None` is no speaker.
     pub bgp: Option<(BgpConfig, PathBuf)>,
+    /// Where the passwords of sessions lie that resources say, a file `NAME/KEY` for each.
+    pub bgp_secrets: PathBuf,
     pub on_unspoken: OnUnspoken,
 }
 

@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(it.configured(), ["10.0.0.2", "10.0.0.3", "10.0.0.8", "10.0.0.9"]);
         it.complete(&["10.0.0.2", "10.0.0.3", "10.0.0.8"]);
         assert!(it.look().is_empty());
-        it.now += BOUND - OFTEN;
+        it.now += BOUND.saturating_sub(OFTEN);
         assert!(it.look().is_empty());
         it.now += OFTEN;
         assert_eq!(it.look(), ["10.0.0.2 Late", "10.0.0.3 Late"]);

@@ -86,7 +86,7 @@ impl Manager {
         if config.cluster != self.config.cluster {
             let cluster = config.cluster;
             self.routes.tell(RibInput::Do(Box::new(move |speaker| {
-                speaker.rib_mut().set_cluster(cluster)
+                speaker.rib_mut().set_cluster(cluster);
             })));
         }
         let wanted = |addr: PeerAddr, peer: &Peer| match peer.stay {

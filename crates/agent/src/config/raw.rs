@@ -89,6 +89,8 @@ pub(super) struct RawHttp {
 pub(super) struct RawBgp {
     /// The speaker's own file.
     pub(super) config: Option<PathBuf>,
+    /// Where the passwords lie that resources name.
+    pub(super) secrets: Option<PathBuf>,
 }
 
 impl RawBgp {
@@ -99,6 +101,8 @@ impl RawBgp {
         Some((read.ok()?, file))
     }
 }
+
+const BGP_SECRETS: &str = "/etc/russet/bgp-secrets";
 
 /// What flags and environment say; each wins over the file.
 #[derive(Clone, Debug, Default)]
@@ -154,6 +158,7 @@ impl RawConfig {
         let endpoints = self.store.endpoints();
         let store = self.store.client(&mut faults);
         let paths = self.paths.check(&mut faults);
+        let bgp_secrets = self.bgp.secrets.clone().unwrap_or_else(|| BGP_SECRETS.into());
         let bgp = self.bgp.read(&mut faults);
         match (settings, store, faults.0.is_empty()) {
             (Some(settings), Some(store), true) => Ok(Config {
@@ -168,6 +173,7 @@ impl RawConfig {
                 paths,
                 http,
                 bgp,
+                bgp_secrets,
                 on_unspoken: OnUnspoken::default(),
             }),
             _ => Err(ConfigFaults(faults.0)),

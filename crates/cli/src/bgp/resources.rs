@@ -21,7 +21,7 @@ use crate::{exit::REFUSED, output::table};
 
 #[derive(Args, Debug)]
 pub struct ResourcesArgs {
-    /// A folder of Calico's resources (Node, BGPConfiguration, BGPPeer, BGPFilter, IPPool) as YAML or JSON, in the place of
+    /// A folder of Calico's resources, as docs/bgp.md lists them, as YAML or JSON, in the place of
     /// a configuration file
     #[arg(long, value_name = "DIR", requires = "node", conflicts_with = "config")]
     pub resources: Option<PathBuf>,
