@@ -25,19 +25,28 @@ pub mod config;
 mod conn;
 mod discovery;
 mod dump;
+pub mod handover;
 mod join;
 mod manager;
 mod metrics;
+mod own;
 mod peer;
 mod reload;
+pub mod resources;
 mod routes;
 mod show;
 mod socket;
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
 
 pub use self::join::{Learned, Node};
-use self::{config::BgpConfig, manager::Manager};
+use self::{
+    config::BgpConfig,
+    manager::Manager,
+    resources::{Base, Folder, Resources, Wished, derive},
+};
 use crate::config::ConfigFaults;
 
 /// Why the speaker could not start.
@@ -69,7 +78,25 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BgpError> {
     tracing::info!(op = "start", asn = %config.local.asn, version = env!("CARGO_PKG_VERSION"), "russet bgp");
-    let manager = Manager::start(config, Box::new(read), None).await?;
+    let read = Box::new(move || read().map(Wished::from));
+    let manager = Manager::start(config.into(), read, None, None).await?;
+    manager.run(shutdown).await;
+    Ok(())
+}
+
+/// As [`run`], by resources instead of a file.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub async fn run_by_resources(
+    wished: Wished,
+    read: impl Fn() -> Result<Wished, ConfigFaults> + Send + Sync + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), BgpError> {
+    let asn = wished.config.local.asn;
+    tracing::info!(op = "start", %asn, version = env!("CARGO_PKG_VERSION"), "russet bgp");
+    let manager = Manager::start(wished, Box::new(read), None, None).await?;
     manager.run(shutdown).await;
     Ok(())
 }
@@ -86,7 +113,55 @@ pub async fn join(
     node: Node,
 ) -> Result<impl Future<Output = ()>, BgpError> {
     tracing::info!(op = "start", asn = %config.local.asn, "BGP speaker of this node");
-    let read = move || BgpConfig::load(&file);
-    let manager = Manager::start(config, Box::new(read), Some(node)).await?;
+    let read = move || BgpConfig::load(&file).map(Wished::from);
+    let manager = Manager::start(config.into(), Box::new(read), None, Some(node)).await?;
     Ok(manager.run(std::future::pending()))
 }
+
+/// What a speaker that goes by resources is given.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// Each time something of them has changed, all of them.
+    pub resources: watch::Receiver<Arc<Resources>>,
+    pub base: Base,
+    pub secrets: Folder,
+}
+
+/// As [`join`], by resources instead of a file. It begins as soon as they say who this node is, and is tried again when it
+/// cannot start; it ends when nobody says anything any more before that.
+pub async fn join_by_resources(mut feed: Feed, node: Node) {
+    let mut told = String::new();
+    loop {
+        let started = start_by_resources(&feed, &node).await;
+        let fault = match started {
+            Ok(manager) => return manager.run(std::future::pending()).await,
+            Err(fault) => fault,
+        };
+        if fault != told {
+            tracing::warn!(op = "start", error = fault, "no BGP speaker yet");
+            told = fault;
+        }
+        // What is in the way may go by itself: an address in use, a file of a password.
+        let changed = tokio::time::timeout(START_AGAIN, feed.resources.changed()).await;
+        if matches!(changed, Ok(Err(_))) {
+            return;
+        }
+    }
+}
+
+async fn start_by_resources(feed: &Feed, node: &Node) -> Result<Manager, String> {
+    let (base, secrets) = (feed.base.clone(), feed.secrets.clone());
+    let (resources, mut news) = (feed.resources.clone(), feed.resources.clone());
+    let read = move || {
+        let resources = Arc::clone(&resources.borrow());
+        derive(&resources, &base, &secrets)
+    };
+    news.borrow_and_update();
+    let wished = read().map_err(|faults| faults.to_string())?;
+    tracing::info!(op = "start", asn = %wished.config.local.asn, "BGP speaker of this node, by resources");
+    let node = Some(node.clone());
+    let started = Manager::start(wished, Box::new(read), Some(news), node).await;
+    started.map_err(|err| crate::one_line(&err))
+}
+
+const START_AGAIN: Duration = Duration::from_secs(5);

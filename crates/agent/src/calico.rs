@@ -5,12 +5,16 @@
 //!  resources ──┼─────────────▶ ipam ◀── asks ── attach lane
 //!   (watch)    │                │
 //!              │                └─ tunnels' addresses ─▶ (the node's own Node)
+//!              ├─▶ routers ─▶ BGP speaker
 //!              └─ accept ◀── owner
 //! ```
+
+mod routers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use russet_core::{Source, model, world::World};
@@ -22,6 +26,7 @@ use tokio::{
 };
 
 use crate::{
+    bgp::resources::Resources,
     cni,
     config::BlockSettings,
     ipam::{self, Tunnel},
@@ -48,6 +53,8 @@ pub struct Pending {
 /// What others do with what was started.
 #[derive(Debug)]
 pub struct Running {
+    /// What the BGP speaker goes by.
+    pub routers: watch::Receiver<Arc<Resources>>,
     /// The tunnels that have an address, and which.
     pub held: watch::Receiver<BTreeMap<Tunnel, IpAddr>>,
 }
@@ -74,7 +81,10 @@ impl Pending {
         let (hold, held) = watch::channel(BTreeMap::new());
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
         tasks.spawn(pass(for_owner, inputs.clone()));
-        let listeners = vec![tell_owner, tell_ipam];
+        let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
+        let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
+        tasks.spawn(routers::follow(node.clone(), for_routers, route));
+        let listeners = vec![tell_owner, tell_ipam, tell_routers];
         let (client, node) = (client.clone(), node.clone());
         tasks.spawn(resources::serve(client.clone(), node.clone(), seen, listeners, self.accepted));
         let settings =
@@ -82,7 +92,7 @@ impl Pending {
         let lines =
             ipam::Lines { news, asks: asked, told: tell, tunnels: self.tunnels, held: hold };
         tasks.spawn(ipam::serve(client, settings, lines));
-        (cni::Line { asks, told }, Running { held })
+        (cni::Line { asks, told }, Running { routers, held })
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use russet_core::choices::Distribution;
 use russet_core::model::{Preset, Sealer, Settings, calico::Name};
 
 pub use self::{
@@ -45,6 +46,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// The node's BGP speaker, and the file that it is read from again; `None` is no speaker.
     pub bgp: Option<(BgpConfig, PathBuf)>,
+    /// Where the passwords of sessions lie that resources say, a file `NAME/KEY` for each.
+    pub bgp_secrets: PathBuf,
     pub on_unspoken: OnUnspoken,
     pub addressing: Addressing,
 }
@@ -102,6 +105,11 @@ impl Paths {
         self.run.join("admin.sock")
     }
 
+    /// The BGP speaker's own, where the datastore says what it is.
+    pub fn bgp_socket(&self) -> PathBuf {
+        self.run.join("bgp.sock")
+    }
+
     pub fn cni_socket(&self) -> PathBuf {
         self.run.join("cni.sock")
     }
@@ -136,6 +144,11 @@ impl fmt::Display for ConfigFaults {
 }
 
 impl Config {
+    /// Whether the datastore says what the BGP speaker is, and there is one.
+    pub fn bgp_by_resources(&self) -> bool {
+        self.settings.preset == Preset::Calico && self.settings.distribution == Distribution::Bgp
+    }
+
     /// How addresses are taken out of blocks, where they are.
     pub const fn blocks(&self) -> Option<&BlockSettings> {
         match &self.addressing {

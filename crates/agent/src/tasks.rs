@@ -120,7 +120,8 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (name_cluster, names) = mpsc::channel(1);
     let (pod_network, given) = watch::channel(None);
     let (errands, errands_wanted) = watch::channel(Wanted::default());
-    let (here, announced) = config.bgp.as_ref().map(|_| watch::channel(Vec::new())).unzip();
+    let speaks = config.bgp.is_some() || config.bgp_by_resources();
+    let (here, announced) = speaks.then(|| watch::channel(Vec::new())).unzip();
     let (to_calico, calico) = config.blocks().map(|_| calico::outlets()).unzip();
     let handle = OwnerHandle::new(inputs.clone());
     let client = EtcdClient::new(&config.store);
@@ -150,10 +151,27 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let cni = serve_pods(config, given, inputs.clone(), line).await?;
     let observer = Observer::start(config.uplink.clone(), &inputs, None)?;
 
-    if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {
+    if let Some(here) = announced {
         let (learned, taught) = mpsc::channel(LEARNED);
         let node = bgp::Node { here, learned };
-        tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
+        match (config.bgp.clone(), &calico) {
+            (Some((config, file)), _) => {
+                tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
+            }
+            (None, Some(calico)) => {
+                let feed = bgp::Feed {
+                    resources: calico.routers.clone(),
+                    base: bgp::resources::Base {
+                        admin_socket: paths.bgp_socket(),
+                        http: None,
+                        announced: Vec::new(),
+                    },
+                    secrets: bgp::resources::Folder(Some(config.bgp_secrets.clone())),
+                };
+                tasks.spawn(bgp::join_by_resources(feed, node));
+            }
+            (None, None) => {}
+        }
         tasks.spawn(learn(taught, inputs.clone()));
     }
     tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));

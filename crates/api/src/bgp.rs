@@ -67,6 +67,21 @@ pub struct Status {
     pub strangers: u64,
     /// What is wrong with a configuration that was read and not taken.
     pub refused_configuration: Option<String>,
+    /// What there is to tell of the resources that it goes by, and of sessions that do not stand at the objects that
+    /// say them; on each page that of its peers.
+    #[serde(default)]
+    pub objects: Vec<ObjectRow>,
+}
+
+/// Something to tell of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRow {
+    /// `BGPPeer`.
+    pub kind: String,
+    pub name: String,
+    /// `fault`, `no effect` or `note`.
+    pub grade: String,
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +95,17 @@ pub struct FamilyCount {
 pub struct PeerRow {
     pub address: String,
     pub description: Option<String>,
+    /// As Calico calls it: `node-to-node mesh`, `node specific`, `global`; none of a file.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// The `BGPPeer` that says it, and the node that it is.
+    #[serde(default)]
+    pub object: Option<String>,
+    #[serde(default)]
+    pub node: Option<String>,
+    /// It is not wished any more, and goes when others carry its routes, or after so many seconds.
+    #[serde(default)]
+    pub leaves_in_s: Option<u64>,
     /// As configured: a number, `internal` or `external`; when the session stands, the number.
     pub asn: String,
     pub state: String,

@@ -122,6 +122,8 @@ fn peer(rib: &mut Rib, number: u32) -> Source {
         asn: Asn::new(65_000),
         id: RouterId::try_from(number).expect("not zero"),
         relation: Relation::Client,
+        our_asn: Asn::new(65_000),
+        own_as: 0,
         terms: terms(),
         import: Arc::new(Policy::accept_all()),
         export: Arc::new(Policy::accept_all()),

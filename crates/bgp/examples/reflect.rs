@@ -86,6 +86,8 @@ fn up(rib: &mut Rib, peer: u32) -> Source {
         asn: Asn::new(65_000),
         id: RouterId::try_from(0x0a09_0100 + peer).expect("not zero"),
         relation: Relation::Client,
+        our_asn: Asn::new(65_000),
+        own_as: 0,
         terms: terms(),
         import: Arc::new(Policy::accept_all()),
         export: Arc::new(Policy::accept_all()),

@@ -53,10 +53,22 @@ pub enum NextHopRule {
     Ours,
 }
 
+/// How a route came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whence {
+    pub relation: Relation,
+    /// The AS that we are in for the peer.
+    pub asn: Asn,
+    /// How often that may be in the path.
+    pub own_as: u8,
+}
+
 /// A peer's side of a route's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Towards {
     pub relation: Relation,
+    /// The AS that we are in for the peer.
+    pub asn: Asn,
     pub rule: NextHopRule,
     /// Our address in the session, of the kind that the family needs; `None` when we have none.
     pub ours: Option<NextHop>,
@@ -74,9 +86,11 @@ pub fn may_tell(from: Origin, to: Relation, scope: Scope) -> bool {
 }
 
 /// Whether a route has been here before (RFC 4271 §9.1.2, RFC 4456 §8).
-pub fn standing(attributes: &Attributes, from: Relation, me: &Me) -> Standing {
-    let internal = from != Relation::External;
-    if attributes.as_path.contains(me.asn) {
+pub fn standing(attributes: &Attributes, from: Whence, me: &Me) -> Standing {
+    let internal = from.relation != Relation::External;
+    let path = &attributes.as_path;
+    let times = || path.asns().filter(|asn| *asn == from.asn).count().max(1);
+    if path.contains(from.asn) && times() > usize::from(from.own_as) {
         Standing::AsLoop
     } else if internal && attributes.originator_id == Some(me.id) {
         Standing::OriginatorLoop
@@ -98,7 +112,7 @@ pub fn pass_on(
 ) -> Option<NextHop> {
     let next_hop = without_link(next_hop);
     match (from, to.relation) {
-        (_, Relation::External) => leave_our_as(attributes, from, me),
+        (_, Relation::External) => leave_our_as(attributes, from, to.asn),
         (Origin::Peer { relation: Relation::Client | Relation::NonClient, id }, _) => {
             attributes.originator_id.get_or_insert(id);
             attributes.cluster_list.insert(0, me.cluster);
@@ -121,8 +135,8 @@ fn without_link(next_hop: NextHop) -> NextHop {
 }
 
 /// What other ASes have no use for is taken away (RFC 4271 §5.1.4, §5.1.5; RFC 4456 §8; RFC 4360 §6).
-fn leave_our_as(attributes: &mut Attributes, from: Origin, me: &Me) {
-    attributes.as_path.prepend(me.asn, 1);
+fn leave_our_as(attributes: &mut Attributes, from: Origin, us: Asn) {
+    attributes.as_path.prepend(us, 1);
     attributes.local_pref = None;
     attributes.originator_id = None;
     attributes.cluster_list.clear();
@@ -198,11 +212,14 @@ mod tests {
 
     #[test]
     fn a_route_that_was_here_before_is_refused() {
-        let of = |attributes: &Attributes| standing(attributes, Relation::Client, &me());
+        let from = |own_as| Whence { relation: Relation::Client, asn: me().asn, own_as };
+        let of = |attributes: &Attributes| standing(attributes, from(0), &me());
         assert_eq!(of(&route()), Standing::Eligible);
         let ours = AsPath::sequence([9, 65_000].map(Asn::new));
         let looped = Attributes { as_path: ours, ..route() };
         assert_eq!(of(&looped), Standing::AsLoop);
+        // Where our number may be in the path as often, it may.
+        assert_eq!(standing(&looped, from(1), &me()), Standing::Eligible);
         let mine = Attributes { originator_id: Some(me().id), ..route() };
         assert_eq!(of(&mine), Standing::OriginatorLoop);
         let mut clusters = route();
@@ -229,7 +246,7 @@ mod tests {
     }
 
     fn towards(relation: Relation, rule: NextHopRule) -> Towards {
-        Towards { relation, rule, ours: Some(hop(99)) }
+        Towards { relation, asn: me().asn, rule, ours: Some(hop(99)) }
     }
 
     fn id(raw: u32) -> RouterId {

@@ -45,12 +45,11 @@ pub use self::{
 };
 use crate::{
     bestpath::{MedRule, Multipath},
-    policy::Policy,
     reflector::Me,
     update::{Bounds, Piece, Scene, Treatment},
     wire::{
-        Attributes, EvpnKey, Family, FamilySet, NextHop, Nlri, NlriKey, PathId, Update, V4Prefix,
-        V6Prefix,
+        Attributes, ClusterId, EvpnKey, Family, FamilySet, NextHop, Nlri, NlriKey, PathId, Update,
+        V4Prefix, V6Prefix,
     },
 };
 
@@ -142,13 +141,13 @@ impl Rib {
         routes.join(peer, treatment, &scene);
     }
 
-    /// Judges by other policies from now on. What the peer is told follows at once; what it told is judged anew when
-    /// it tells it again.
-    pub fn set_policies(&mut self, peer: Source, import: Arc<Policy>, export: Arc<Policy>) {
-        // What changed before goes by the policies of before.
+    /// Treats a peer otherwise from now on, whose session stands. What it is told follows at once; what it told is
+    /// judged anew when it tells it again.
+    pub fn set_neighbor(&mut self, peer: Source, neighbor: Neighbor) {
+        // What changed before goes by how it was before.
         self.flush();
-        let Some(neighbor) = self.neighbors.get(peer) else { return };
-        let neighbor = Neighbor { import, export, ..neighbor.clone() };
+        let Some(before) = self.neighbors.get(peer) else { return };
+        let moved = before.relation != neighbor.relation;
         for family in Family::ALL {
             let towards = neighbor.towards(family);
             let export = Arc::clone(&neighbor.export);
@@ -157,6 +156,33 @@ impl Rib {
             routes.treat_anew(peer, treatment, &scene);
         }
         self.neighbors.replace(peer, neighbor);
+        if moved {
+            self.tell_anew_from(peer);
+        }
+    }
+
+    /// Has others be told anew what a peer told, for who is told of it has changed.
+    fn tell_anew_from(&mut self, peer: Source) {
+        for routes in &mut self.families {
+            routes.note_all_of(peer);
+        }
+    }
+
+    /// Reflects by the mark of another cluster from now on, what was reflected before too.
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        if self.config.me.cluster == cluster {
+            return;
+        }
+        self.flush();
+        self.config.me.cluster = cluster;
+        for peer in self.neighbors.all() {
+            self.tell_anew_from(peer);
+        }
+    }
+
+    /// To how many destinations the way is lost when a peer goes, and `others` with it.
+    pub fn lost_without(&self, peer: Source, others: &[Source]) -> usize {
+        self.families.iter().map(|routes| routes.lost_without(peer, others)).sum()
     }
 
     /// Tells a peer a family once more (RFC 2918). [`Piece::Refreshed`] says when all has been.

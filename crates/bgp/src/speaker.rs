@@ -166,17 +166,17 @@ impl Speaker {
         }
     }
 
-    /// Has other policies decide from now on, while the session stands. The peer is asked for what it told, to be judged
-    /// anew (RFC 2918); one that cannot answer that is closed and comes back.
+    /// Passes routes otherwise from now on, while the session stands. Where what the peer told is to be judged anew it
+    /// is asked for it (RFC 2918); one that cannot answer that is closed and comes back.
     pub fn set_settings(&mut self, addr: PeerAddr, settings: PeerSettings) {
         let Some(peer) = self.peers.get_mut(&addr) else { return };
         let source = peer.source;
         // One that is away is told when it is back.
         let Stage::Up(up) = &mut peer.stage else { return };
-        let (import, export) = (Arc::clone(&settings.import), Arc::clone(&settings.export));
-        let judged_anew = up.settings.import != import;
+        let judged_anew =
+            up.settings.import != settings.import || up.settings.own_as != settings.own_as;
         up.settings = settings;
-        self.rib.set_policies(source, import, export);
+        self.rib.set_neighbor(source, up.neighbor(addr));
         if !judged_anew {
             return;
         }
@@ -399,6 +399,21 @@ impl Speaker {
             return there.any(|(_, peer)| peer.has_told_all());
         }
         self.peers.get(&addr).is_some_and(Peer::has_told_all)
+    }
+
+    /// To how many destinations the way is lost when a peer goes, and these others with it.
+    pub fn lost_without(&self, addr: PeerAddr, others: &[PeerAddr]) -> usize {
+        let Some(source) = self.source_of(addr) else { return 0 };
+        let others: Vec<_> = others.iter().filter_map(|addr| self.source_of(*addr)).collect();
+        self.rib.lost_without(source, &others)
+    }
+
+    /// Tells that something that was waited for at the start is there, which is no peer: see [`Self::defer`].
+    pub fn heard(&mut self, addr: PeerAddr) {
+        if self.deferral.is_on() {
+            self.deferral.heard(addr);
+            self.tell_all_when_due();
+        }
     }
 
     /// The peers with a session.

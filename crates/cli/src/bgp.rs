@@ -1,5 +1,7 @@
 //! `russet bgp`: the BGP speaker alone, as a route reflector or for tests, and what is asked of it.
 
+mod resources;
+
 use std::{
     fmt::Write,
     os::unix::net::UnixStream,
@@ -16,6 +18,7 @@ use russet_api::{
     frame,
 };
 
+use self::resources::{Reader, ResourcesArgs};
 use crate::{
     agent::{LogFormat, start_logs},
     client::NoSpeaker,
@@ -49,7 +52,9 @@ struct ServeArgs {
         env = "RUSSET_BGP_CONFIG"
     )]
     config: PathBuf,
-    /// Checks the configuration and does nothing else
+    #[command(flatten)]
+    resources: ResourcesArgs,
+    /// Checks the configuration and does nothing else; with --resources it shows the sessions that there would be
     #[arg(long)]
     check: bool,
     /// How log lines look
@@ -114,7 +119,10 @@ pub fn run(args: BgpArgs) -> Result<ExitCode> {
     }
 }
 
-fn serve(args: ServeArgs) -> Result<ExitCode> {
+fn serve(mut args: ServeArgs) -> Result<ExitCode> {
+    if let Some(folder) = args.resources.resources.take() {
+        return serve_resources(folder, args);
+    }
     let config = BgpConfig::load(&args.config)?;
     if args.check {
         println!("the configuration is good");
@@ -130,6 +138,21 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn serve_resources(folder: PathBuf, args: ServeArgs) -> Result<ExitCode> {
+    let reader = Reader::new(folder, args.resources);
+    let wished = reader.read()?;
+    if args.check {
+        return Ok(resources::check(&wished));
+    }
+    start_logs(args.log_format);
+    block_on(async {
+        let stop = until_asked_to_stop()?;
+        russet_agent::bgp::run_by_resources(wished, move || reader.read(), stop).await?;
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 // ---- questions
 fn status(args: &AskArgs) -> Result<ExitCode> {
     let Answer::Status(mut status) = args.ask(Ask::Status { from: 0 })? else { return other() };
@@ -140,6 +163,7 @@ fn status(args: &AskArgs) -> Result<ExitCode> {
             break;
         }
         status.peers.rows.extend(more.peers.rows);
+        status.objects.extend(more.objects);
     }
     output::print(args.output, &*status, human_status)?;
     Ok(ExitCode::SUCCESS)
@@ -250,15 +274,31 @@ fn human_status(status: &Status) -> String {
                 .map(|family| family.received.to_string())
                 .collect::<Vec<_>>()
                 .join("/"),
+            kind_of(peer),
             peer.last_error.clone().unwrap_or_default(),
         ]
     });
     let _ = write!(
         text,
         "\n{}",
-        table(&["peer", "AS", "state", "for", "received", "ended last"], rows)
+        table(&["peer", "AS", "state", "for", "received", "kind", "ended last"], rows)
     );
+    if !status.objects.is_empty() {
+        let rows = status.objects.iter().map(|row| {
+            vec![format!("{} {}", row.kind, row.name), row.grade.clone(), row.reason.clone()]
+        });
+        let _ = write!(text, "\n{}", table(&["object", "", "what"], rows));
+    }
     text
+}
+
+/// Of a peer that resources say.
+fn kind_of(peer: &PeerRow) -> String {
+    let kind = peer.kind.clone().unwrap_or_default();
+    match peer.leaves_in_s {
+        Some(s) => format!("{kind}, leaves within {s} s"),
+        None => kind,
+    }
 }
 
 fn human_peer(peer: &PeerRow) -> String {
@@ -268,6 +308,11 @@ fn human_peer(peer: &PeerRow) -> String {
     };
     line("peer", peer.address.clone());
     peer.description.iter().for_each(|description| line("description", description.clone()));
+    if peer.kind.is_some() {
+        line("kind", kind_of(peer));
+    }
+    peer.object.iter().for_each(|object| line("BGPPeer", object.clone()));
+    peer.node.iter().for_each(|node| line("node", node.clone()));
     line("AS", peer.asn.clone());
     line("state", peer.state.clone());
     peer.up_s.iter().for_each(|up| line("for", ago(*up)));
@@ -347,6 +392,7 @@ const EXAMPLES: &str = "\
 Examples:
   russet bgp --config /etc/russet/bgp.toml     a reflector, as docs/bgp.md has it
   russet bgp --config bgp.toml --check         what is wrong with a file, all of it
+  russet bgp --resources DIR --node n1 --check what Calico's resources come to on a node
   russet bgp status
   russet bgp peer 10.0.0.2                     with what was agreed on, and why it ended last
   russet bgp routes 10.50.7.0/24               each path, and why it is the best or lost

@@ -14,6 +14,8 @@ mod hostile;
 mod net;
 #[path = "bgp/reload.rs"]
 mod reload;
+#[path = "bgp/resources.rs"]
+mod resources;
 #[path = "bgp/restart.rs"]
 mod restart;
 #[path = "bgp/speakers.rs"]

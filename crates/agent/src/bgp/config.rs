@@ -9,19 +9,21 @@ mod raw;
 mod session;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    time::Duration,
 };
 
 use russet_bgp::{
     fsm::{LocalSpeaker, SessionConfig},
     speaker::{PeerAddr, PeerSettings},
-    wire::{Attributes, ClusterId, NextHop, NlriKey},
+    wire::{Attributes, ClusterId, Community, LargeCommunity, NextHop, NlriKey},
 };
+use russet_core::model::calico::{Name, PeerKind};
 use russet_net::{IfName, Port, Prefix};
 
+pub(super) use self::session::{BGP_PORT, restart, watched_at_the_usual_pace};
 pub use super::bfd::BfdConfig;
 use crate::config::ConfigFaults;
 
@@ -40,12 +42,39 @@ pub struct BgpConfig {
     pub ranges: Vec<RangeConfig>,
     /// Routes of our own.
     pub routes: Vec<OwnRoute>,
+    /// What routes of our own bear, by where they lie.
+    pub marks: Vec<Marks>,
+    /// Gateways to addresses that nobody teaches, for the node that we are part of.
+    pub gateways: BTreeMap<Prefix, IpAddr>,
+    /// Within these the node is not told what is taught: it knows the way by others.
+    pub withheld: Vec<Prefix>,
+    /// How long peers are told nothing at a start, while we are being told; at most as long as they keep our routes.
+    pub patience: Duration,
+}
+
+/// Communities of what we announce within a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks {
+    pub within: Prefix,
+    pub communities: Vec<Community>,
+    pub large: Vec<LargeCommunity>,
+}
+
+/// Where a peer comes from, when resources say that it is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub kind: PeerKind,
+    /// The `BGPPeer`; none is the mesh.
+    pub object: Option<Name>,
+    /// The node at the other end, if it is one.
+    pub node: Option<Name>,
 }
 
 /// One peer. Equal configurations make equal sessions, so one that did not change is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
     pub description: Option<String>,
+    pub origin: Option<Origin>,
     pub session: SessionConfig,
     pub settings: PeerSettings,
     pub port: Port,
@@ -62,9 +91,9 @@ impl PeerConfig {
     /// Whether the other is the same but for what becomes of routes: then the session can stand.
     pub fn differs_by_policy(&self, other: &Self) -> bool {
         let mut alike = self.clone();
-        alike.settings.import = Arc::clone(&other.settings.import);
-        alike.settings.export = Arc::clone(&other.settings.export);
+        alike.settings = other.settings.clone();
         alike.description.clone_from(&other.description);
+        alike.origin.clone_from(&other.origin);
         alike == *other
     }
 }
@@ -111,6 +140,11 @@ impl Hops {
 pub struct Password(String);
 
 impl Password {
+    /// What the kernel takes (`TCP_MD5SIG_MAXKEYLEN`); `None` when it is empty or too long.
+    pub fn new(text: String) -> Option<Self> {
+        (1..=80).contains(&text.len()).then_some(Self(text))
+    }
+
     pub fn reveal(&self) -> &str {
         &self.0
     }

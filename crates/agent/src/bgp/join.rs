@@ -14,15 +14,15 @@ use std::{
 use russet_bgp::{
     rib::Source,
     speaker::{PeerAddr, Speaker},
-    wire::{Attributes, NlriKey},
+    wire::{Family, NlriKey},
 };
 use russet_net::{At, Dst, Form, Prefix, Reach};
 use tokio::sync::{mpsc, watch};
 
-use super::config::OwnRoute;
+use super::config::BgpConfig;
 
 /// The node's side of its speaker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     /// What is announced.
     pub here: watch::Receiver<Vec<Reach>>,
@@ -38,14 +38,23 @@ pub enum Learned {
     All,
 }
 
-/// The routes that are announced for what is here.
-pub(super) fn own_routes(here: &[Reach]) -> impl Iterator<Item = OwnRoute> {
-    here.iter().map(|reach| {
-        let Dst::Prefix(prefix) = reach.dst;
-        // Unspecified is this node, in each session by the address that it has there.
-        let next_hop = prefix.family().unspecified().into();
-        OwnRoute { key: prefix.into(), attributes: Attributes::default(), next_hop }
-    })
+/// What the node knows better than its peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Guide {
+    /// Ways that nobody teaches.
+    gateways: BTreeMap<Prefix, IpAddr>,
+    /// Nothing in there is told.
+    withheld: Vec<Prefix>,
+}
+
+impl Guide {
+    pub(super) fn of(config: &BgpConfig) -> Self {
+        Self { gateways: config.gateways.clone(), withheld: config.withheld.clone() }
+    }
+
+    fn withholds(&self, prefix: Prefix) -> bool {
+        self.withheld.iter().any(|pool| pool.covers(prefix))
+    }
 }
 
 /// The thread of the routes has one that tells the node.
@@ -53,6 +62,7 @@ pub(super) fn own_routes(here: &[Reach]) -> impl Iterator<Item = OwnRoute> {
 pub(super) struct Follower {
     learned: mpsc::Sender<Learned>,
     unsaid: BTreeMap<Prefix, Option<At>>,
+    guide: Guide,
     /// Who has to tell all, and until when it is waited for; `None` once that was said.
     awaited: Option<(BTreeSet<PeerAddr>, Instant)>,
     /// Whether there may be peers that nobody names: for them only time tells.
@@ -67,14 +77,37 @@ impl Follower {
         now: Instant,
     ) -> Self {
         let awaited = Some((awaited, now + PATIENCE));
-        Self { learned, unsaid: BTreeMap::new(), awaited, open_ended }
+        Self { learned, unsaid: BTreeMap::new(), guide: Guide::default(), awaited, open_ended }
+    }
+
+    /// Goes by another guide from now on.
+    pub(super) fn guide(&mut self, speaker: &Speaker, guide: Guide) {
+        if guide == self.guide {
+            return;
+        }
+        let old = std::mem::replace(&mut self.guide, guide);
+        let mut moved: BTreeSet<Prefix> = old.gateways.keys().copied().collect();
+        moved.extend(self.guide.gateways.keys());
+        if old.withheld != self.guide.withheld {
+            let told = all_prefixes(speaker).into_iter();
+            moved.extend(told.filter(|it| old.withholds(*it) != self.guide.withholds(*it)));
+        }
+        let places: Vec<_> = moved.into_iter().map(|it| (it, self.place(speaker, it))).collect();
+        self.unsaid.extend(places);
+    }
+
+    fn place(&self, speaker: &Speaker, prefix: Prefix) -> Option<At> {
+        if let Some(ip) = self.guide.gateways.get(&prefix) {
+            return Some(At::Node { ip: *ip, form: Form::Plain });
+        }
+        if self.guide.withholds(prefix) { None } else { place_of(speaker, &prefix.into()) }
     }
 
     /// Tells what has changed, as far as there is room.
     pub(super) fn follow(&mut self, speaker: &mut Speaker, now: Instant) {
         for key in speaker.rib_mut().take_changed() {
             if let Some(prefix) = key.prefix() {
-                self.unsaid.insert(prefix, place_of(speaker, &key));
+                self.unsaid.insert(prefix, self.place(speaker, prefix));
             }
         }
         while !self.unsaid.is_empty() {
@@ -105,6 +138,20 @@ impl Follower {
     }
 }
 
+/// All unicast destinations.
+fn all_prefixes(speaker: &Speaker) -> Vec<Prefix> {
+    let mut all = Vec::new();
+    for family in [Family::Ipv4Unicast, Family::Ipv6Unicast] {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (views, next) = speaker.rib().routes(family, at, MOST_AT_ONCE);
+            all.extend(views.iter().filter_map(|view| view.key.prefix()));
+            from = next;
+        }
+    }
+    all
+}
+
 /// Where the best path of a destination leads; nowhere else when it is our own.
 fn place_of(speaker: &Speaker, key: &NlriKey) -> Option<At> {
     let view = speaker.rib().route(key)?;
@@ -126,7 +173,7 @@ mod tests {
         reflector::Me,
         rib::{RibConfig, Watch},
         update::Bounds,
-        wire::{ClusterId, Nlri, RouterId},
+        wire::{Attributes, ClusterId, Nlri, RouterId},
     };
     use russet_net::Asn;
 
@@ -177,6 +224,27 @@ mod tests {
         // A route of our own leads nowhere else.
         assert_eq!(changed, [(Dst::Prefix("10.9.0.0/16".parse().unwrap()), None)]);
         assert_eq!(follower.due(now), None);
+    }
+
+    #[test]
+    fn the_node_is_told_its_gateways_and_nothing_of_what_the_store_says() {
+        let now = Instant::now();
+        let (learned, mut told) = mpsc::channel(8);
+        let mut follower = Follower::new(learned, BTreeSet::new(), false, now);
+        let mut speaker = speaker();
+        follower.follow(&mut speaker, now);
+        assert_eq!(told.try_recv(), Ok(Learned::All));
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let gateways = BTreeMap::from([(prefix("10.0.0.9/32"), IpAddr::from([192, 0, 2, 1]))]);
+        let guide = Guide { gateways, withheld: vec![prefix("10.9.0.0/16")] };
+        follower.guide(&speaker, guide);
+        follower.follow(&mut speaker, now);
+        let at = At::Node { ip: [192, 0, 2, 1].into(), form: Form::Plain };
+        let way = |at| Ok(Learned::Changed(vec![(Dst::Prefix(prefix("10.0.0.9/32")), at)]));
+        assert_eq!(told.try_recv(), way(Some(at)));
+        follower.guide(&speaker, Guide::default());
+        follower.follow(&mut speaker, now);
+        assert_eq!(told.try_recv(), way(None));
     }
 
     fn speaker() -> Speaker {

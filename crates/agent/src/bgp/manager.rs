@@ -33,19 +33,29 @@ use super::{
     conn::Alive,
     discovery::{Attended, Heard},
     dump,
-    join::{self, Follower, Node},
+    handover::Handover,
+    join::{Follower, Guide, Node},
     metrics::Site,
+    own,
     peer::{Commons, PeerHandle, Stay},
+    reload::log_faults,
+    resources::{Report, Resources, Wished},
     routes::{RibInput, Routes},
     socket,
 };
 use crate::{config::ConfigFaults, http, one_line, seed};
 
-pub type ReadConfig = Box<dyn Fn() -> Result<BgpConfig, ConfigFaults> + Send + Sync>;
+/// What the speaker should be, asked anew.
+pub type ReadConfig = Box<dyn Fn() -> Result<Wished, ConfigFaults> + Send + Sync>;
+
+/// Where other resources come from.
+pub type News = watch::Receiver<Arc<Resources>>;
 
 pub struct Manager {
     pub(super) config: BgpConfig,
     pub(super) read: ReadConfig,
+    /// There may be something else to be.
+    news: Option<News>,
     /// What the node that we are part of has.
     here: Option<watch::Receiver<Vec<Reach>>>,
     listeners: Vec<Arc<TcpListener>>,
@@ -60,6 +70,8 @@ pub struct Manager {
     bfd: Bfd,
     pub(super) strangers: u64,
     pub(super) refused: Option<String>,
+    pub(super) reports: Vec<Report>,
+    pub(super) handover: Handover,
     /// Until then our OPENs say that we have restarted.
     restarting_until: Option<Instant>,
     alive: Alive,
@@ -76,10 +88,15 @@ pub(super) struct Peer {
 impl Manager {
     /// Opens every socket, then starts every peer.
     pub async fn start(
-        config: BgpConfig,
+        wished: Wished,
         read: ReadConfig,
+        news: Option<News>,
         node: Option<Node>,
     ) -> Result<Self, BgpError> {
+        let mut handover = Handover::default();
+        handover.wish(&[], &wished, Instant::now());
+        let Wished { config, reports, .. } = wished;
+        log_faults(&reports, &[]);
         let listeners =
             socket::listen_on(&config.listen).map_err(|(addr, err)| BgpError::Listen(addr, err))?;
         let listeners = listeners.into_iter().map(Arc::new).collect();
@@ -103,6 +120,7 @@ impl Manager {
         let mut manager = Self {
             config,
             read,
+            news,
             here,
             listeners,
             web,
@@ -115,6 +133,8 @@ impl Manager {
             bfd: Bfd::start(),
             strangers: 0,
             refused: None,
+            reports,
+            handover,
             restarting_until: restart_s.map(|s| Instant::now() + Duration::from_secs(s.into())),
             alive,
             all_sent,
@@ -129,10 +149,17 @@ impl Manager {
                 .map_err(|err| BgpError::Signature(prefix.addr(), err))?;
         }
         if let Some(until) = self.restarting_until {
-            let awaited = self.config.awaited();
+            let mut awaited = self.config.awaited();
+            // Before what is here is known, peers are not told that they were told all.
+            awaited.extend(self.here.as_ref().map(|_| OURSELVES));
+            let until = until.min(Instant::now() + self.config.patience);
             self.routes.tell(RibInput::Do(Box::new(move |speaker| speaker.defer(awaited, until))));
         }
-        self.announce();
+        if self.here.as_ref().is_some_and(|here| !here.borrow().is_empty()) {
+            self.announce_here();
+        } else {
+            self.announce();
+        }
         for (addr, config) in self.config.peers.clone() {
             self.start_peer(addr, config, Stay::Configured);
         }
@@ -142,11 +169,18 @@ impl Manager {
 
     /// Announces what is configured, and what is here.
     pub(super) fn announce(&mut self) {
-        let mut own = self.config.routes.clone();
-        if let Some(here) = &mut self.here {
-            own.extend(join::own_routes(&here.borrow_and_update()));
-        }
+        let own = match &mut self.here {
+            Some(here) => own::routes(&self.config, &here.borrow_and_update()),
+            None => own::routes(&self.config, &[]),
+        };
         self.routes.tell(RibInput::Own(own));
+        self.routes.tell(RibInput::Guide(Guide::of(&self.config)));
+    }
+
+    /// Announces what is here now, which was waited for at the start.
+    fn announce_here(&mut self) {
+        self.announce();
+        self.routes.tell(RibInput::Do(Box::new(|speaker| speaker.heard(OURSELVES))));
     }
 
     /// Runs until `shutdown` is ready, then tells the peers.
@@ -164,7 +198,9 @@ impl Manager {
                 () = &mut shutdown => break,
                 Some((stream, from)) = connections.recv() => self.accepted(stream, from),
                 Some(heard) = self.heard.1.recv() => self.heard(heard).await,
-                () = changed(&mut self.here) => self.announce(),
+                () = changed(&mut self.here) => self.announce_here(),
+                () = changed(&mut self.news) => self.reload().await,
+                () = due(self.handover.poll_timeout()) => self.hand_over().await,
                 Ok((stream, _)) = self.admin.accept() => {
                     // One too many is closed, and may come again.
                     if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
@@ -340,15 +376,21 @@ impl Manager {
     }
 }
 
-/// Waits until something else is here; for ever where no node is told of.
-async fn changed(here: &mut Option<watch::Receiver<Vec<Reach>>>) {
-    match here {
-        Some(there) => {
-            if there.changed().await.is_err() {
-                // The node is stopping, and says nothing any more.
-                *here = None;
-            }
-        }
+/// Waits until there is something else; for ever where nobody says anything.
+async fn changed<T>(watched: &mut Option<watch::Receiver<T>>) {
+    let is_new = match watched {
+        // Whoever said it may be stopping; what was said holds.
+        Some(there) => there.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_new {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }
@@ -386,6 +428,9 @@ fn rib_config(config: &BgpConfig, watch: Watch) -> RibConfig {
     }
 }
 
+/// Stands for what is here among those that are waited for at the start.
+const OURSELVES: PeerAddr =
+    PeerAddr { ip: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), link: None };
 const LAST_WORDS: Duration = Duration::from_secs(5);
 const ACCEPTED: usize = 128;
 const QUESTIONS: usize = 16;

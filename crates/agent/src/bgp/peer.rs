@@ -360,7 +360,12 @@ impl PeerTask {
         let our_next_hop = self.our_next_hop(connection.local, &negotiated);
         self.watch(connection.local);
         let Some((connection, _)) = self.connections.get(&conn) else { return };
-        let up = PeerUp { negotiated, settings: self.config.settings.clone(), our_next_hop };
+        let up = PeerUp {
+            negotiated,
+            our_asn: self.config.session.local.asn,
+            settings: self.config.settings.clone(),
+            our_next_hop,
+        };
         self.commons.routes.tell(RibInput::Up {
             peer: self.addr,
             epoch: self.epoch,

@@ -1,39 +1,75 @@
 //! How the speaker becomes like a configuration that is read anew: what did not change is left alone.
 
+use std::time::Instant;
+
 use russet_bgp::{
+    reflector::Relation,
     speaker::PeerAddr,
     wire::{Notification, Reason},
 };
 
+use russet_net::Prefix;
+
 use super::{
     config::{BgpConfig, PeerConfig},
+    handover::{BOUND, Release, Sight},
     manager::{Manager, Peer},
     peer::Stay,
+    resources::{Grade, Report, Wished},
     routes::RibInput,
 };
 use crate::config::ConfigFaults;
 
 impl Manager {
-    /// Reads the configuration again. What did not change is left alone; one that is refused changes nothing.
+    /// Asks again what we should be. What did not change is left alone; what is refused changes nothing.
     pub(super) async fn reload(&mut self) {
-        match (self.read)().and_then(|config| self.check_unchanged(config)) {
-            Ok(config) => {
+        let wished = (self.read)().and_then(|mut wished| {
+            self.keep_identifier(&mut wished);
+            self.check_unchanged(&wished.config)?;
+            Ok(wished)
+        });
+        match wished {
+            Ok(wished) => {
                 self.refused = None;
-                self.become_like(config).await;
-                tracing::info!(op = "reload", "the configuration is read again");
+                let now = Instant::now();
+                let peers = self.handover.wish(&self.config.peers, &wished, now);
+                log_faults(&wished.reports, &self.reports);
+                self.reports = wished.reports;
+                self.become_like(BgpConfig { peers, ..wished.config }).await;
+                tracing::debug!(op = "reload", "the configuration is read again");
             }
             Err(faults) => {
-                tracing::error!(op = "reload", error = %faults);
-                self.refused = Some(faults.to_string());
+                // One that is refused once more is known.
+                let text = faults.to_string();
+                if self.refused.as_ref() != Some(&text) {
+                    tracing::error!(op = "reload", error = text);
+                }
+                self.refused = Some(text);
             }
         }
     }
 
-    fn check_unchanged(&self, config: BgpConfig) -> Result<BgpConfig, ConfigFaults> {
+    /// A node whose address changes keeps the identifier that it has: any number does, and each session would begin
+    /// anew for another.
+    fn keep_identifier(&self, wished: &mut Wished) {
+        // A file says what it means, and knows no nodes.
+        if wished.nodes.is_empty() {
+            return;
+        }
+        let config = &mut wished.config;
+        if config.cluster == config.local.id.into() {
+            config.cluster = self.config.local.id.into();
+        }
+        config.local.id = self.config.local.id;
+        for (_, peer) in &mut config.peers {
+            peer.session.local.id = self.config.local.id;
+        }
+    }
+
+    fn check_unchanged(&self, config: &BgpConfig) -> Result<(), ConfigFaults> {
         let ours = &self.config;
         let same = [
             ("asn or router-id", config.local == ours.local),
-            ("cluster-id", config.cluster == ours.cluster),
             ("listen", config.listen == ours.listen),
             ("admin-socket", config.admin_socket == ours.admin_socket),
             ("http", config.http == ours.http),
@@ -42,11 +78,17 @@ impl Manager {
             .filter(|(_, same)| !same)
             .map(|(key, _)| format!("{key}: it cannot change while the speaker runs"))
             .collect();
-        if changed.is_empty() { Ok(config) } else { Err(ConfigFaults(changed)) }
+        if changed.is_empty() { Ok(()) } else { Err(ConfigFaults(changed)) }
     }
 
     async fn become_like(&mut self, config: BgpConfig) {
         self.sign_like(&config);
+        if config.cluster != self.config.cluster {
+            let cluster = config.cluster;
+            self.routes.tell(RibInput::Do(Box::new(move |speaker| {
+                speaker.rib_mut().set_cluster(cluster);
+            })));
+        }
         let wanted = |addr: PeerAddr, peer: &Peer| match peer.stay {
             Stay::Configured | Stay::Found => config.peer(addr).cloned(),
             Stay::WhileConnected => config
@@ -80,6 +122,12 @@ impl Manager {
             peer.handle.reconfigure(wanted.clone()).await;
             return;
         }
+        let is_node = |peer: &Peer| peer.config.origin.as_ref().is_some_and(|it| it.node.is_some());
+        if wanted.is_none() && self.peers.get(&addr).is_some_and(is_node) {
+            // It hears of the same change, and ends its side when it may.
+            self.leave(addr);
+            return;
+        }
         let Some(peer) = self.peers.remove(&addr) else { return };
         let reason =
             if wanted.is_some() { Reason::CONFIGURATION_CHANGE } else { Reason::DECONFIGURED };
@@ -93,6 +141,69 @@ impl Manager {
         }
     }
 
+    /// Lets go of sessions that were held, once others carry what they carried.
+    pub(super) async fn hand_over(&mut self) {
+        let sight = self.sight().await;
+        for (addr, release) in self.handover.look(&sight, Instant::now()) {
+            match release {
+                Release::Replaced => {
+                    tracing::info!(op = "hand over", peer = %addr, "others carry its routes");
+                }
+                Release::Late => tracing::warn!(
+                    op = "hand over", peer = %addr, bound = ?BOUND,
+                    "what is to come in its place did not all come"
+                ),
+                Release::NoClient => {
+                    self.reflect_no_more(addr).await;
+                    continue;
+                }
+            }
+            self.config.peers.retain(|(other, _)| *other != addr);
+            self.leave(addr);
+        }
+    }
+
+    /// The session stands.
+    async fn reflect_no_more(&mut self, addr: PeerAddr) {
+        let Some((_, peer)) = self.config.peers.iter_mut().find(|(other, _)| *other == addr) else {
+            return;
+        };
+        peer.settings.internal = Relation::NonClient;
+        let wanted = peer.clone();
+        tracing::info!(op = "hand over", peer = %addr, "it is reflected to no more");
+        self.change(addr, Some(wanted)).await;
+    }
+
+    async fn sight(&self) -> Sight {
+        let held: Vec<_> = self.handover.held().map(|(addr, _)| addr).collect();
+        let awaited: Vec<_> = self.handover.awaited().collect();
+        let asked = self.routes.ask(move |speaker| {
+            let complete = awaited.into_iter().filter(|addr| speaker.has_told_all(*addr)).collect();
+            let needed = |addr: &PeerAddr| (*addr, speaker.lost_without(*addr, &held));
+            Sight { complete, needed: held.iter().map(needed).collect() }
+        });
+        asked.await.unwrap_or_default()
+    }
+
+    /// Ends a session that is not needed here any more. One that restarts gracefully is told nothing: the peer keeps
+    /// its routes until it has them from others, too.
+    fn leave(&mut self, addr: PeerAddr) {
+        let Some(peer) = self.peers.remove(&addr) else { return };
+        self.sign(Prefix::host(addr.ip), "");
+        let keeps = peer.config.session.restart.is_some();
+        let routes = self.routes.clone();
+        if keeps {
+            drop(peer);
+            routes.tell(RibInput::Forget(addr));
+        } else {
+            // It takes a moment, and nobody is to wait for it.
+            tokio::spawn(async move {
+                peer.handle.close(Notification::new(Reason::DECONFIGURED)).await;
+                routes.tell(RibInput::Forget(addr));
+            });
+        }
+    }
+
     /// Gives the listeners the passwords of a new configuration.
     fn sign_like(&self, config: &BgpConfig) {
         let (before, after) = (self.config.passwords(), config.passwords());
@@ -103,5 +214,14 @@ impl Manager {
         for (prefix, password) in gone.chain(new.map(|(prefix, new)| (*prefix, new.reveal()))) {
             self.sign(prefix, password);
         }
+    }
+}
+
+/// A fault is logged once, when it comes.
+pub(super) fn log_faults(now: &[Report], before: &[Report]) {
+    let is_new = |it: &&Report| it.grade == Grade::Fault && !before.contains(it);
+    for report in now.iter().filter(is_new) {
+        let object = format!("{} {}", report.kind, report.name);
+        tracing::warn!(op = "heed resources", object, error = report.reason);
     }
 }

@@ -24,7 +24,11 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{config::OwnRoute, join::Follower, peer::PeerInput};
+use super::{
+    config::OwnRoute,
+    join::{Follower, Guide},
+    peer::PeerInput,
+};
 
 /// Where the routes are told and asked things.
 #[derive(Clone, Debug)]
@@ -67,6 +71,8 @@ pub enum RibInput {
     Forget(PeerAddr),
     /// Routes of our own: all of them.
     Own(Vec<OwnRoute>),
+    /// What the node knows better.
+    Guide(Guide),
     /// A question, or a rare command.
     Do(Box<dyn FnOnce(&mut Speaker) + Send>),
 }
@@ -206,6 +212,11 @@ impl Worker {
                 self.speaker.forget(peer);
             }
             RibInput::Own(routes) => self.set_own(routes),
+            RibInput::Guide(guide) => {
+                if let Some(follower) = &mut self.follower {
+                    follower.guide(&self.speaker, guide);
+                }
+            }
             RibInput::Do(question) => question(&mut self.speaker),
         }
     }

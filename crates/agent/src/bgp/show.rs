@@ -1,12 +1,14 @@
 //! What the operator is shown: the speaker's and the peers' state and the routes, as the admin socket has them.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Instant};
 
 use russet_api::{
     admin::Page,
     bgp::{
-        Answer, Ask, BfdRow, FamilyCount, PathRow, PeerFamily, PeerRow, RouteRow, Routes, Status,
+        Answer, Ask, BfdRow, FamilyCount, ObjectRow, PathRow, PeerFamily, PeerRow, RouteRow,
+        Routes, Status,
     },
+    calico::Kind,
 };
 use russet_bgp::{
     bfd,
@@ -21,6 +23,7 @@ use super::{
     bfd::{BfdState, describe},
     manager::Manager,
     peer::PeerState,
+    resources::{Grade, Report, name_of},
     routes::Gone,
 };
 
@@ -48,6 +51,8 @@ impl Manager {
         let before = self.peers.len();
         let unheard = unheard.into_iter().skip(from.saturating_sub(before));
         rows.extend(unheard.take(PEERS.saturating_sub(rows.len())).map(unheard_row));
+        let reports = self.reports.iter().filter(|_| from == 0).map(report_row);
+        let objects = reports.chain(rows.iter().filter_map(session_fault)).collect();
         let (families, attribute_sets) = self.routes.ask(|speaker| counts(speaker)).await?;
         Ok(Answer::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -60,6 +65,7 @@ impl Manager {
             peers: Page { total, rows },
             strangers: self.strangers,
             refused_configuration: self.refused.clone(),
+            objects,
         })))
     }
 
@@ -123,7 +129,11 @@ impl Manager {
                 (speaker.counters(addr).unwrap_or_default(), rows)
             })
             .await?;
-        Ok(peer_row(addr, state, counters, families))
+        let mut row = peer_row(addr, state, counters, families);
+        let until = self.handover.held().find(|(held, _)| *held == addr).map(|(_, until)| until);
+        row.leaves_in_s =
+            until.map(|until| until.saturating_duration_since(Instant::now()).as_secs());
+        Ok(row)
     }
 }
 
@@ -164,9 +174,14 @@ fn peer_row(
 ) -> PeerRow {
     let negotiated = state.negotiated.as_ref();
     let traffic = &state.traffic;
+    let origin = state.config.origin.as_ref();
     PeerRow {
         address: addr.to_string(),
         description: state.config.description.clone(),
+        kind: origin.map(|origin| name_of(origin.kind).to_owned()),
+        object: origin.and_then(|origin| origin.object.as_ref()).map(ToString::to_string),
+        node: origin.and_then(|origin| origin.node.as_ref()).map(ToString::to_string),
+        leaves_in_s: None,
         asn: negotiated.map_or_else(
             || match state.config.session.remote {
                 RemoteAs::Is(asn) => asn.to_string(),
@@ -196,6 +211,32 @@ fn peer_row(
         times_up: state.times_up,
         bfd: state.bfd.as_ref().map(bfd_row),
     }
+}
+
+fn report_row(report: &Report) -> ObjectRow {
+    ObjectRow {
+        kind: report.kind.to_string(),
+        name: report.name.to_string(),
+        grade: report.grade.to_string(),
+        reason: report.reason.clone(),
+    }
+}
+
+/// Why a session that an object says does not stand, at that object; of the mesh at the node.
+fn session_fault(row: &PeerRow) -> Option<ObjectRow> {
+    let why = row.last_error.as_ref().filter(|_| row.state != ESTABLISHED)?;
+    row.kind.as_ref()?;
+    let (kind, name) = match (&row.object, &row.node) {
+        (Some(object), _) => (Kind::BgpPeer, object),
+        (None, Some(node)) => (Kind::Node, node),
+        (None, None) => return None,
+    };
+    Some(ObjectRow {
+        kind: kind.to_string(),
+        name: name.clone(),
+        grade: Grade::Fault.to_string(),
+        reason: format!("{}: no session: {why}", row.address),
+    })
 }
 
 fn bfd_row(bfd: &BfdState) -> BfdRow {
@@ -317,6 +358,7 @@ fn detail(tail: Tail) -> Option<String> {
     }
 }
 
+const ESTABLISHED: &str = "Established";
 /// The most peers in one answer, and the most routes: with the longest of each they stay below a frame's bound.
 const PEERS: usize = 500;
 const ROUTES: usize = 200;

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use russet_core::choices::Distribution;
 use russet_core::model::{self, Attachment, Preset, Sealer, Settings};
 use russet_desired::Flag;
 use russet_net::IfName;
@@ -30,6 +31,7 @@ pub struct RawConfig {
     pub(super) wireguard: Option<String>,
     pub(super) allow_commands: Option<bool>,
     pub(super) addressing: Option<String>,
+    pub(super) distribution: Option<String>,
     pub(super) address_cooldown_seconds: Option<u64>,
     pub(super) store: RawStore,
     pub(super) pods: RawPods,
@@ -96,6 +98,8 @@ pub(super) struct RawHttp {
 pub(super) struct RawBgp {
     /// The speaker's own file.
     pub(super) config: Option<PathBuf>,
+    /// Where the passwords lie that resources name.
+    pub(super) secrets: Option<PathBuf>,
 }
 
 impl RawBgp {
@@ -106,6 +110,8 @@ impl RawBgp {
         Some((read.ok()?, file))
     }
 }
+
+const BGP_SECRETS: &str = "/etc/russet/bgp-secrets";
 
 /// What flags and environment say; each wins over the file.
 #[derive(Clone, Debug, Default)]
@@ -168,6 +174,7 @@ impl RawConfig {
         let endpoints = self.store.endpoints();
         let store = self.store.client(&mut faults);
         let paths = self.paths.check(&mut faults);
+        let bgp_secrets = self.bgp.secrets.clone().unwrap_or_else(|| BGP_SECRETS.into());
         let bgp = self.bgp.read(&mut faults);
         match (settings, store, faults.0.is_empty()) {
             (Some(settings), Some(store), true) => Ok(Config {
@@ -182,6 +189,7 @@ impl RawConfig {
                 paths,
                 http,
                 bgp,
+                bgp_secrets,
                 on_unspoken: OnUnspoken::default(),
                 addressing: addressing.unwrap_or_default(),
             }),
@@ -223,6 +231,7 @@ impl RawConfig {
             forward_accept: on(self.pods.forward_accept, usual.forward_accept.is_on()),
             blackhole: on(self.pods.blackhole, false),
             hairpin: on(self.pods.hairpin, true),
+            distribution: self.distribution(preset, faults),
             proxy_arp: on(self.pods.proxy_arp, false),
             ..usual
         })
@@ -274,6 +283,24 @@ impl RawConfig {
             );
         }
         Some(self.detect.check(faults))
+    }
+
+    /// Calico's nodes speak BGP unless they are told not to; others do when they have a file that says with whom.
+    fn distribution(&self, preset: Preset, faults: &mut Faults) -> Distribution {
+        match (self.distribution.as_deref(), preset) {
+            (None, Preset::Calico) if self.bgp.config.is_none() => Distribution::Bgp,
+            (Some("bgp"), Preset::Calico) => Distribution::Bgp,
+            (None | Some("store"), _) => Distribution::Store,
+            (Some("bgp"), _) => {
+                let fault = "\"bgp\" goes with preset \"calico\"; with others `bgp.config` says it";
+                faults.add("distribution", fault);
+                Distribution::Store
+            }
+            (Some(word), _) => {
+                faults.add("distribution", &format!("{word:?} is neither \"store\" nor \"bgp\""));
+                Distribution::Store
+            }
+        }
     }
 
     fn sealing(&self, faults: &mut Faults) -> Option<Sealer> {

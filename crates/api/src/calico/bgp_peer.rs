@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use russet_core::model::calico::{Between, BgpPeer, NextHopMode, Remote, SourceAddress};
+use russet_core::model::calico::{
+    Between, BgpPeer, FailureDetection, NextHopMode, Remote, SourceAddress,
+};
 use russet_net::Port;
 
 use super::{
@@ -34,6 +36,7 @@ impl Form for BgpPeer {
         "filters",
         "localWorkloadSelector",
         "nextHopMode",
+        "failureDetectionMode",
     ];
 
     fn read(root: &At<'_>, _: Layout) -> Option<Self> {
@@ -52,6 +55,10 @@ impl Form for BgpPeer {
             reachable_by: spec.at("reachableBy").parsed(),
             filters: spec.at("filters").items().iter().filter_map(At::parsed).collect(),
             local_asn: spec.at("localASNumber").asn(),
+            failure_detection: spec
+                .at("failureDetectionMode")
+                .one_of(DETECTION)
+                .unwrap_or_default(),
         };
         // All else is read first, for the sake of its faults.
         let all = rest(Remote::Nodes(russet_net::Selector::all()));
@@ -145,6 +152,12 @@ fn octet(at: &At<'_>) -> Option<u8> {
     }
     read.ok()
 }
+
+/// Calico's commercial sibling has this field; Calico keeps it unread in etcd.
+const DETECTION: &[(&str, FailureDetection)] = &[
+    ("None", FailureDetection::None),
+    ("BFDIfDirectlyConnected", FailureDetection::BfdIfDirectlyConnected),
+];
 
 const MODES: &[(&str, NextHopMode)] =
     &[("Auto", NextHopMode::Auto), ("Self", NextHopMode::Own), ("Keep", NextHopMode::Keep)];

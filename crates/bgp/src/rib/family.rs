@@ -32,6 +32,10 @@ pub trait FamilyRib: fmt::Debug + Send {
     fn sweep(&mut self, source: Source, which: Sweep, rules: &mut Rules<'_>);
     /// Looks again at every path, for distances or a peer have changed.
     fn reassess(&mut self, rules: &mut Rules<'_>);
+    /// Notes as changed whatever a peer told.
+    fn note_all_of(&mut self, source: Source);
+    /// How many destinations no eligible path is left to without a peer and the others.
+    fn lost_without(&self, source: Source, others: &[Source]) -> usize;
     fn count(&self, source: Source) -> u32;
     fn count_dests(&self) -> usize;
     fn has_changed(&self) -> bool;
@@ -260,6 +264,19 @@ impl<K: Key> FamilyRib for Routes<K> {
             }
         };
         self.table.reassess(judge, &mut |paths| rules.choose(paths));
+    }
+
+    fn note_all_of(&mut self, source: Source) {
+        self.table.note_all_of(source);
+    }
+
+    fn lost_without(&self, source: Source, others: &[Source]) -> usize {
+        let goes = |path: &Path| path.source == source || others.contains(&path.source);
+        let lost = |paths: &[Path]| {
+            let mut eligible = paths.iter().filter(|path| path.standing == Standing::Eligible);
+            eligible.clone().next().is_some() && eligible.all(goes)
+        };
+        self.table.paths_with(source).filter(|paths| lost(paths)).count()
     }
 
     fn count(&self, source: Source) -> u32 {

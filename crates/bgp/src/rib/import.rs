@@ -51,7 +51,7 @@ impl<'a> Incoming<'a> {
         let origin = Origin::Peer { relation: from.relation, id: from.id };
         let facts = RouteFacts { attributes, next_hop, learned: learned(origin) };
         let narrowed = (!policy.passes_all()).then(|| policy.narrow(&facts));
-        let loops = standing(attributes, from.relation, me);
+        let loops = standing(attributes, from.whence(), me);
         Self { octets, next_hop, attributes, policy, narrowed, loops, distances, last: None }
     }
 

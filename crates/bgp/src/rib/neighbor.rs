@@ -7,7 +7,7 @@ use russet_net::Asn;
 use super::path::Source;
 use crate::{
     policy::Policy,
-    reflector::{NextHopRule, Origin, Relation, Towards},
+    reflector::{NextHopRule, Origin, Relation, Towards, Whence},
     wire::{Family, NextHop, RouterId, Terms},
 };
 
@@ -18,6 +18,10 @@ pub struct Neighbor {
     pub asn: Asn,
     pub id: RouterId,
     pub relation: Relation,
+    /// The AS that we are in for it.
+    pub our_asn: Asn,
+    /// How often that may be in a path that it tells.
+    pub own_as: u8,
     pub terms: Terms,
     pub import: Arc<Policy>,
     pub export: Arc<Policy>,
@@ -94,6 +98,12 @@ impl Neighbors {
         self.all.get(source.number())?.as_ref()
     }
 
+    /// Those that are there.
+    pub fn all(&self) -> Vec<Source> {
+        let there = self.all.iter().enumerate().filter(|(_, neighbor)| neighbor.is_some());
+        there.filter_map(|(number, _)| Source::peer(number)).collect()
+    }
+
     /// Who a path is from.
     pub fn origin(&self, source: Source) -> Origin {
         self.get(source).map_or(Origin::Ourselves, |neighbor| Origin::Peer {
@@ -107,9 +117,15 @@ impl Neighbor {
     pub fn towards(&self, family: Family) -> Towards {
         Towards {
             relation: self.relation,
+            asn: self.our_asn,
             rule: self.next_hop_rule,
             ours: self.our_next_hop[family.index()],
         }
+    }
+
+    /// How its routes come to us.
+    pub fn whence(&self) -> Whence {
+        Whence { relation: self.relation, asn: self.our_asn, own_as: self.own_as }
     }
 
     pub fn limit(&self, family: Family) -> Option<Limit> {

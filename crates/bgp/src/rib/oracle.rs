@@ -148,7 +148,7 @@ impl Oracle {
         let mut held = told.clone();
         let mut known_standing = Standing::Eligible;
         if let Some(from) = neighbor {
-            known_standing = standing(&held.attributes, from.relation, &self.me);
+            known_standing = standing(&held.attributes, from.whence(), &self.me);
             let origin = Origin::Peer { relation: from.relation, id: from.id };
             let learned = learned(origin);
             let (attributes, next_hop) = (&told.attributes, told.next_hop);

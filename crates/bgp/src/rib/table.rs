@@ -225,6 +225,19 @@ impl<K: Key> Table<K> {
         }
     }
 
+    /// Notes as changed every destination that a peer has a path to.
+    pub fn note_all_of(&mut self, source: Source) {
+        let ids: Vec<_> = self.held_by(source).collect();
+        for id in ids {
+            self.note(id);
+        }
+    }
+
+    /// The paths to each destination that a peer has one to.
+    pub fn paths_with(&self, source: Source) -> impl Iterator<Item = &[Path]> {
+        self.held_by(source).map(|id| self.paths(id))
+    }
+
     /// Marks every path of a peer as told before now.
     pub fn make_stale(&mut self, source: Source) {
         let ids: Vec<_> = self.held_by(source).collect();

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use russet_net::Asn;
+
 use super::PeerAddr;
 use crate::{
     fsm::Negotiated,
@@ -23,6 +25,8 @@ pub struct PeerSettings {
     pub import: Arc<Policy>,
     pub export: Arc<Policy>,
     pub next_hop: NextHopRule,
+    /// How often our own AS may be in a path that it tells.
+    pub own_as: u8,
     /// How many routes it may tell, by [`Family::index`].
     pub limits: [Option<Limit>; 3],
 }
@@ -31,6 +35,8 @@ pub struct PeerSettings {
 #[derive(Clone, Debug)]
 pub struct PeerUp {
     pub negotiated: Negotiated,
+    /// The AS that we are in for it.
+    pub our_asn: Asn,
     pub settings: PeerSettings,
     /// Our address towards the peer, by [`Family::index`].
     pub our_next_hop: [Option<NextHop>; 3],
@@ -47,6 +53,8 @@ impl PeerUp {
                 Peering::External => Relation::External,
                 Peering::Internal => settings.internal,
             },
+            our_asn: self.our_asn,
+            own_as: settings.own_as,
             terms: negotiated.terms,
             import: Arc::clone(&settings.import),
             export: Arc::clone(&settings.export),

@@ -233,6 +233,30 @@ fn another_import_policy_has_the_peer_tell_all_again() {
     );
 }
 
+#[test]
+fn a_peer_becomes_a_client_while_its_session_stands_and_others_are_told_of_it() {
+    let mut lab = Lab::new();
+    let as_plain = |s: &mut PeerSettings| s.internal = Relation::NonClient;
+    for peer in [1, 2] {
+        let up = PeerUp { settings: settings(peer, as_plain), ..peer_up(peer) };
+        lab.speaker.up(addr(peer), up, lab.now);
+    }
+    lab.speaker.receive(addr(1), &route("10.1.0.0/16"));
+    lab.speaker.flush();
+    let told = |lab: &mut Lab| {
+        let octets: Vec<_> = std::iter::from_fn(|| lab.speaker.next(addr(2))).collect();
+        octets.iter().any(|octets| octets.windows(3).any(|three| three == [16, 10, 1]))
+    };
+    assert!(!told(&mut lab), "an internal peer is not told what another told");
+    lab.speaker.set_settings(addr(1), settings(1, |_| {}));
+    lab.speaker.flush();
+    assert!(told(&mut lab), "a client's routes are for all");
+    assert_eq!(lab.speaker.lost_without(addr(1), &[]), 1);
+    lab.speaker.receive(addr(2), &route("10.1.0.0/16"));
+    assert_eq!(lab.speaker.lost_without(addr(1), &[]), 0);
+    assert_eq!(lab.speaker.lost_without(addr(1), &[addr(2)]), 1);
+}
+
 fn settings(peer: u8, change: impl Fn(&mut PeerSettings)) -> PeerSettings {
     let mut settings = peer_up(peer).settings;
     change(&mut settings);
@@ -378,11 +402,13 @@ fn peer_up(peer: u8) -> PeerUp {
             restart: Some(restart),
             survives_notification: Agreed::Yes,
         },
+        our_asn: Asn::new(65_000),
         settings: PeerSettings {
             internal: Relation::Client,
             import: Arc::new(Policy::accept_all()),
             export: Arc::new(Policy::accept_all()),
             next_hop: NextHopRule::Keep,
+            own_as: 0,
             limits: [None; 3],
         },
         our_next_hop: [None; 3],

@@ -379,6 +379,8 @@ fn neighbor(number: u32, relation: Relation) -> Neighbor {
         asn: Asn::new(65_000),
         id: id(number),
         relation,
+        our_asn: Asn::new(65_000),
+        own_as: 0,
         terms: terms(),
         import: Arc::new(Policy::accept_all()),
         export: Arc::new(Policy::accept_all()),

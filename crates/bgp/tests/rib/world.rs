@@ -436,6 +436,8 @@ fn neighbor(number: usize) -> Neighbor {
         // Identifiers in another order than addresses and numbers.
         id: RouterId::try_from(0x0a00_0010 - u32::from(n)).unwrap(),
         relation,
+        our_asn: Asn::new(65_000),
+        own_as: u8::from(number == 4),
         terms,
         import: Arc::new(if number == 5 { import() } else { Policy::accept_all() }),
         export: Arc::new(if (2..=4).contains(&number) { export() } else { Policy::accept_all() }),

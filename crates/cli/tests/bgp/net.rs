@@ -89,6 +89,21 @@ impl Space {
         }
     }
 
+    /// Makes us a switch.
+    pub fn become_switch(&self) {
+        self.ip("link add switch type bridge");
+        self.ip("link set switch up");
+    }
+
+    /// Plugs another namespace into us, a switch, as 10.5.0.N/24; it calls the link `up`.
+    pub fn plug(&self, other: &Self, n: u8) {
+        let pid = other.0.id();
+        self.ip(&format!("link add to{n} type veth peer name up netns {pid}"));
+        self.ip(&format!("link set to{n} master switch up"));
+        other.ip(&format!("addr add 10.5.0.{n}/24 dev up"));
+        other.ip("link set dev up up");
+    }
+
     /// As [`Self::link`], without addresses: both ends have what the kernel gives them.
     pub fn bare_link(&self, other: &Self, n: u8) {
         let pid = other.0.id();

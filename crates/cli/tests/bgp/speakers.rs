@@ -16,6 +16,8 @@ use crate::net::{Program, Space, eventually};
 pub struct Russet<'a> {
     space: &'a Space,
     folder: PathBuf,
+    /// What it is called with.
+    words: Vec<String>,
     program: Option<Program>,
 }
 
@@ -23,10 +25,33 @@ impl<'a> Russet<'a> {
     /// Starts it with this configuration; AS, identifier and socket are put in front.
     pub fn start(space: &'a Space, folder: PathBuf, asn: u32, id: &str, config: &str) -> Self {
         fs::create_dir_all(&folder).unwrap();
-        let mut russet = Self { space, folder, program: None };
+        let words = vec!["--config".to_owned(), folder.join("bgp.toml").display().to_string()];
+        let mut russet = Self { space, folder, words, program: None };
         russet.write(asn, id, config);
         russet.run();
         russet
+    }
+
+    /// Starts it by the resources in a folder, as the node of that name, with more words.
+    pub fn by_resources(
+        space: &'a Space,
+        folder: PathBuf,
+        resources: &Path,
+        node: &str,
+        more: &[&str],
+    ) -> Self {
+        fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("bgp.sock");
+        let [resources, socket] = [resources, &socket].map(|path| path.display().to_string());
+        let words = ["--resources", &resources, "--node", node, "--admin-socket", &socket];
+        let words = words.iter().chain(more).map(|word| (*word).to_owned()).collect();
+        let mut russet = Self { space, folder, words, program: None };
+        russet.run();
+        russet
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("bgp.sock")
     }
 
     pub fn write(&self, asn: u32, id: &str, config: &str) {
@@ -39,8 +64,8 @@ impl<'a> Russet<'a> {
     }
 
     pub fn run(&mut self) {
-        let config = self.folder.join("bgp.toml");
-        let words = [env!("CARGO_BIN_EXE_russet"), "bgp", "--config", config.to_str().unwrap()];
+        let mut words = vec![env!("CARGO_BIN_EXE_russet"), "bgp"];
+        words.extend(self.words.iter().map(String::as_str));
         self.program = Some(self.space.start(&self.folder, "russet", &words));
     }
 

@@ -31,7 +31,7 @@ pub use self::{
         BgpFilter, BgpFilterRule, LenRange, MatchOperator, Operation, PeerType, PrefixMatch,
         RoutePriority, Verdict,
     },
-    bgp_peer::{Between, BgpPeer, NextHopMode, Remote, SourceAddress},
+    bgp_peer::{Between, BgpPeer, FailureDetection, NextHopMode, Remote, SourceAddress},
     cluster::ClusterInformation,
     community::Community,
     felix::{FelixConfiguration, RouteProtocol},
@@ -40,7 +40,7 @@ pub use self::{
     },
     name::{Name, Scope},
     network::{host, network, vtep_mac},
-    node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr},
+    node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr, hashed_router_id},
     node_status::{
         CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, SessionState,
     },

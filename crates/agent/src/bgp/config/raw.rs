@@ -1,9 +1,10 @@
 //! The form in which the speaker's configuration is written, before anything of it is believed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use russet_bgp::{
@@ -78,6 +79,10 @@ pub(super) fn read(text: &str) -> Result<BgpConfig, ConfigFaults> {
         links,
         ranges,
         routes,
+        marks: Vec::new(),
+        gateways: BTreeMap::new(),
+        withheld: Vec::new(),
+        patience: Duration::from_secs(top.graceful_restart.into()),
     });
     faults.end(config)
 }

@@ -187,6 +187,7 @@ impl RawSession {
             bfd: self.bfd(place, hops, faults),
             password: self.password(place, faults),
             description: self.description,
+            origin: None,
             next_hops,
         }
     }
@@ -260,6 +261,7 @@ impl RawSession {
             import: context.policies.get(&format!("{place}.import"), self.import.as_ref(), faults),
             export: context.policies.get(&format!("{place}.export"), self.export.as_ref(), faults),
             next_hop: self.next_hop_rule(context.local.asn),
+            own_as: 0,
             limits: Family::ALL.map(of),
         }
     }
@@ -351,12 +353,13 @@ impl RawSession {
             }
             (None, None) => return None,
         };
-        faults.check(&place, (1..=80).contains(&text.len()), "it has not 1 to 80 octets");
-        Some(Password(text))
+        let password = Password::new(text);
+        faults.check(&place, password.is_some(), "it has not 1 to 80 octets");
+        password
     }
 }
 
-fn restart(families: FamilySet, time_s: u16) -> GracefulRestart {
+pub(in crate::bgp) fn restart(families: FamilySet, time_s: u16) -> GracefulRestart {
     // A speaker that forwards nothing itself loses no packet while it starts.
     let families = families
         .iter()
@@ -364,6 +367,16 @@ fn restart(families: FamilySet, time_s: u16) -> GracefulRestart {
         .collect();
     let flags = RestartFlags { restarted: false, notification: true };
     GracefulRestart { flags, time_s, families }
+}
+
+/// Packets as often as usual, and as many missing; `None` never.
+pub(in crate::bgp) fn watched_at_the_usual_pace() -> Option<bfd::Timing> {
+    let interval = bfd::Interval::from_millis(USUAL_BFD_MS);
+    Some(bfd::Timing {
+        desired_min_tx: interval,
+        required_min_rx: interval,
+        multiplier: bfd::Detection::new(USUAL_BFD_MULTIPLIER)?,
+    })
 }
 
 fn is_internal(remote: RemoteAs, local: Asn) -> bool {
@@ -389,7 +402,7 @@ pub(super) fn asn(value: &toml::Value) -> Result<Asn, String> {
 }
 
 const USUAL_LIMIT: usize = 100;
-const BGP_PORT: u32 = 179;
+pub(in crate::bgp) const BGP_PORT: u32 = 179;
 const USUAL_RETRY_S: u16 = 10;
 const USUAL_BFD_MS: u16 = 300;
 const USUAL_BFD_MULTIPLIER: u8 = 3;

@@ -30,6 +30,21 @@ pub struct BgpConfiguration {
 
 impl BgpConfiguration {
     pub const USUAL_ASN: Asn = Asn::new(64_512);
+    /// Nothing is said.
+    pub const NONE: Self = Self {
+        asn: None,
+        mesh: None,
+        listen_port: None,
+        bind_mode: None,
+        service_cluster: Vec::new(),
+        service_external: Vec::new(),
+        service_load_balancer: Vec::new(),
+        communities: BTreeMap::new(),
+        advertisements: Vec::new(),
+        mesh_password: None,
+        mesh_restart_time: None,
+        ignored_links: Vec::new(),
+    };
 
     pub fn asn(&self) -> Asn {
         self.asn.unwrap_or(Self::USUAL_ASN)

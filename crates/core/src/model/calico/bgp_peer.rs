@@ -25,6 +25,7 @@ pub struct BgpPeer {
     /// [`BgpFilter`](super::BgpFilter)s by name, in order.
     pub filters: Vec<Name>,
     pub local_asn: Option<Asn>,
+    pub failure_detection: FailureDetection,
 }
 
 /// Our end.
@@ -59,6 +60,15 @@ pub enum NextHopMode {
     /// Always this node.
     Own,
     Keep,
+}
+
+/// How a peer that is silent is found, before its hold time is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailureDetection {
+    #[default]
+    None,
+    /// By BFD over one hop, where the peer is on a subnet of this node.
+    BfdIfDirectlyConnected,
 }
 
 /// The address that a session leaves from.

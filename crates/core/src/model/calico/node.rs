@@ -7,6 +7,9 @@ use std::{
 };
 
 use russet_net::{Asn, Family, Labels, Mac, ParseError, Prefix, PublicKey};
+use sha2::{Digest, Sha256};
+
+use super::Name;
 
 /// What the store says of a node, be it Calico's object or a Kubernetes node's annotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +73,17 @@ impl Node {
             Family::V6 => bgp.v6,
         }
     }
+}
+
+/// The BGP identifier of a node that has no IPv4 address, as Calico derives it: the hash's first octets, out of the
+/// range of multicast.
+pub fn hashed_router_id(node: &Name) -> Ipv4Addr {
+    let hash = Sha256::digest(node.as_str().as_bytes());
+    let mut octets = [hash[0], hash[1], hash[2], hash[3]];
+    if octets[0] > 223 {
+        octets[0] -= 32;
+    }
+    octets.into()
 }
 
 /// An address together with its subnet: `192.168.77.1/24`.
@@ -139,6 +153,14 @@ pub struct NodeAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identifier_is_out_of_a_node_s_name_where_it_has_no_address() {
+        let id = |node: &str| hashed_router_id(&node.parse().unwrap());
+        assert_eq!(id("node-1"), Ipv4Addr::new(53, 151, 27, 230));
+        // Its hash begins with 245.
+        assert_eq!(id("node-18"), Ipv4Addr::new(213, 194, 139, 227));
+    }
 
     #[test]
     fn an_address_keeps_its_subnet() {
