@@ -42,7 +42,8 @@ pub use self::{
     network::{host, network, vtep_mac},
     node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr, hashed_router_id},
     node_status::{
-        CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, SessionState,
+        CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, ReportedRoute,
+        RouteSource, RouteUse, SessionState,
     },
     pool::{Assignment, BlockLen, Encapsulation, IpPool, PoolFault, Use},
     pools::{NoPool, Overlap, PoolRef, PoolRequest, overlaps},

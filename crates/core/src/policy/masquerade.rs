@@ -99,7 +99,7 @@ fn set(
     let all: BTreeSet<Prefix> = elements.into_iter().collect();
     for prefix in &all {
         if !all.iter().any(|other| other != prefix && other.covers(*prefix)) {
-            out.push(Item::Element(ElementKey { set, prefix: *prefix }, ElementSpec));
+            out.push(Item::Element(ElementKey { set, link: None, prefix: *prefix }, ElementSpec));
         }
     }
 }
