@@ -3,17 +3,18 @@
 //! ```text
 //!              ┌─────────────▶ owner ── wanted tunnels ─▶ ipam
 //!  resources ──┼─────────────▶ ipam ◀── asks ── attach lane
-//!   (watch)    │                │
-//!              │                └─ tunnels' addresses ─▶ (the node's own Node)
+//!   (watch)    │                │ tunnels' addresses
+//!              │     owner ─▶ ends ─▶ register ─▶ the node's own object in the store
+//!              │       observer ─ addresses ┘
 //!              ├─▶ routers ─▶ BGP speaker
 //!              └─ accept ◀── owner
 //! ```
 
+mod ends;
 mod routers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
 };
 
@@ -25,12 +26,15 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use self::ends::Announced;
 use crate::{
     bgp::resources::Resources,
     cni,
     config::BlockSettings,
     ipam::{self, Tunnel},
+    node::OwnAddresses,
     owner::Input,
+    register::{self, Ends, Registered},
     resources::{self, News, Seen},
 };
 
@@ -41,6 +45,8 @@ pub struct Outlets {
     pub accept: resources::Accept,
     /// The tunnels that want an address of this node's.
     pub tunnels: watch::Sender<BTreeSet<Tunnel>>,
+    /// The ends that others may be told of.
+    pub announced: watch::Sender<Option<Announced>>,
 }
 
 /// The other ends, for what is started later than the owner.
@@ -48,6 +54,7 @@ pub struct Outlets {
 pub struct Pending {
     accepted: mpsc::Receiver<()>,
     tunnels: watch::Receiver<BTreeSet<Tunnel>>,
+    announced: watch::Receiver<Option<Announced>>,
 }
 
 /// What others do with what was started.
@@ -55,14 +62,16 @@ pub struct Pending {
 pub struct Running {
     /// What the BGP speaker goes by.
     pub routers: watch::Receiver<Arc<Resources>>,
-    /// The tunnels that have an address, and which.
-    pub held: watch::Receiver<BTreeMap<Tunnel, IpAddr>>,
+    /// Who hears what addresses the node has.
+    pub addresses: watch::Sender<Option<OwnAddresses>>,
 }
 
 pub fn outlets() -> (Outlets, Pending) {
     let (accept, accepted) = mpsc::channel(1);
     let (tell_tunnels, tunnels) = watch::channel(BTreeSet::new());
-    (Outlets { accept, tunnels: tell_tunnels }, Pending { accepted, tunnels })
+    let (announce, announced) = watch::channel(None);
+    let outlets = Outlets { accept, tunnels: tell_tunnels, announced: announce };
+    (outlets, Pending { accepted, tunnels, announced })
 }
 
 impl Pending {
@@ -79,6 +88,12 @@ impl Pending {
         let (asks, asked) = mpsc::channel(ipam::MOST_ASKS);
         let (tell, told) = mpsc::channel(ipam::MOST_ASKS);
         let (hold, held) = watch::channel(BTreeMap::new());
+        let (tell_ends, ends) = watch::channel(Ends::default());
+        tasks.spawn(ends::join(self.announced, held, tell_ends));
+        let (observe, addresses) = watch::channel(None);
+        let (state, _) = watch::channel(Registered::default());
+        let own = register::Inputs { addresses, ends };
+        tasks.spawn(register::keep(client.clone(), node.clone(), own, state));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
         tasks.spawn(pass(for_owner, inputs.clone()));
         let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
@@ -92,7 +107,7 @@ impl Pending {
         let lines =
             ipam::Lines { news, asks: asked, told: tell, tunnels: self.tunnels, held: hold };
         tasks.spawn(ipam::serve(client, settings, lines));
-        (cni::Line { asks, told }, Running { routers, held })
+        (cni::Line { asks, told }, Running { routers, addresses: observe })
     }
 }
 
@@ -105,11 +120,16 @@ async fn pass(mut news: mpsc::Receiver<News>, inputs: mpsc::Sender<Input>) {
     }
 }
 
-/// The tunnels whose ends this node should announce, once it is known who is there. None before that: a node that starts
-/// knows too little to say that it needs one no more.
-pub fn wanted_tunnels(world: &World) -> Option<BTreeSet<Tunnel>> {
-    let known = world.in_sync.contains(&Source::Store) && world.in_force().is_some();
-    known.then(|| world.tunnels().into_iter().filter_map(tunnel).collect())
+/// The ends that this node should announce, once it is known who is there. None before that: a node that starts knows too
+/// little to say that it needs one no more.
+pub fn announced(world: &World) -> Option<Announced> {
+    let footing = world.in_force().filter(|_| world.in_sync.contains(&Source::Store))?;
+    Some(Announced {
+        tunnels: world.tunnels().into_iter().filter_map(tunnel).collect(),
+        mac_v4: footing.own_mac(Family::V4),
+        mac_v6: footing.own_mac(Family::V6),
+        key: world.settings.key,
+    })
 }
 
 const fn tunnel((tunnel, family): (model::Tunnel, Family)) -> Option<Tunnel> {

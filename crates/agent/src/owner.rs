@@ -36,8 +36,11 @@ use russet_store::{EtcdClient, WatchEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{calico::CalicoView, kernel::KernelView, paths::PathView, store::StoreView};
+use russet_kernel::lane::Generation;
+
 use crate::{
     bgp::Learned,
+    calico::Announced,
     config::{Config, OnUnspoken},
     disk::checkpoint::{Checkpoint, OwnLease},
     errands::Report,
@@ -135,6 +138,10 @@ pub struct Owner {
     store: StoreView,
     /// With preset calico.
     calico: Option<CalicoView>,
+    /// The newest patch that the lane was handed.
+    patched: Generation,
+    /// The tunnels' ends that are wanted, and the patch since which the kernel has them.
+    wanted_ends: Option<(Announced, Generation)>,
     kernel: KernelView,
     paths: PathView,
     errands: ErrandView,
@@ -165,6 +172,8 @@ impl Owner {
             ),
             store: StoreView::new(&config, kept.as_ref()),
             calico: calico(&config.settings),
+            patched: Generation::default(),
+            wanted_ends: None,
             kernel: KernelView::default(),
             paths: PathView::default(),
             errands: ErrandView::default(),

@@ -115,7 +115,7 @@ pub async fn keep(
             changed = inputs.addresses.changed() => if changed.is_err() { return },
             changed = inputs.ends.changed() => if changed.is_err() { return },
             event = own.recv() => if event.is_none() { return },
-            () = sleep(again) => keeper.forget_check(),
+            () = sleep(again) => {}
         }
     }
 }
@@ -157,11 +157,6 @@ impl Keeper {
     fn new(client: EtcdClient, name: Name) -> Self {
         let key = key(Kind::Node, name.clone());
         Self { client, name, key, checked: None, cluster: Cluster::Unseen }
-    }
-
-    /// Lets the next pass look again whether somebody has our address.
-    fn forget_check(&mut self) {
-        self.checked = None;
     }
 
     async fn pass(&mut self, addresses: Option<OwnAddresses>, ends: Ends) -> Registered {

@@ -148,8 +148,9 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         .zip(calico)
         .map(|(blocks, pending)| pending.start(blocks, &client, seen, &inputs, &mut tasks))
         .unzip();
+    let addresses = calico.as_ref().map(|calico| calico.addresses.clone());
     let cni = serve_pods(config, given, inputs.clone(), line).await?;
-    let observer = Observer::start(config.uplink.clone(), &inputs, None)?;
+    let observer = Observer::start(config.uplink.clone(), &inputs, addresses)?;
 
     if let Some(here) = announced {
         let (learned, taught) = mpsc::channel(LEARNED);

@@ -272,11 +272,11 @@ impl Owner {
 
     /// The lane is at work on the first while the others are calculated.
     pub(super) fn take_pieces(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let Self { calc, patches, outlets, .. } = self;
+        let Self { calc, patches, patched, outlets, .. } = self;
         calc.apply_in_pieces(changes, |newer| {
             patches.merge(newer);
             if !patches.is_empty() {
-                outlets.lane.patch(std::mem::take(patches));
+                *patched = outlets.lane.patch(std::mem::take(patches));
             }
         });
     }

@@ -9,7 +9,7 @@ use russet_api::admin::{Counters, ForwardDrop, Pending, Repaired, SHOWN};
 use russet_core::Calc;
 use russet_desired::{Flag, Key};
 use russet_kernel::{
-    lane::Report,
+    lane::{Generation, Report},
     nft::DroppingChain,
     reconcile::{Drift, DriftKind, News, Path},
 };
@@ -25,6 +25,8 @@ pub struct KernelView {
     pub no_uplink: Option<String>,
     /// Whether any patch is in the kernel.
     pub applied_once: bool,
+    /// The newest patch that is in the kernel, but for what is refused.
+    applied: Generation,
     refused: BTreeMap<Key, String>,
     /// Why the kernel cannot be read back.
     unreadable: Option<String>,
@@ -56,6 +58,9 @@ impl KernelView {
         }
         self.unreadable = report.error.as_ref().map(|error| one_line(error));
         self.applied_once |= report.generation.0 > 0 && report.error.is_none();
+        if report.error.is_none() {
+            self.applied = report.generation;
+        }
         self.drops = report.drops;
         let counted = report.counters;
         self.counters.kernel_events = counted.events;
@@ -74,6 +79,11 @@ impl KernelView {
         if self.repairs.len() > SHOWN {
             self.repairs.pop_front();
         }
+    }
+
+    /// Whether the kernel has a patch, as far as it takes it.
+    pub fn has(&self, patch: Generation) -> bool {
+        self.applied >= patch
     }
 
     /// Foreign forward chains that drop; `accept` says whether ours is wanted before them.

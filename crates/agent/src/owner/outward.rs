@@ -13,7 +13,7 @@ use russet_core::{
 
 use super::{CalicoView, Owner, errand, view};
 use crate::{
-    calico::wanted_tunnels,
+    calico::announced,
     disk::checkpoint::{Checkpoint, OwnLease},
     keeper::Files,
     notify::notify,
@@ -50,7 +50,7 @@ impl Owner {
     pub(super) fn pass_on(&mut self) {
         let patches = std::mem::take(&mut self.patches);
         if !patches.is_empty() {
-            self.outlets.lane.patch(patches);
+            self.patched = self.outlets.lane.patch(patches);
         }
         if self.calc.is_complete() && !self.completed {
             self.completed = true;
@@ -76,14 +76,27 @@ impl Owner {
         });
     }
 
-    /// Says which tunnels want an address, with preset calico.
-    fn pass_tunnels(&self) {
+    /// Says which tunnels want an address, and which ends others may be told of, with preset calico. A tunnel is one to
+    /// be told of once the kernel has all that was wanted when it came to be wanted.
+    fn pass_tunnels(&mut self) {
         let Some(calico) = &self.outlets.calico else { return };
-        if let Some(wanted) = wanted_tunnels(self.calc.world()) {
-            calico.tunnels.send_if_modified(|known| {
-                let same = *known == wanted;
+        let Some(wanted) = announced(self.calc.world()) else { return };
+        calico.tunnels.send_if_modified(|known| {
+            let same = *known == wanted.tunnels;
+            if !same {
+                known.clone_from(&wanted.tunnels);
+            }
+            !same
+        });
+        if self.wanted_ends.as_ref().is_none_or(|(before, _)| *before != wanted) {
+            self.wanted_ends = Some((wanted, self.patched));
+        }
+        let ready = self.wanted_ends.as_ref().filter(|(_, since)| self.kernel.has(*since));
+        if let Some((wanted, _)) = ready {
+            calico.announced.send_if_modified(|known| {
+                let same = known.as_ref() == Some(wanted);
                 if !same {
-                    *known = wanted;
+                    *known = Some(wanted.clone());
                 }
                 !same
             });

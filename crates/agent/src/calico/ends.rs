@@ -1,0 +1,114 @@
+//! Where this node's tunnels end, for its own object in the datastore: what the owner wants announced, together with the
+//! addresses that the pools gave.
+//!
+//! Peers send by a tunnel as soon as its end is announced, so an end is announced only once the kernel has the tunnel and
+//! the tunnel has its address, and it is taken back when nobody needs it any more. Before the owner knows who is there,
+//! what an earlier life announced stays.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use russet_core::model::calico::{VxlanEnd, WireguardAddr};
+use russet_net::{Mac, PublicKey};
+use tokio::sync::watch;
+
+use crate::{
+    ipam::Tunnel,
+    register::{Ends, Said},
+};
+
+/// What the owner wants announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announced {
+    pub tunnels: BTreeSet<Tunnel>,
+    /// The VTEPs' MAC addresses.
+    pub mac_v4: Option<Mac>,
+    pub mac_v6: Option<Mac>,
+    pub key: Option<PublicKey>,
+}
+
+/// Joins the two for ever.
+pub async fn join(
+    mut wanted: watch::Receiver<Option<Announced>>,
+    mut held: watch::Receiver<BTreeMap<Tunnel, IpAddr>>,
+    ends: watch::Sender<Ends>,
+) {
+    loop {
+        let now = wanted
+            .borrow_and_update()
+            .as_ref()
+            .map(|wanted| of(wanted, &held.borrow_and_update()))
+            .unwrap_or_default();
+        ends.send_if_modified(|told| std::mem::replace(told, now) != now);
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            changed = held.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn of(wanted: &Announced, held: &BTreeMap<Tunnel, IpAddr>) -> Ends {
+    let v4 = |tunnel| match held.get(&tunnel) {
+        Some(IpAddr::V4(addr)) => Some(*addr),
+        _ => None,
+    };
+    let v6 = |tunnel| match held.get(&tunnel) {
+        Some(IpAddr::V6(addr)) => Some(*addr),
+        _ => None,
+    };
+    let is_wanted = |tunnel| wanted.tunnels.contains(&tunnel);
+    let key = wanted.key;
+    Ends {
+        ipip: said(is_wanted(Tunnel::Ipip), v4(Tunnel::Ipip)),
+        vxlan_v4: said(
+            is_wanted(Tunnel::Vxlan),
+            v4(Tunnel::Vxlan).map(|addr| VxlanEnd { addr: Some(addr), mac: wanted.mac_v4 }),
+        ),
+        vxlan_v6: said(
+            is_wanted(Tunnel::VxlanV6),
+            v6(Tunnel::VxlanV6).map(|addr| VxlanEnd { addr: Some(addr), mac: wanted.mac_v6 }),
+        ),
+        wireguard_v4: said(
+            is_wanted(Tunnel::Wireguard),
+            v4(Tunnel::Wireguard).map(|addr| WireguardAddr { addr: Some(addr), key }),
+        ),
+        wireguard_v6: said(
+            is_wanted(Tunnel::WireguardV6),
+            v6(Tunnel::WireguardV6).map(|addr| WireguardAddr { addr: Some(addr), key }),
+        ),
+        ..Ends::default()
+    }
+}
+
+/// One that is wanted and has no address yet is left as it was announced.
+fn said<T>(wanted: bool, end: Option<T>) -> Said<T> {
+    match (wanted, end) {
+        (true, Some(end)) => Said::This(end),
+        (true, None) => Said::Nothing,
+        (false, _) => Said::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_announced_with_its_address_left_without_one_and_taken_back_when_it_is_not_wanted()
+    {
+        let mac = Mac::local([2, 0, 0, 0, 0, 1]);
+        let tunnels = BTreeSet::from([Tunnel::Vxlan, Tunnel::VxlanV6]);
+        let wanted = Announced { tunnels, mac_v4: Some(mac), mac_v6: None, key: None };
+        let held = BTreeMap::from([
+            (Tunnel::Vxlan, IpAddr::from([10, 0, 0, 1])),
+            (Tunnel::Ipip, IpAddr::from([10, 0, 0, 2])),
+        ]);
+        let ends = of(&wanted, &held);
+        let vxlan = VxlanEnd { addr: Some([10, 0, 0, 1].into()), mac: Some(mac) };
+        assert_eq!(ends.vxlan_v4, Said::This(vxlan));
+        assert_eq!(ends.vxlan_v6, Said::Nothing);
+        assert_eq!(ends.ipip, Said::None);
+    }
+}
