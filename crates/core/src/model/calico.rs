@@ -4,12 +4,14 @@
 //! counts each of its addresses once, a selector has been read. `api::calico` has their keys and their JSON,
 //! and keeps the fields that are not here. Bounds and defaults are Calico's.
 //!
-//! `pool`, `pools` and `reservation` say what may be handed out, `ipam` and `block` what was, `node` and
-//! `workload` who is where, `bgp`, `bgp_peer` and `bgp_filter` what routers are told, `felix` and `cluster`
+//! `pool`, `pools` and `reservation` say what may be handed out, `ipam` and `block` what was, `pool_use`
+//! and `pool_split` what may change while it is, `node` and
+//! `workload` who is where, `bgp`, `bgp_peer`, `bgp_filter` and `bgp_filter_idle` what routers are told, `felix` and `cluster`
 //! how nodes behave, `node_status` what they report; `name` and `community` are their words.
 
 mod bgp;
 mod bgp_filter;
+mod bgp_filter_idle;
 mod bgp_peer;
 mod block;
 mod cluster;
@@ -20,6 +22,8 @@ mod name;
 mod node;
 mod node_status;
 mod pool;
+mod pool_split;
+mod pool_use;
 mod pools;
 mod reservation;
 mod workload;
@@ -30,6 +34,7 @@ pub use self::{
         BgpFilter, BgpFilterRule, LenRange, MatchOperator, Operation, PeerType, PrefixMatch,
         RoutePriority, Verdict,
     },
+    bgp_filter_idle::{FilterList, IdleRule, WhyIdle},
     bgp_peer::{Between, BgpPeer, NextHopMode, Remote, SourceAddress},
     block::{Allocation, BlockFault, BlockParts, IpamBlock, Ordinal, Owner},
     cluster::ClusterInformation,
@@ -44,6 +49,8 @@ pub use self::{
         CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, SessionState,
     },
     pool::{Assignment, BlockLen, Encapsulation, IpPool, PoolFault, Use},
+    pool_split::{SplitFault, split},
+    pool_use::{PoolInUse, PoolUse, check_change, check_removal},
     pools::{NoPool, Overlap, PoolRef, PoolRequest, overlaps},
     reservation::IpReservation,
     workload::{NamedPort, WorkloadEndpoint},
