@@ -46,7 +46,8 @@ pub fn text_of(octets: &[u8]) -> Result<&str, Complaint> {
     })
 }
 
-/// Reads every document, and tells all that is wrong. A document with a fault of its own is left out.
+/// Reads every document, and tells all that is wrong. A document that cannot be read is left out; one with a slip,
+/// such as a name that is twice, is there all the same, so that what else is wrong with it can be told.
 pub fn read(text: &str) -> (Vec<Document>, Vec<Complaint>) {
     let settings = options! {
         emit_comments: false,
@@ -62,12 +63,9 @@ pub fn read(text: &str) -> (Vec<Document>, Vec<Complaint>) {
     };
     let mut documents = Vec::new();
     while reader.faults.len() < MOST_COMPLAINTS {
-        let before = reader.faults.len();
         match reader.document() {
-            Ok(Some(node)) if reader.faults.len() == before && !node.is_null() => {
-                documents.push(Document { node });
-            }
-            Ok(Some(_)) => {}
+            Ok(Some(node)) if node.is_null() => {}
+            Ok(Some(node)) => documents.push(Document { node }),
             Ok(None) => break,
             Err(Stop::Text(err)) => {
                 reader.faults.push(told(&err));

@@ -120,8 +120,8 @@ fn a_bomb_of_aliases_ends_at_the_bound() {
 #[test]
 fn depth_is_bounded_in_every_style() {
     complains(&"[".repeat(100_000), "1:", "more than 64 deep");
-    let block: String = (0..1_000).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
-    complains(&block, "", "more than 64 deep");
+    let block: Vec<_> = (0..1_000).map(|n| " ".repeat(n) + "a:\n").collect();
+    complains(&block.concat(), "", "more than 64 deep");
     complains(&"- ".repeat(10_000), "", "more than 64 deep");
 }
 
