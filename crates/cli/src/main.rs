@@ -9,7 +9,9 @@ mod engine;
 mod exit;
 mod flanneld;
 mod get;
+mod ipam;
 mod migrate;
+mod node;
 mod output;
 mod path;
 mod resources;
@@ -60,6 +62,10 @@ enum Command {
     Patch(resources::PatchArgs),
     /// Checks files of resources, and asks no store
     Validate(resources::ValidateArgs),
+    /// Shows and checks what was taken from Calico's pools, gives addresses back, splits a pool
+    Ipam(ipam::IpamArgs),
+    /// Shows this node and its BGP sessions
+    Node(node::NodeArgs),
     /// Runs, shows or replaces the engines of the userspace transports
     Engine(engine::EngineArgs),
     /// Shows every hop between two pods, as the kernel would send the packet now
@@ -104,6 +110,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Delete(args) => resources::delete(args),
         Command::Patch(args) => resources::patch(&args),
         Command::Validate(args) => resources::validate(&args),
+        Command::Ipam(args) => ipam::run(args),
+        Command::Node(args) => node::run(args),
         Command::Engine(args) => engine::run(args),
         Command::Path(args) => path::run(&args),
         Command::Cni(args) => cni::run(args),
@@ -131,6 +139,7 @@ Examples:
   russet get leases -o json                who has which subnet
   russet apply -f pools.yaml               Calico's resources, with calicoctl's habits (docs/resources.md)
   russet get ippools -o yaml               the same, to be read or applied again
+  russet ipam show                         how much of each pool is taken
   russet engine status                     what the userspace transports carry and drop
   russet path 10.50.7.2 10.50.9.3          each hop, device, encapsulation and MTU
   russet lab run docs/lab/three-nodes.yaml three nodes on this machine, and what must hold

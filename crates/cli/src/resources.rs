@@ -28,7 +28,14 @@ use clap::Args;
 use russet_api::calico::Kind;
 use russet_core::model::calico::Name;
 
-pub use self::{at::DatastoreArgs, datastore::Datastore, patch::PatchArgs, told::Refused};
+pub use self::{
+    at::DatastoreArgs,
+    born::{now as born_now, rfc3339},
+    datastore::{Datastore, Found, Listed},
+    patch::PatchArgs,
+    preflight::{pool_keys, pools_in},
+    told::{Refused, clean},
+};
 use self::{
     manifest::{Manifest, Reading},
     sources::FileArgs,

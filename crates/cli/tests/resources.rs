@@ -3,6 +3,8 @@
 
 #[path = "resources/bad.rs"]
 mod bad;
+#[path = "resources/ipam.rs"]
+mod ipam;
 #[path = "resources/pools.rs"]
 mod pools;
 #[path = "store/servers.rs"]
@@ -11,8 +13,9 @@ mod servers;
 use std::{
     fs,
     io::Write,
+    net::TcpListener,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -444,6 +447,73 @@ fn calicoctl_s_variables_say_which_store() {
         assert_eq!(get(&lab.url).0, "node/node-1\n");
         assert!(get("http://127.0.0.1:1").1.contains("127.0.0.1:1"));
     });
+}
+
+#[test]
+fn a_node_s_check_of_calico_changes_nothing_and_names_what_it_takes() {
+    on_both(|lab| {
+        lab.put_calico();
+        lab.put(&format!("{RESOURCES}networkpolicies/default/deny"), "{}");
+        let before = etcdctl(&lab.address, &["get", "--prefix", "/"]);
+        let out = lab.run(&["migrate", "check", "calico", "--node", "node-1"]);
+        // A policy that nobody may enforce is in the way.
+        assert_eq!(out.status.code(), Some(1), "{}", errors(&out));
+        let said = String::from_utf8_lossy(&out.stdout);
+        for line in [
+            "pool default-ipv4-ippool, 10.244.0.0/16 in blocks of /26: VXLAN across subnets",
+            "felixconfigurations/default: without effect here: bpfLogLevel",
+            "1 objects of kind NetworkPolicy",
+            "nothing was changed",
+        ] {
+            assert!(said.contains(line), "{line}\n{said}");
+        }
+        assert_eq!(etcdctl(&lab.address, &["get", "--prefix", "/"]), before);
+    });
+}
+
+#[test]
+fn a_node_without_agent_says_so_and_one_with_a_speaker_alone_shows_its_sessions() {
+    let home = TempDir::new().unwrap();
+    let socket = home.path().join("bgp.sock");
+    let config = home.path().join("bgp.toml");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let told = format!(
+        "asn = 64512\nrouter-id = '127.0.0.9'\nlisten = ['127.0.0.1:{port}']\nadmin-socket = '{}'\n\
+         [[peer]]\naddress = '127.0.0.2'\nasn = 64512\ndescription = 'node-to-node mesh'\n",
+        text(&socket)
+    );
+    fs::write(&config, told).unwrap();
+    let status = || {
+        Command::new(env!("CARGO_BIN_EXE_russet"))
+            .args(["node", "status", "--socket", "/nonexistent/admin.sock"])
+            .args(["--bgp-socket", text(&socket)])
+            .output()
+            .unwrap()
+    };
+    let nobody = status();
+    assert_eq!(nobody.status.code(), Some(69), "{}", errors(&nobody));
+    let mut speaker = Command::new(env!("CARGO_BIN_EXE_russet"));
+    let speaker = speaker.args(["bgp", "--config", text(&config)]).stderr(Stdio::null());
+    let _speaker = Speaker(speaker.spawn().unwrap());
+    eventually("the speaker answers", || status().status.success());
+    let said = String::from_utf8(status().stdout).unwrap();
+    for line in [
+        "No agent runs on this node; its BGP speaker does.",
+        "127.0.0.2     node-to-node mesh  start",
+        "No IPv6 peers found.",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+}
+
+/// Killed when it goes.
+struct Speaker(Child);
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 // ---- helpers

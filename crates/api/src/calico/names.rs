@@ -75,6 +75,14 @@ impl Kind {
         !matches!(self, Self::IpamBlock | Self::IpamHandle | Self::BlockAffinity)
     }
 
+    /// Whether objects of it say who may talk to whom; one that is not enforced lets everybody.
+    pub const fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::NetworkPolicy | Self::GlobalNetworkPolicy | Self::Tier | Self::HostEndpoint
+        )
+    }
+
     /// The handled kind whose name is nearest to one that is none.
     pub fn nearest(name: &str) -> Option<Self> {
         let name = name.chars().take(60).collect::<String>().to_lowercase();

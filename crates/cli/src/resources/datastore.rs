@@ -64,11 +64,20 @@ impl Datastore {
 
     /// Reads all objects of a kind, of one namespace where it is given.
     pub async fn list(&self, kind: Kind, namespace: Option<&Name>) -> Result<Listed> {
+        self.list_at(kind, namespace, None).await
+    }
+
+    /// The same at a revision, or the newest.
+    pub async fn list_at(
+        &self,
+        kind: Kind,
+        namespace: Option<&Name>,
+        mut at: Option<Revision>,
+    ) -> Result<Listed> {
         let mut listed = Listed::default();
-        for (i, prefix) in prefixes(kind, namespace).iter().enumerate() {
-            let at = (i > 0).then_some(listed.revision);
+        for prefix in prefixes(kind, namespace) {
             let page = self.client.range_prefix(prefix.as_bytes(), at).await?;
-            listed.revision = page.revision;
+            listed.revision = *at.get_or_insert(page.revision);
             page.entries.into_iter().for_each(|entry| listed.add(entry));
         }
         Ok(listed)

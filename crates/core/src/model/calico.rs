@@ -5,7 +5,7 @@
 //! and keeps the fields that are not here. Bounds and defaults are Calico's.
 //!
 //! `pool`, `pools` and `reservation` say what may be handed out, `ipam` and `block` what was, `pool_use`
-//! and `pool_split` what may change while it is, `node` and
+//! and `pool_split` what may change while it is, `ipam_audit` whether all of it adds up, `node` and
 //! `workload` who is where, `bgp`, `bgp_peer`, `bgp_filter` and `bgp_filter_idle` what routers are told, `felix` and `cluster`
 //! how nodes behave, `node_status` what they report; `name` and `community` are their words.
 
@@ -18,6 +18,7 @@ mod cluster;
 mod community;
 mod felix;
 mod ipam;
+mod ipam_audit;
 mod name;
 mod node;
 mod node_status;
@@ -43,6 +44,7 @@ pub use self::{
     ipam::{
         Affinity, AffinityState, BlockAffinity, Claims, HandleId, IpamConfiguration, IpamHandle,
     },
+    ipam_audit::{BlockFacts, IpamFacts, IpamProblem, TakenFacts},
     name::{Name, Scope},
     node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr},
     node_status::{

@@ -133,6 +133,8 @@ impl PrefixMatch {
 
 #[cfg(test)]
 mod tests {
+    use MatchOperator::{Equal, In, NotIn};
+
     use super::*;
     use crate::model::calico::{LenRange, Verdict};
 
@@ -146,7 +148,6 @@ mod tests {
                 ..BgpFilterRule::any()
             }
         };
-        use MatchOperator::{Equal, In, NotIn};
         for (rule, idle) in [
             (long(In, "10.0.0.0/16", Some((8, 12))), true),
             (long(In, "10.0.0.0/16", Some((8, 16))), false),

@@ -62,7 +62,7 @@ impl FromStr for Affinity {
 }
 
 /// How far the claim of a block has come; every step is a write of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AffinityState {
     /// Written before the block: it may not be there, or be another's.
     Pending,
