@@ -84,7 +84,8 @@ impl Manifest {
             }
         }
         manifest.sources = sources;
-        if manifest.objects.is_empty() {
+        let is_fault = |told: &Told| told.grade == Grade::Fault;
+        if manifest.objects.is_empty() && !manifest.told.iter().any(is_fault) {
             // A text that broke off at its beginning is no success.
             manifest.warnings_are_faults();
         }

@@ -164,3 +164,9 @@ fn names_that_could_leave_their_key_are_refused() {
         assert!(told.contains("metadata.name"), "{name}: {told}");
     }
 }
+
+#[test]
+fn a_warning_beside_a_fault_stays_one() {
+    let told = told(&pool("  cidr: 10.0.0.1/16\n  blocksize: 26\n"));
+    assert!(told[1].contains("warning: "), "{told:?}");
+}
