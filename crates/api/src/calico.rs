@@ -9,7 +9,8 @@
 //! What is not ours in an object stays in it, so that Calico loses nothing when we write. All faults of an
 //! object are told at once, each with its path. `keys` has the keys, `kind` the kinds, `meta` the envelope,
 //! `document` what is kept and the order in which it is written, `at` the reader that walks it, `stored` both
-//! together; every other file converts one kind by hand. `node_annotations` is a node as Kubernetes has it.
+//! together, `resource` any of the kinds that commands handle, `names` what commands call a kind, `fields` what
+//! is in an object and should not be; every other file converts one kind by hand. `node_annotations` is a node as Kubernetes has it.
 
 mod at;
 mod bgp_configuration;
@@ -22,27 +23,33 @@ mod document;
 mod duration;
 mod fault;
 mod felix;
+mod fields;
 mod ipam_configuration;
 mod ipam_handle;
 mod keys;
 mod kind;
 mod meta;
 mod moment;
+mod names;
 mod node;
 mod node_annotations;
 mod node_status;
 mod pool;
 mod reservation;
+mod resource;
 mod stored;
 mod workload;
 
+pub(crate) use self::at::cut;
 pub use self::{
     fault::{FieldFault, ObjectFault},
+    fields::{Stranger, strangers},
     keys::{Key, ResourceId, StoreKey},
     kind::{Group, Kind},
     meta::Meta,
     moment::shown_moment,
     node_annotations::{KubernetesNode, node_annotations, read_kubernetes_node},
     node_status::write_report,
-    stored::{Form, Layout, Stored, Written},
+    resource::{Born, Resource, export},
+    stored::{Fields, Form, Layout, Stored, Written},
 };

@@ -6,3 +6,4 @@ pub mod cni;
 pub mod error;
 pub mod flannel;
 pub mod frame;
+pub mod manifest;

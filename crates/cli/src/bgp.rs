@@ -155,18 +155,13 @@ fn serve_resources(folder: PathBuf, args: ServeArgs) -> Result<ExitCode> {
 
 // ---- questions
 fn status(args: &AskArgs) -> Result<ExitCode> {
-    let Answer::Status(mut status) = args.ask(Ask::Status { from: 0 })? else { return other() };
-    while status.peers.rows.len() < status.peers.total {
-        let from = status.peers.rows.len();
-        let Answer::Status(more) = args.ask(Ask::Status { from })? else { return other() };
-        if more.peers.rows.is_empty() {
-            break;
-        }
-        status.peers.rows.extend(more.peers.rows);
-        status.objects.extend(more.objects);
-    }
-    output::print(args.output, &*status, human_status)?;
+    output::print(args.output, &args.whole_status()?, human_status)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The speaker behind a socket, with all its peers.
+pub fn status_of(socket: PathBuf) -> Result<Status> {
+    AskArgs { socket, output: Format::default() }.whole_status()
 }
 
 fn peer(address: String, args: &AskArgs) -> Result<ExitCode> {
@@ -215,6 +210,20 @@ impl AskArgs {
             Answer::Error(text) => bail!("{text}"),
             answer => Ok(answer),
         }
+    }
+
+    fn whole_status(&self) -> Result<Status> {
+        let Answer::Status(mut status) = self.ask(Ask::Status { from: 0 })? else { return other() };
+        while status.peers.rows.len() < status.peers.total {
+            let from = status.peers.rows.len();
+            let Answer::Status(more) = self.ask(Ask::Status { from })? else { return other() };
+            if more.peers.rows.is_empty() {
+                break;
+            }
+            status.peers.rows.extend(more.peers.rows);
+            status.objects.extend(more.objects);
+        }
+        Ok(*status)
     }
 
     fn routes(&self, ask: Ask) -> Result<(Vec<RouteRow>, Option<u32>)> {

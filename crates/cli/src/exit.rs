@@ -7,7 +7,10 @@ use russet_store::{
     snapshot::{EtcdDbError, SnapshotError},
 };
 
-use crate::client::{NoAgent, NoSpeaker};
+use crate::{
+    client::{NoAgent, NoSpeaker},
+    resources::Refused,
+};
 
 /// `EX_USAGE`: configuration or topology is refused; nothing was touched.
 pub const REFUSED: u8 = 64;
@@ -36,6 +39,9 @@ fn is_refused(err: &anyhow::Error) -> bool {
 }
 
 fn is_bad_file(err: &anyhow::Error) -> bool {
+    if err.is::<Refused>() {
+        return true;
+    }
     match err.downcast_ref() {
         Some(ServeError::File(err)) => is_unusable(err),
         _ => err.downcast_ref().is_some_and(is_unusable) || is_bad_snapshot(err),

@@ -1,15 +1,25 @@
-//! `russet get leases|routes|pods`.
+//! `russet get`: leases, routes and pods of the agent; `resources::get` has the datastore's objects.
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
-use russet_api::admin::{Answer, Ask, LeaseRow, Page, PodRow, RouteRow};
+use anyhow::{Result, bail, ensure};
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use russet_api::{
+    admin::{Answer, Ask, LeaseRow, Page, PodRow, RouteRow},
+    calico::Kind,
+};
 use serde::Serialize;
 
 use crate::{
     client::AgentSocket,
     output::{self, Format, table},
+    resources::{
+        self,
+        get::{SelectArgs, ShowAs},
+    },
 };
 
 /// The page of one variant of an answer, or `None`.
@@ -23,17 +33,29 @@ macro_rules! matching {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  russet get leases                        what the agent knows: leases, routes, pods
+  russet get ippools -o wide               what the datastore has: Calico's resources
+  russet get node node-1 -o yaml
+  russet get wep -A -l \"app == 'web'\"
+  russet get bgppeers -o yaml --export > peers.yaml
+  russet get -f peers.yaml")]
 pub struct GetArgs {
-    /// What to list
-    what: What,
+    /// What to list: leases, routes or pods of the agent, or a kind of the datastore's objects, in any of
+    /// calicoctl's words
+    #[arg(value_parser = what_parser(), ignore_case = true, required_unless_present = "files")]
+    what: Option<What>,
+    #[command(flatten)]
+    select: SelectArgs,
     /// How to show it
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: ShowAs,
     #[command(flatten)]
     socket: AgentSocket,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug)]
 enum What {
     /// Who has which subnet, and how packets go there from here
     Leases,
@@ -41,16 +63,46 @@ enum What {
     Routes,
     /// The pods of this node
     Pods,
+    /// Objects of the datastore
+    Objects(Kind),
+}
+
+fn what_parser() -> impl TypedValueParser<Value = What> {
+    let of_agent = [
+        ("leases", "Who has which subnet, and how packets go there from here"),
+        ("routes", "The routes that this node should have, and whether the kernel has them"),
+        ("pods", "The pods of this node"),
+    ];
+    let of_agent = of_agent.map(|(word, help)| PossibleValue::new(word).help(help));
+    let words = of_agent.into_iter().chain(resources::kind_words());
+    PossibleValuesParser::new(words).try_map(|word| match word.to_lowercase().as_str() {
+        "leases" => Ok(What::Leases),
+        "routes" => Ok(What::Routes),
+        "pods" => Ok(What::Pods),
+        word => match Kind::of_word(word) {
+            Some(kind) => Ok(What::Objects(kind)),
+            None => Err(format!("{word} is nothing that can be listed")),
+        },
+    })
 }
 
 pub fn run(args: &GetArgs) -> Result<ExitCode> {
+    if args.select.has_files() {
+        ensure!(args.what.is_none(), "what to list, or -f FILE: one of the two is wanted");
+        return resources::get::run(None, &args.select, args.output);
+    }
     match args.what {
-        What::Leases => show(args, &all_leases(&args.socket)?, leases)?,
-        What::Routes => {
+        Some(What::Objects(kind)) => {
+            return resources::get::run(Some(kind), &args.select, args.output);
+        }
+        _ if !args.select.names.is_empty() => bail!("leases, routes and pods are listed whole"),
+        Some(What::Leases) => show(args, &all_leases(&args.socket)?, leases)?,
+        Some(What::Routes) => {
             let rows = all(&args.socket, |from| Ask::Routes { from }, |a| matching!(a, Routes))?;
             show(args, &rows, routes)?;
         }
-        What::Pods => show(args, &all_pods(&args.socket)?, pods)?,
+        Some(What::Pods) => show(args, &all_pods(&args.socket)?, pods)?,
+        None => bail!("there is nothing to list"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -64,7 +116,15 @@ pub fn all_pods(socket: &AgentSocket) -> Result<Vec<PodRow>> {
 }
 
 fn show<T: Serialize>(args: &GetArgs, rows: &[T], human: fn(&[T]) -> String) -> Result<()> {
-    output::print(args.output, rows, human)
+    let format = match args.output {
+        ShowAs::Table | ShowAs::Wide => Format::Table,
+        ShowAs::Json => Format::Json,
+        ShowAs::Yaml => Format::Yaml,
+        ShowAs::Name => {
+            bail!("leases, routes and pods have no names: table, json and yaml are there")
+        }
+    };
+    output::print(format, rows, human)
 }
 
 /// Asks for page after page. A list that shrinks meanwhile ends early; none is asked for for ever.

@@ -9,9 +9,12 @@ mod engine;
 mod exit;
 mod flanneld;
 mod get;
+mod ipam;
 mod migrate;
+mod node;
 mod output;
 mod path;
+mod resources;
 mod status;
 mod store;
 
@@ -45,8 +48,24 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Shows how this node is: peers, leases, what is pending and why, what was repaired and who broke it
     Status(status::StatusArgs),
-    /// Lists leases, routes or pods
+    /// Lists leases, routes or pods, or Calico's resources of the datastore
     Get(get::GetArgs),
+    /// Makes resources as files say: what is not there is created, what is there is changed
+    Apply(resources::WriteArgs),
+    /// Creates resources of files; what exists is a failure
+    Create(resources::CreateArgs),
+    /// Changes resources as files say; what does not exist is a failure
+    Replace(resources::WriteArgs),
+    /// Deletes resources
+    Delete(resources::DeleteArgs),
+    /// Changes fields of one resource
+    Patch(resources::PatchArgs),
+    /// Checks files of resources, and asks no store
+    Validate(resources::ValidateArgs),
+    /// Shows and checks what was taken from Calico's pools, gives addresses back, splits a pool
+    Ipam(ipam::IpamArgs),
+    /// Shows this node and its BGP sessions
+    Node(node::NodeArgs),
     /// Runs, shows or replaces the engines of the userspace transports
     Engine(engine::EngineArgs),
     /// Shows every hop between two pods, as the kernel would send the packet now
@@ -85,6 +104,14 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(args),
         Command::Status(args) => status::run(&args),
         Command::Get(args) => get::run(&args),
+        Command::Apply(args) => resources::apply(args),
+        Command::Create(args) => resources::create(args),
+        Command::Replace(args) => resources::replace(args),
+        Command::Delete(args) => resources::delete(args),
+        Command::Patch(args) => resources::patch(&args),
+        Command::Validate(args) => resources::validate(&args),
+        Command::Ipam(args) => ipam::run(args),
+        Command::Node(args) => node::run(args),
         Command::Engine(args) => engine::run(args),
         Command::Path(args) => path::run(&args),
         Command::Cni(args) => cni::run(args),
@@ -110,6 +137,9 @@ Examples:
   russet cni install                       the plugin and its configuration, for the container runtime
   russet status                            how this node is, and why
   russet get leases -o json                who has which subnet
+  russet apply -f pools.yaml               Calico's resources, with calicoctl's habits (docs/resources.md)
+  russet get ippools -o yaml               the same, to be read or applied again
+  russet ipam show                         how much of each pool is taken
   russet engine status                     what the userspace transports carry and drop
   russet path 10.50.7.2 10.50.9.3          each hop, device, encapsulation and MTU
   russet lab run docs/lab/three-nodes.yaml three nodes on this machine, and what must hold

@@ -17,7 +17,7 @@ pub struct MigrateArgs {
 #[derive(Debug, Subcommand)]
 enum MigrateCommand {
     /// Says what an agent that starts here would take over, and what is in its way; changes nothing
-    Check(check::CheckArgs),
+    Check(Box<check::CheckArgs>),
     /// Copies a store's keys to another store while both are in use, and checks the copy
     Store(Box<store::MoveArgs>),
 }

@@ -446,6 +446,24 @@ stop() { kill -9 "$store"; wait "$store" 2>/dev/null; true; }
 "#;
 
 /// What etcdctl prints, errors included.
+/// One key of it.
+impl Store {
+    fn key(&self, words: &[&str]) -> Output {
+        let (command, rest) = words.split_first().unwrap();
+        russet(&[&["store", command, "--endpoint", &self.url()], rest].concat())
+    }
+
+    fn put(&self, key: &str, value: &str) {
+        let out = self.key(&["put", key, value]);
+        assert!(out.status.success(), "{}", errors(&out));
+    }
+
+    fn get(&self, key: &str) -> Option<String> {
+        let out = self.key(&["get", key]);
+        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim_end().to_owned())
+    }
+}
+
 fn etcdctl(address: &str, words: &[&str]) -> String {
     let out = Command::new("etcdctl")
         .env("ETCDCTL_API", "3")

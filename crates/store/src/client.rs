@@ -3,6 +3,7 @@
 //! - `client/call.rs`: one request - endpoint, token, time limit, what may be repeated;
 //! - `client/kv.rs`: reads, compare-and-swap writes, leases;
 //! - `client/batch.rs`, `client/lease.rs`: unconditional writes and leases by number, for copying a store;
+//! - `client/guarded.rs`: many writes at once, under conditions;
 //! - `client/maintenance.rs`: a server's own file: its size, its snapshot;
 //! - `client/identity.rs`: the cluster's id;
 //! - `client/watch.rs`: a snapshot, then every change, across breaks and compactions.
@@ -13,6 +14,7 @@
 pub(crate) mod backoff;
 mod batch;
 mod call;
+mod guarded;
 mod identity;
 mod kv;
 mod lease;
@@ -30,6 +32,7 @@ use tonic::transport::{Channel, Endpoint};
 pub(crate) use self::call::printable;
 pub use self::{
     batch::Write,
+    guarded::Guard,
     identity::ClusterId,
     kv::{Listing, ServerStatus},
     lease::LeaseTime,

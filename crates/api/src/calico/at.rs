@@ -246,7 +246,7 @@ impl<'a> At<'a> {
 }
 
 /// What comes from outside is shown up to here.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     const MOST: usize = 60;
     match text.char_indices().nth(MOST) {
         None => text.to_owned(),

@@ -107,10 +107,10 @@ impl Order<'_> {
 }
 
 /// Go's `TypeMeta`, and what every object has.
-const ENVELOPE: &[&str] = &["kind", "apiVersion", "metadata", "spec", "status"];
+pub(super) const ENVELOPE: &[&str] = &["kind", "apiVersion", "metadata", "spec", "status"];
 
 /// Go's `ObjectMeta`.
-const METADATA: &[&str] = &[
+pub(super) const METADATA: &[&str] = &[
     "name",
     "generateName",
     "namespace",
@@ -134,7 +134,7 @@ struct Ordered<'a> {
 }
 
 /// Maps among Calico's structures.
-const MAPS: &[&str] = &[
+pub(super) const MAPS: &[&str] = &[
     "labels",
     "annotations",
     "secondary",

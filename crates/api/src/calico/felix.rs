@@ -5,13 +5,40 @@ use russet_core::model::{Flag, calico::FelixConfiguration};
 use super::{
     at::At,
     kind::Kind,
-    stored::{Form, Layout},
+    stored::{Fields, Form, Layout},
 };
 
 impl Form for FelixConfiguration {
     const KIND: Kind = Kind::FelixConfiguration;
     // It is never changed, and Go's order of its fields, more than two hundred, is kept by nobody else.
     const ORDER: &'static [&'static str] = &[];
+    const FIELDS: Fields = Fields::Some(&[
+        "interfacePrefix",
+        "ipipEnabled",
+        "ipipMTU",
+        "vxlanEnabled",
+        "vxlanMTU",
+        "vxlanMTUV6",
+        "vxlanPort",
+        "vxlanVNI",
+        "wireguardEnabled",
+        "wireguardEnabledV6",
+        "wireguardMTU",
+        "wireguardMTUV6",
+        "wireguardListeningPort",
+        "wireguardListeningPortV6",
+        "wireguardInterfaceName",
+        "wireguardInterfaceNameV6",
+        "mtuIfacePattern",
+        "ipv6Support",
+        "deviceRouteProtocol",
+        "deviceRouteSourceAddress",
+        "deviceRouteSourceAddressIPv6",
+        "removeExternalRoutes",
+        "programClusterRoutes",
+        "natOutgoingAddress",
+        "ipForwarding",
+    ]);
 
     fn read(root: &At<'_>, _: Layout) -> Option<Self> {
         let spec = root.at("spec");

@@ -91,7 +91,7 @@ impl Kind {
         }
     }
 
-    const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::BgpConfiguration,
         Self::BgpFilter,
         Self::BgpPeer,

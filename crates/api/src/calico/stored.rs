@@ -26,8 +26,20 @@ pub trait Form: Sized {
     /// The names of its fields in the order in which Go writes them, of nested ones too.
     const ORDER: &'static [&'static str];
 
+    /// The names of its fields, at any depth.
+    const FIELDS: Fields = Fields::All(Self::ORDER);
+
     /// Reads the value. Faults are noted; `None` is for what cannot be said without a field that is missing.
     fn read(root: &At<'_>, layout: Layout) -> Option<Self>;
+}
+
+/// What is known of a kind's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// Every field that Calico has.
+    All(&'static [&'static str]),
+    /// Those that concern a network; there are others.
+    Some(&'static [&'static str]),
 }
 
 /// A kind that we write.
@@ -78,7 +90,7 @@ impl<T: Form> Stored<T> {
         Self::of(value, layout)
     }
 
-    fn of(value: Value, layout: Layout) -> Result<Self, ObjectFault> {
+    pub(super) fn of(value: Value, layout: Layout) -> Result<Self, ObjectFault> {
         let notes = Notes::default();
         let root = At::root(&value, &notes);
         let meta = match layout {

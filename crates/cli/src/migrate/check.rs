@@ -1,4 +1,7 @@
-//! `russet migrate check flannel`: what an agent that starts here would take over, and what is in its way. It only looks.
+//! `russet migrate check`: what an agent that starts here would take over, and what is in its way. It only looks.
+//! Here is flannel's part, and the report; `check/calico` is Calico's.
+
+mod calico;
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -22,18 +25,21 @@ pub struct CheckArgs {
     /// The bridge of the pods
     #[arg(long, default_value = "cni0")]
     bridge: String,
+    #[command(flatten)]
+    calico: calico::CalicoArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum System {
     Flannel,
+    Calico,
 }
 
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
-    // More systems may follow; one is all that there is to check now.
-    let System::Flannel = args.system;
-    let seen = Seen::look(args)?;
-    let report = Report::of(&seen, &args.bridge);
+    let report = match args.system {
+        System::Flannel => Report::of(&Seen::look(args)?, &args.bridge),
+        System::Calico => calico::check(&args.calico)?,
+    };
     print!("{report}");
     Ok(if report.hinders.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,11 +4,11 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     thread,
 };
 
-use crate::{errors, etcdctl, eventually, russet, text};
+use crate::{etcdctl, eventually, text};
 
 /// Our store, killed when dropped.
 pub struct Store {
@@ -38,21 +38,6 @@ impl Store {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    pub fn key(&self, words: &[&str]) -> Output {
-        let (command, rest) = words.split_first().unwrap();
-        russet(&[&["store", command, "--endpoint", &self.url()], rest].concat())
-    }
-
-    pub fn put(&self, key: &str, value: &str) {
-        let out = self.key(&["put", key, value]);
-        assert!(out.status.success(), "{}", errors(&out));
-    }
-
-    pub fn get(&self, key: &str) -> Option<String> {
-        let out = self.key(&["get", key]);
-        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim_end().to_owned())
     }
 }
 

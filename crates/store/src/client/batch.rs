@@ -35,7 +35,7 @@ impl Write {
         self.key().len().saturating_add(value).saturating_add(OVERHEAD)
     }
 
-    fn into_op(self) -> RequestOp {
+    pub(super) fn into_op(self) -> RequestOp {
         let request = match self {
             Self::Put { key, value, lease } => Request::RequestPut(PutRequest {
                 key,

@@ -355,7 +355,7 @@ fn put_request(key: &[u8], value: &[u8], lease: Option<LeaseId>) -> PutRequest {
     }
 }
 
-fn compare(key: &[u8], expect: Expect) -> Compare {
+pub(super) fn compare(key: &[u8], expect: Expect) -> Compare {
     let (target, union) = match expect {
         Expect::Absent => (CompareTarget::Version, TargetUnion::Version(0)),
         Expect::At(revision) => (CompareTarget::Mod, TargetUnion::ModRevision(revision.to_wire())),

@@ -1,8 +1,9 @@
 //! Reads, compare-and-swap writes, leases and the cluster's id, against both servers.
 
 use russet_store::{
-    ClientConfig, CreateOutcome, EtcdClient, Expect, KeyChange, WatchEvent, WatchRequest,
+    ClientConfig, CreateOutcome, EtcdClient, Expect, KeyChange, Revision, WatchEvent, WatchRequest,
     WriteOutcome,
+    client::{Guard, Write},
     proto::etcdserverpb::{LeaseLeasesRequest, lease_client::LeaseClient},
 };
 
@@ -15,6 +16,7 @@ against_both!(
     a_key_is_created_once_and_the_loser_gives_its_lease_back,
     a_renewal_is_a_new_lease_and_keeps_the_key,
     a_write_needs_the_revision_that_it_expects,
+    guarded_writes_are_done_all_or_none,
     a_leased_key_goes_when_its_time_is_over,
     a_listing_of_many_pages_is_of_one_revision,
     pages_shrink_until_their_values_fit_a_message,
@@ -52,6 +54,33 @@ async fn a_renewal_is_a_new_lease_and_keeps_the_key(backend: Backend) {
     let old = before.lease.unwrap().to_string();
     etcdctl(backend.address(), &["lease", "revoke", &old], "").await;
     assert_eq!(client.get(b"/s/a").await.unwrap(), Some(after));
+}
+
+async fn guarded_writes_are_done_all_or_none(backend: Backend) {
+    let client = backend.client();
+    let put = |key: &str| Write::Put { key: key.into(), value: b"v".to_vec(), lease: None };
+    let key = |key: &str, expect| Guard::Key { key: key.into(), expect };
+    let unwritten = |since| Guard::Unwritten { prefix: b"/p/".to_vec(), since };
+    // A range without keys was not written.
+    let guards = vec![unwritten(Revision::ZERO), key("/p/a", Expect::Absent)];
+    let both = vec![put("/p/a"), put("/p/b")];
+    let first = client.write_guarded(guards.clone(), both).await.unwrap().expect("all hold");
+    for name in ["/p/a", "/p/b"] {
+        assert_eq!(client.get(name.as_bytes()).await.unwrap().unwrap().modified, first);
+    }
+    // One guard of two does not hold.
+    assert_eq!(client.write_guarded(guards, vec![put("/p/c")]).await.unwrap(), None);
+    assert_eq!(client.get(b"/p/c").await.unwrap(), None);
+    let guards = vec![unwritten(first), key("/p/a", Expect::At(first))];
+    let delete = Write::Delete { key: b"/p/a".to_vec() };
+    let second = client.write_guarded(guards.clone(), vec![delete, put("/q")]).await.unwrap();
+    assert!(second.is_some(), "what was written at that revision is not after it");
+    // Any key of the range, and nothing beside it.
+    client.put(b"/p/z", b"other").await.unwrap();
+    assert_eq!(client.write_guarded(vec![unwritten(first)], vec![put("/r")]).await.unwrap(), None);
+    client.put(b"/p", b"beside").await.unwrap();
+    let now = client.get(b"/p/z").await.unwrap().unwrap().modified;
+    assert!(client.write_guarded(vec![unwritten(now)], vec![put("/r")]).await.unwrap().is_some());
 }
 
 async fn a_write_needs_the_revision_that_it_expects(backend: Backend) {

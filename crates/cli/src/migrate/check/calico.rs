@@ -1,0 +1,275 @@
+//! What an agent that starts on a node of Calico's would take over: the store's objects, and the kernel's.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use russet_api::calico::{Key, Kind, Resource, StoreKey};
+use russet_core::{
+    choices::When,
+    model::calico::{Affinity, Encapsulation, IpPool, Name, overlaps},
+};
+use russet_kernel::{
+    link::{ALIAS_PREFIX, GROUP},
+    observe::{self, LinkView, NodeView, RouteView},
+};
+use russet_net::Prefix;
+
+use super::Report;
+use crate::{
+    resources::{Datastore, DatastoreArgs, Found, clean, pools_in},
+    store::block_on,
+};
+
+#[derive(Args, Debug)]
+pub struct CalicoArgs {
+    /// This node's name in Calico's store [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    node: Option<Name>,
+    #[command(flatten)]
+    store: DatastoreArgs,
+}
+
+/// What was found in the store.
+#[derive(Debug, Default)]
+struct Stored {
+    found: Vec<Found>,
+    bad: Vec<String>,
+    pools: std::collections::BTreeMap<Name, IpPool>,
+    /// Of kinds that no command handles, each with how many there are.
+    unhandled: std::collections::BTreeMap<Kind, usize>,
+}
+
+/// What was found on the node.
+#[derive(Debug, Default)]
+struct OnNode {
+    view: NodeView,
+    /// Programs of Calico's, with their process ids.
+    running: Vec<(String, u32)>,
+}
+
+pub fn check(args: &CalicoArgs) -> Result<Report> {
+    let name = match &args.node {
+        Some(name) => name.to_string(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let stored = block_on(async { look(&Datastore::new(args.store.client()?)).await })?;
+    let view = observe::observe().context("read links and routes")?;
+    let node = OnNode { view, running: running(Path::new("/proc")) };
+    Ok(report(&name, &stored, &node))
+}
+
+async fn look(store: &Datastore) -> Result<Stored> {
+    let mut stored = Stored::default();
+    for kind in Kind::HANDLED {
+        let listed = store.list(kind, None).await?;
+        if kind == Kind::IpPool {
+            stored.pools = pools_in(&listed);
+        }
+        stored.found.extend(listed.found);
+        stored.bad.extend(listed.bad);
+    }
+    let all = store.client.range_prefix(Key::RESOURCES.as_bytes(), None).await?;
+    for entry in all.entries {
+        if let StoreKey::Known(Key::Resource(id)) = Key::read(&entry.key)
+            && !id.kind.is_handled()
+        {
+            *stored.unhandled.entry(id.kind).or_default() += 1;
+        }
+    }
+    Ok(stored)
+}
+
+/// Programs of Calico's in our own network namespace.
+fn running(proc: &Path) -> Vec<(String, u32)> {
+    let ours = fs::read_link(proc.join("self/ns/net")).ok();
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    let program = |entry: fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+        let known = PROGRAMS.contains(&comm.trim_end());
+        let here = fs::read_link(entry.path().join("ns/net")).ok() == ours;
+        (known && here).then(|| (comm.trim_end().to_owned(), pid))
+    };
+    let mut found: Vec<_> = entries.filter_map(program).collect();
+    found.sort_unstable();
+    found
+}
+
+/// As `/proc/PID/comm` has them, cut to 15 octets.
+const PROGRAMS: [&str; 6] =
+    ["calico-node", "calico-felix", "bird", "bird6", "confd", "calico-typha"];
+
+fn report(name: &str, stored: &Stored, node: &OnNode) -> Report {
+    let mut report = Report::default();
+    report.hinders.extend(stored.bad.iter().map(|bad| format!("it cannot be read: {bad}")));
+    let overlaps = overlaps(&stored.pools);
+    report.hinders.extend(overlaps.iter().map(ToString::to_string));
+    if stored.pools.is_empty() {
+        report.hinders.push("the store has no pool: is it Calico's?".to_owned());
+    }
+    for (name, pool) in &stored.pools {
+        report.takes.push(pool_line(name, pool));
+    }
+    of_node(&mut report, name, stored);
+    of_bgp(&mut report, stored);
+    for found in &stored.found {
+        of_unused(&mut report, found);
+    }
+    for (kind, count) in &stored.unhandled {
+        let line = format!("{count} objects of kind {kind}");
+        if kind.is_policy() {
+            report
+                .hinders
+                .push(format!("{line}: this command does not know whether they would be enforced"));
+        } else {
+            report.notes.push(format!("{line} are not looked at"));
+        }
+    }
+    for (program, pid) in &node.running {
+        let stop = "stop it when the agent is to start; the pods' packets go on meanwhile";
+        report.hinders.push(format!("{program} runs (pid {pid}): {stop}"));
+    }
+    of_links(&mut report, &node.view.links);
+    of_routes(&mut report, &node.view.routes, stored);
+    for line in report.takes.iter_mut().chain(&mut report.hinders).chain(&mut report.notes) {
+        *line = clean(line);
+    }
+    report
+}
+
+fn pool_line(name: &Name, pool: &IpPool) -> String {
+    let when = |when| if when == When::Always { "always" } else { "across subnets" };
+    let how = match pool.encapsulation() {
+        Encapsulation::None => "no encapsulation".to_owned(),
+        Encapsulation::Ipip(at) => format!("IPIP {}", when(at)),
+        Encapsulation::Vxlan(at) => format!("VXLAN {}", when(at)),
+    };
+    let disabled = if pool.is_disabled() { ", disabled" } else { "" };
+    format!(
+        "pool {name}, {} in blocks of /{}: {how}{disabled}",
+        pool.cidr(),
+        pool.block_len().get()
+    )
+}
+
+/// This node's object, and the blocks that are its own.
+fn of_node(report: &mut Report, name: &str, stored: &Stored) {
+    let is_it = |found: &&Found| {
+        found.resource.kind() == Kind::Node
+            && found.resource.meta().is_some_and(|meta| meta.name.as_str() == name)
+    };
+    if !stored.found.iter().any(|found| is_it(&found)) {
+        let what = "give its name with --node, or it is a new node";
+        report.hinders.push(format!("the store has no node {name}: {what}"));
+    }
+    let own = stored.found.iter().filter_map(|found| match &found.resource {
+        Resource::IpamBlock(block) => Some(block.value()),
+        _ => None,
+    });
+    let home = |affinity: &Affinity| affinity.host().is_some_and(|host| host.as_str() == name);
+    let own: Vec<_> = own.filter(|block| block.affinity().is_some_and(home)).collect();
+    let taken: usize = own.iter().map(|block| block.allocated().count()).sum();
+    report.takes.push(format!("{} blocks of node {name}, with {taken} addresses", own.len()));
+}
+
+fn of_bgp(report: &mut Report, stored: &Stored) {
+    let count = |kind| stored.found.iter().filter(|found| found.resource.kind() == kind).count();
+    let (peers, filters) = (count(Kind::BgpPeer), count(Kind::BgpFilter));
+    let cluster = stored.found.iter().find_map(|found| match &found.resource {
+        Resource::BgpConfiguration(config)
+            if config.meta().is_some_and(|meta| meta.name.as_str() == "default") =>
+        {
+            Some(config.value().clone())
+        }
+        _ => None,
+    });
+    let config = cluster.unwrap_or_default();
+    let mesh = if config.has_mesh() { "with" } else { "without" };
+    let asn = config.asn();
+    report.takes.push(format!("BGP of AS {asn} {mesh} a mesh, {peers} peers, {filters} filters"));
+}
+
+/// Settings that have no effect here.
+fn of_unused(report: &mut Report, found: &Found) {
+    let configures = matches!(
+        found.resource.kind(),
+        Kind::FelixConfiguration
+            | Kind::BgpConfiguration
+            | Kind::BgpPeer
+            | Kind::BgpFilter
+            | Kind::IpPool
+    );
+    let unused = found.resource.unused();
+    if configures && !unused.is_empty() {
+        let name = found.resource.id().map(|id| id.to_string()).unwrap_or_default();
+        report.notes.push(format!("{name}: without effect here: {}", unused.join(", ")));
+    }
+}
+
+fn of_links(report: &mut Report, links: &[LinkView]) {
+    let is_ours = |link: &&LinkView| {
+        link.group == GROUP
+            && link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS_PREFIX))
+    };
+    let pods: Vec<_> = links.iter().filter(|link| link.name.as_str().starts_with("cali")).collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) = pods.into_iter().partition(is_ours);
+    if !theirs.is_empty() {
+        report.takes.push(format!("{} links of pods", theirs.len()));
+    }
+    if !ours.is_empty() {
+        report.notes.push(format!("{} links of pods are russet's already", ours.len()));
+    }
+    for (name, kind) in [("vxlan.calico", "vxlan"), ("vxlan-v6.calico", "vxlan")] {
+        let Some(link) = links.iter().find(|link| link.name.as_str() == name) else { continue };
+        let mac = link.mac.map(|mac| format!(" with MAC {mac}")).unwrap_or_default();
+        if is_ours(&link) {
+            report.notes.push(format!("link {name} is russet's already"));
+        } else if link.kind == kind {
+            report.takes.push(format!("link {name}, a {kind}{mac}"));
+        } else {
+            let is = &link.kind;
+            report.hinders.push(format!("link {name} is a {is} and no {kind}: remove it"));
+        }
+    }
+    if let Some(link) = links.iter().find(|link| link.name.as_str() == "tunl0") {
+        let addresses: Vec<_> = link.addresses.iter().map(|addr| addr.addr.to_string()).collect();
+        report.notes.push(format!(
+            "tunl0 is the kernel's: it is configured and never owned (it has {})",
+            if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") }
+        ));
+    }
+}
+
+/// Calico's routes: of its own protocol anywhere, of boot through its links, of BIRD within a pool.
+fn of_routes(report: &mut Report, routes: &[RouteView], stored: &Stored) {
+    let in_pool = |dst: Prefix| stored.pools.values().any(|pool| pool.cidr().covers(dst));
+    let through_calico = |route: &RouteView| {
+        let calicos =
+            |name: &str| name.starts_with("cali") || name.ends_with(".calico") || name == "tunl0";
+        route.link.is_some_and(|link| calicos(link.as_str()))
+    };
+    let count =
+        |holds: &dyn Fn(&RouteView) -> bool| routes.iter().filter(|route| holds(route)).count();
+    for (count, what) in [
+        (count(&|route| route.protocol == FELIX), "of Felix's own protocol"),
+        (count(&|route| route.protocol == BOOT && through_calico(route)), "through Calico's links"),
+        (
+            count(&|route| route.protocol == BIRD && in_pool(route.dst)),
+            "of BIRD's within the pools",
+        ),
+    ] {
+        if count > 0 {
+            report.takes.push(format!("{count} routes {what}; those that nothing wants go"));
+        }
+    }
+}
+
+const FELIX: u8 = 80;
+/// `RTPROT_BOOT`
+const BOOT: u8 = 3;
+/// `RTPROT_BIRD`
+const BIRD: u8 = 12;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+use russet_net::IfName;
+use russet_store::{KeyValue, Revision};
+
+use super::*;
+
+#[test]
+fn what_calico_has_is_taken_over_and_what_has_no_effect_is_named() {
+    let report = report("node-1", &stored(), &OnNode::default());
+    for line in [
+        "pool default-ipv4-ippool, 10.244.0.0/16 in blocks of /26: VXLAN across subnets",
+        "1 blocks of node node-1, with 2 addresses",
+        "BGP of AS 65546 without a mesh, 2 peers, 1 filters",
+    ] {
+        assert!(report.takes.iter().any(|take| take == line), "{line}\n{report}");
+    }
+    let felix = report.notes.iter().find(|note| note.contains("felixconfigurations/default"));
+    let felix = felix.unwrap_or_else(|| panic!("{report}"));
+    assert!(felix.contains("bpfLogLevel") && !felix.contains("vxlanVNI"), "{felix}");
+    assert_eq!(report.hinders, Vec::<String>::new(), "{report}");
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let mut bad = stored();
+    bad.bad.push("a pool".into());
+    bad.unhandled = [(Kind::NetworkPolicy, 3), (Kind::Profile, 1)].into();
+    let node = OnNode { running: vec![("bird".into(), 7)], ..OnNode::default() };
+    let text = report("node-9", &bad, &node).to_string();
+    for line in [
+        "it cannot be read: a pool",
+        "3 objects of kind NetworkPolicy",
+        "bird runs (pid 7)",
+        "the store has no node node-9",
+        "not yet; nothing was changed",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(
+        text.contains("TO KNOW\n") && text.contains("1 objects of kind Profile are not looked at")
+    );
+    let empty = report("n", &Stored::default(), &OnNode::default()).to_string();
+    assert!(empty.contains("the store has no pool"), "{empty}");
+}
+
+#[test]
+fn routes_are_calico_s_by_protocol_link_and_pool() {
+    let route = |dst: &str, protocol, link: &str| RouteView {
+        dst: dst.parse().unwrap(),
+        metric: 0,
+        protocol,
+        link: Some(link.parse::<IfName>().unwrap()),
+        via: None,
+    };
+    let routes = vec![
+        route("192.0.2.0/24", 80, "eth0"),
+        route("10.244.9.0/26", 3, "vxlan.calico"),
+        route("10.244.3.70/32", 3, "cali0123"),
+        route("10.244.8.0/26", 12, "eth0"),
+        // Nobody's that Calico could have made.
+        route("10.244.7.0/26", 3, "eth0"),
+        route("192.0.2.0/25", 12, "eth0"),
+    ];
+    let node = OnNode { view: NodeView { routes, links: Vec::new() }, ..OnNode::default() };
+    let text = report("node-1", &stored(), &node).to_string();
+    for line in [
+        "1 routes of Felix's own protocol",
+        "2 routes through Calico's links",
+        "1 routes of BIRD's within the pools",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
+/// What real components left.
+fn stored() -> Stored {
+    let mut stored = Stored::default();
+    let lines: Vec<_> = include_str!("../../../../../api/tests/calico/etcd.txt").lines().collect();
+    for pair in lines.chunks_exact(2) {
+        let StoreKey::Known(key) = Key::read(pair[0].as_bytes()) else { panic!("{}", pair[0]) };
+        let resource = Resource::at_key(&key, pair[1].as_bytes()).unwrap().unwrap();
+        if let Resource::IpPool(pool) = &resource {
+            stored.pools.insert(pool.meta().unwrap().name.clone(), pool.value().clone());
+        }
+        let entry = KeyValue {
+            key: pair[0].into(),
+            value: pair[1].into(),
+            created: Revision::ZERO,
+            modified: Revision::ZERO,
+            version: 1,
+            lease: None,
+        };
+        stored.found.push(Found { resource, key, entry });
+    }
+    stored
+}

@@ -1,0 +1,123 @@
+//! The datastore, seen as objects.
+
+use anyhow::{Context, Result};
+use russet_api::calico::{Key, Kind, Resource, ResourceId, StoreKey};
+use russet_core::model::calico::Name;
+use russet_store::{EtcdClient, KeyValue, Revision};
+use serde_json::Value;
+
+/// Where the objects are.
+#[derive(Clone, Debug)]
+pub struct Datastore {
+    pub client: EtcdClient,
+}
+
+/// An object and what etcd knows of it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub resource: Resource,
+    pub key: Key,
+    pub entry: KeyValue,
+}
+
+/// All objects of one kind at one revision.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    pub revision: Revision,
+    pub found: Vec<Found>,
+    /// What lies there and cannot be read, each with why.
+    pub bad: Vec<String>,
+}
+
+impl Found {
+    /// The object as it is shown: with the revision to compare a change with.
+    pub fn shown(&self) -> Value {
+        let mut object = self.resource.object().clone();
+        object["metadata"]["resourceVersion"] = self.entry.modified.to_string().into();
+        object
+    }
+}
+
+impl Datastore {
+    pub const fn new(client: EtcdClient) -> Self {
+        Self { client }
+    }
+
+    /// What lies at an object's key, readable or not.
+    pub async fn entry(&self, key: &Key) -> Result<Option<KeyValue>> {
+        Ok(self.client.get(key.to_string().as_bytes()).await?)
+    }
+
+    /// Reads one object.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be read, too.
+    pub async fn get(&self, id: &ResourceId) -> Result<Option<Found>> {
+        let key = key_of(id);
+        let Some(entry) = self.entry(&key).await? else { return Ok(None) };
+        let told = || format!("read {key}");
+        let Some(read) = Resource::at_key(&key, &entry.value) else { return Ok(None) };
+        let resource = read.with_context(told)?;
+        Ok(Some(Found { resource, key, entry }))
+    }
+
+    /// Reads all objects of a kind, of one namespace where it is given.
+    pub async fn list(&self, kind: Kind, namespace: Option<&Name>) -> Result<Listed> {
+        self.list_at(kind, namespace, None).await
+    }
+
+    /// The same at a revision, or the newest.
+    pub async fn list_at(
+        &self,
+        kind: Kind,
+        namespace: Option<&Name>,
+        mut at: Option<Revision>,
+    ) -> Result<Listed> {
+        let mut listed = Listed::default();
+        for prefix in prefixes(kind, namespace) {
+            let page = self.client.range_prefix(prefix.as_bytes(), at).await?;
+            listed.revision = *at.get_or_insert(page.revision);
+            page.entries.into_iter().for_each(|entry| listed.add(entry));
+        }
+        Ok(listed)
+    }
+}
+
+impl Listed {
+    fn add(&mut self, entry: KeyValue) {
+        let name = String::from_utf8_lossy(&entry.key).chars().take(200).collect::<String>();
+        let key = match Key::read(&entry.key) {
+            StoreKey::Known(key) => key,
+            StoreKey::Bad(fault) => return self.bad.push(fault.to_string()),
+            StoreKey::Other => return,
+        };
+        match Resource::at_key(&key, &entry.value) {
+            Some(Ok(resource)) => self.found.push(Found { resource, key, entry }),
+            Some(Err(fault)) => self.bad.push(format!("{name}: {fault}")),
+            None => {}
+        }
+    }
+}
+
+/// Where an object of that name lies. What IPAM writes has other names in its keys and is found by listing.
+pub fn key_of(id: &ResourceId) -> Key {
+    match id.kind {
+        Kind::IpamConfiguration => Key::IpamConfig,
+        _ => Key::Resource(id.clone()),
+    }
+}
+
+fn prefixes(kind: Kind, namespace: Option<&Name>) -> Vec<String> {
+    let ipam = |rest| format!("{}{rest}", Key::IPAM);
+    match (kind, namespace) {
+        (Kind::IpamConfiguration, _) => vec![Key::IpamConfig.to_string()],
+        (Kind::IpamBlock, _) => vec![ipam("assignment/")],
+        (Kind::BlockAffinity, _) => vec![ipam("host/"), ipam("virtual/")],
+        (Kind::IpamHandle, _) => vec![ipam("handle/")],
+        (kind, Some(namespace)) if kind.is_namespaced() => {
+            vec![format!("{}{namespace}/", Key::all_of(kind))]
+        }
+        (kind, _) => vec![Key::all_of(kind)],
+    }
+}

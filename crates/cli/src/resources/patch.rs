@@ -1,0 +1,171 @@
+//! `russet patch`: changes fields of an object that is there.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::{Args, ValueEnum};
+use russet_api::{
+    calico::{Kind, Resource, ResourceId},
+    manifest,
+};
+use serde_json::Value;
+
+use super::{
+    DatastoreArgs, NamespaceArgs,
+    datastore::{Datastore, Found},
+    kind_parser,
+    preflight::{self, Seen, blocks_in},
+    told::clean,
+    write::{Did, Verb, Writer, named},
+};
+use crate::store::block_on;
+use russet_core::model::calico::{PoolUse, check_change};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  russet patch ippool web -p '{\"spec\": {\"natOutgoing\": true}}'
+  russet patch bgppeer rack-1 --type json -p '[{\"op\": \"remove\", \"path\": \"/spec/password\"}]'")]
+pub struct PatchArgs {
+    /// Its kind
+    #[arg(value_parser = kind_parser(), ignore_case = true)]
+    kind: Kind,
+    /// Its name
+    name: String,
+    /// The change, in JSON or YAML
+    #[arg(short, long, value_name = "PATCH")]
+    patch: String,
+    /// How the change is meant
+    #[arg(long, value_enum, default_value_t)]
+    r#type: PatchType,
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+    #[command(flatten)]
+    store: DatastoreArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum PatchType {
+    /// calicoctl's; of Calico's objects it is the same as merge, lists are replaced whole
+    #[default]
+    Strategic,
+    /// Fields are set, null takes one away (RFC 7386)
+    Merge,
+    /// A list of operations (RFC 6902)
+    Json,
+}
+
+pub fn run(args: &PatchArgs) -> Result<ExitCode> {
+    let change = Change::read(args.r#type, &args.patch)?;
+    let id = named(args.kind, args.namespace.namespace.as_ref(), &args.name)?;
+    let did = block_on(async {
+        let store = Datastore::new(args.store.client()?);
+        patch(&store, &id, &change).await
+    })?;
+    let said = if did == Did::Nothing { "unchanged" } else { "changed" };
+    println!(
+        "{}: {said}\nSuccessfully patched 1 '{}' resource",
+        super::manifest::called(&id),
+        id.kind
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Merge(Value),
+    Operations(json_patch::Patch),
+}
+
+impl Change {
+    fn read(kind: PatchType, text: &str) -> Result<Self> {
+        let value = value_of(text)?;
+        match kind {
+            PatchType::Json => {
+                let read = serde_json::from_value(value);
+                Ok(Self::Operations(
+                    read.context("read the patch as a list of operations (RFC 6902)")?,
+                ))
+            }
+            PatchType::Merge | PatchType::Strategic => {
+                ensure!(
+                    value.is_object(),
+                    "the patch is no object, such as '{{\"spec\": {{\"natOutgoing\": true}}}}'"
+                );
+                Ok(Self::Merge(value))
+            }
+        }
+    }
+
+    fn apply(&self, object: &mut Value) -> Result<()> {
+        match self {
+            Self::Merge(change) => json_patch::merge(object, change),
+            Self::Operations(operations) => json_patch::patch(object, operations)?,
+        }
+        Ok(())
+    }
+}
+
+/// One value of YAML or JSON.
+fn value_of(text: &str) -> Result<Value> {
+    let (documents, complaints) = manifest::read(text);
+    if let Some(complaint) = complaints.first() {
+        let (line, column) = (complaint.span.line, complaint.span.column);
+        bail!("the patch, line {line}, column {column}: {}", clean(&complaint.reason));
+    }
+    match documents.as_slice() {
+        [one] => Ok(one.node.value()),
+        _ => bail!("the patch is not one document"),
+    }
+}
+
+/// Reads, changes and writes; what came in between is met by doing it again.
+async fn patch(store: &Datastore, id: &ResourceId, change: &Change) -> Result<Did> {
+    for _ in 0..TRIES {
+        let Some(found) = store.get(id).await? else {
+            bail!("{} {} does not exist", id.kind, id.name)
+        };
+        let resource = patched(&found, id, change)?;
+        let seen = check_pool(store, &found, &resource).await?;
+        // It bears the version that it was read at, so a write in between is a conflict.
+        match Writer::new(store, Verb::Replace, seen).write(id, &resource).await {
+            Err(_) if is_newer(store, &found).await? => {}
+            outcome => return outcome,
+        }
+    }
+    bail!("it changes faster than it can be written")
+}
+
+fn patched(found: &Found, id: &ResourceId, change: &Change) -> Result<Resource> {
+    let mut object = found.shown();
+    change.apply(&mut object)?;
+    let resource = Resource::read(id.kind, object).map_err(|fault| {
+        let faults: Vec<_> = fault.faults.iter().map(ToString::to_string).collect();
+        anyhow!(
+            "what it would become is refused:\n  {}",
+            faults.iter().map(|fault| clean(fault)).collect::<Vec<_>>().join("\n  ")
+        )
+    })?;
+    ensure!(resource.id().as_ref() == Some(id), "a patch does not change kind, namespace or name");
+    Ok(resource)
+}
+
+async fn is_newer(store: &Datastore, found: &Found) -> Result<bool> {
+    Ok(store.entry(&found.key).await?.is_none_or(|now| now.modified != found.entry.modified))
+}
+
+/// A pool that is patched meets the others as one that is applied does.
+async fn check_pool(store: &Datastore, found: &Found, after: &Resource) -> Result<Seen> {
+    let (Resource::IpPool(before), Resource::IpPool(pool)) = (&found.resource, after) else {
+        return Ok(Seen::default());
+    };
+    let blocks = store.list(Kind::IpamBlock, None).await?;
+    let used = PoolUse::of(before.value().cidr(), blocks_in(&blocks));
+    if let Some(fault) = check_change(before.value(), pool.value(), &used).into_iter().next() {
+        return Err(fault.into());
+    }
+    let name = pool.meta().map(|meta| meta.name.clone()).context("the pool has no name")?;
+    preflight::look_again(store, &name, pool.value()).await
+}
+
+const TRIES: usize = 8;
