@@ -163,6 +163,7 @@ impl Node {
             ("CNI_IFNAME", word("eth0")),
             ("CNI_PATH", "/usr/lib/cni".to_owned()),
             ("CNI_ARGS", K8S.to_owned()),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
         ];
         env.extend(netns.map(|path| ("CNI_NETNS", path.display().to_string())));
         let conf = conf.to_string();

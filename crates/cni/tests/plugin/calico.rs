@@ -149,6 +149,49 @@ fn a_pod_s_new_sandbox_takes_the_link_and_the_old_one_s_late_del_leaves_it() {
     assert!(ip(&new, "link").contains("net1"));
 }
 
+/// Debian's plugins read the result as Calico's: `bandwidth` and `portmap` fail without what they look for in it.
+#[test]
+fn plugins_that_chain_behind_calico_s_chain_behind_ours() {
+    let node = routed_node();
+    let pod = Namespace::create().unwrap();
+    let mut result =
+        node.call_named(&named(&node, "calico"), "ADD", Some(&pod.path()), &conf(&node)).good();
+    for (name, own) in [
+        ("tuning", json!({"sysctl": {"net.ipv4.conf.eth0.rp_filter": "0"}})),
+        (
+            "portmap",
+            json!({"runtimeConfig": {"portMappings": [
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}}),
+        ),
+        ("bandwidth", json!({"ingressRate": 1_000_000, "ingressBurst": 1_000_000})),
+    ] {
+        let mut conf = json!({"cniVersion": "0.3.1", "name": "k8s-pod-network", "type": name,
+            "prevResult": result});
+        conf.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        let plugin = Path::new("/usr/lib/cni").join(name);
+        assert!(plugin.is_file(), "{name} is missing: install containernetworking-plugins");
+        result = node.call_named(&plugin, "ADD", Some(&pod.path()), &conf).good();
+        assert_eq!(result["ips"][0]["address"], "10.50.7.2/32", "{name}");
+    }
+    let rules = ip_tables(&node);
+    assert!(rules.contains("10.50.7.2:80"), "{rules}");
+    let queues = tc(&node);
+    assert!(queues.contains("tbf") || queues.contains("htb"), "{queues}");
+}
+
+fn ip_tables(node: &Node) -> String {
+    said(node, "iptables", &["-t", "nat", "-S"])
+}
+
+fn tc(node: &Node) -> String {
+    said(node, "tc", &["qdisc", "show", "dev", "cali82111e10a96"])
+}
+
+fn said(node: &Node, program: &str, args: &[&str]) -> String {
+    let run = || std::process::Command::new(program).args(args).output().unwrap();
+    String::from_utf8_lossy(&node.netns.run(run).unwrap().stdout).into_owned()
+}
+
 /// A node whose pods are routed, with Calico's names.
 fn routed_node() -> Node {
     let node = Node::new();
