@@ -3,6 +3,7 @@
 //! `raw` has the form that is read; here it becomes the checked [`Config`], or every fault of it at once.
 //! Nothing is opened, bound or touched before that.
 
+mod detect;
 mod flanneld;
 mod raw;
 mod uplink;
@@ -17,6 +18,7 @@ use std::{
 use russet_core::model::{Preset, Sealer, Settings, calico::Name};
 
 pub use self::{
+    detect::{DetectWords, Detection, Given, Method, MethodError, Wish},
     flanneld::Flanneld,
     raw::{Overrides, RawConfig},
     uplink::{LinkChoice, Pattern, Uplink},
@@ -243,6 +245,17 @@ mod tests {
             let err = check(text).unwrap_err().to_string();
             assert!(err.contains(part), "{part} is not in {err}");
         }
+    }
+
+    #[test]
+    fn addresses_may_be_looked_for_in_calico_s_words() {
+        let config = check("node = 'a'\n[detect]\nipv4-method = 'can-reach=192.0.2.1'").unwrap();
+        let method = Method::CanReach([192, 0, 2, 1].into());
+        let wanted = Detection { v4: Wish::Detected(method), v6: Wish::Nothing };
+        assert_eq!(config.uplink.detection, Some(wanted));
+        assert_eq!(check("node = 'a'").unwrap().uplink.detection, None);
+        let both = check("node = 'a'\ninterface = 'eth0'\n[detect]\nipv6 = 'x'").unwrap_err();
+        assert_eq!(both.0.len(), 2, "{both}");
     }
 
     #[test]

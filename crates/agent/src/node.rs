@@ -1,4 +1,9 @@
 //! What the node observes of itself, turned into the one fact that the calculation wants.
+//!
+//! `uplink` chooses the link to the other nodes as flannel does, `detect` the node's own addresses as calico/node does.
+
+mod detect;
+mod uplink;
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +20,10 @@ use russet_kernel::{
     observe::{self, LinkView, NodeView},
 };
 use russet_net::{Family, IfName, Mac, Mtu, Prefix};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::{
-    StartError,
-    config::{LinkChoice, Uplink},
-    owner::Input,
-};
+pub use self::detect::{OwnAddresses, detect};
+use crate::{StartError, config::Uplink, owner::Input};
 
 /// Tells the owner how the node is, and again whenever that has changed. It ends when dropped.
 #[derive(Debug)]
@@ -30,14 +32,29 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Starts the thread.
+    /// Starts the thread. `addresses` hears what addresses the node has, for whoever registers it.
     ///
     /// # Errors
     ///
     /// When the kernel cannot be listened to.
-    pub fn start(uplink: Uplink, inputs: &mpsc::Sender<Input>) -> Result<Self, StartError> {
+    pub fn start(
+        uplink: Uplink,
+        inputs: &mpsc::Sender<Input>,
+        addresses: Option<watch::Sender<Option<OwnAddresses>>>,
+    ) -> Result<Self, StartError> {
         let inputs = inputs.downgrade();
         let tell = move |view: NodeView| {
+            if let Some(addresses) = &addresses {
+                let own = own_addresses(&view, &uplink).ok();
+                addresses.send_if_modified(|told| {
+                    // What is not found any more stays told: a link that flaps does not change who a node is.
+                    let changed = own.is_some() && *told != own;
+                    if changed {
+                        *told = own;
+                    }
+                    changed
+                });
+            }
             // After the owner's end there is nobody to tell.
             if let Some(inputs) = inputs.upgrade() {
                 let _ = inputs.blocking_send(Input::Node(fact(&view, &uplink)));
@@ -84,13 +101,18 @@ pub fn attached_otherwise(view: &NodeView, wanted: Attachment) -> Vec<IfName> {
 
 /// Reads the node's fact out of what the kernel shows: which link is the uplink, and what is others'.
 pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
-    let link = uplink(view, wanted)?;
+    let own = own_addresses(view, wanted)?;
+    let link = uplink::uplink(view, wanted, &own)?;
     let mtu = Mtu::try_from(link.mtu).map_err(|err| format!("uplink {}: {err}", link.name))?;
+    let address = |family| match &wanted.detection {
+        Some(_) => own.addr(family),
+        None => wanted.public(family).or_else(|| link.best_address(family)),
+    };
     let underlay = UnderlayFact {
         link: link.name,
         mtu,
-        v4: wanted.public_ip.or_else(|| v4(link.best_address(Family::V4))),
-        v6: wanted.public_ipv6.or_else(|| v6(link.best_address(Family::V6))),
+        v4: v4(address(Family::V4)),
+        v6: v6(address(Family::V6)),
         onlink: link.connected().collect(),
         router_advertised: link.router_advertised.is_on(),
         // Nobody sees that by looking; the prober finds out.
@@ -100,62 +122,13 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
     Ok(NodeFact { underlay, foreign: foreign(view) })
 }
 
-fn uplink<'a>(view: &'a NodeView, wanted: &Uplink) -> Result<&'a LinkView, String> {
-    if !wanted.choices.is_empty() {
-        let found = wanted.choices.iter().find_map(|choice| chosen(view, choice));
-        return found.ok_or_else(|| {
-            let asked: Vec<_> = wanted.choices.iter().map(ToString::to_string).collect();
-            format!("there is no {}, as configured", asked.join(", nor "))
-        });
+/// The node's addresses with their subnets, where they are looked for as calico/node does; else none.
+fn own_addresses(view: &NodeView, wanted: &Uplink) -> Result<OwnAddresses, String> {
+    match &wanted.detection {
+        // Kubernetes' word of the node comes with Kubernetes as a store.
+        Some(detection) => detect(view, detection, &[]),
+        None => Ok(OwnAddresses::default()),
     }
-    let addressed = [wanted.public_ip.map(IpAddr::V4), wanted.public_ipv6.map(IpAddr::V6)];
-    let bearer = addressed.into_iter().flatten().find_map(|ip| bearer_of(view, ip));
-    let default = || Family::BOTH.into_iter().find_map(|family| view.default_link(family));
-    match bearer.or_else(default) {
-        Some(link) => Ok(link),
-        None => only_candidate(view),
-    }
-}
-
-fn chosen<'a>(view: &'a NodeView, choice: &LinkChoice) -> Option<&'a LinkView> {
-    // Nothing of ours leads to another node but through the uplink.
-    let links = || view.links.iter().filter(|link| link.group != GROUP);
-    match choice {
-        LinkChoice::Name(name) => view.link(*name),
-        LinkChoice::Address(addr) => bearer_of(view, *addr),
-        LinkChoice::Pattern(pattern) => {
-            let has = |link: &&LinkView| {
-                link.addresses.iter().any(|address| pattern.is_like(&address.addr.to_string()))
-            };
-            links().find(has).or_else(|| links().find(|link| pattern.is_like(link.name.as_str())))
-        }
-        LinkChoice::Reaches(addr) => view.link_to(*addr),
-    }
-}
-
-/// Without a default route there is no doubt either when just one link can be meant.
-fn only_candidate(view: &NodeView) -> Result<&LinkView, String> {
-    let is_candidate = |link: &&LinkView| {
-        link.group != GROUP
-            && !link.loopback.is_on()
-            && Family::BOTH.iter().any(|f| link.best_address(*f).is_some())
-    };
-    let candidates: Vec<_> = view.links.iter().filter(is_candidate).collect();
-    match candidates.as_slice() {
-        [link] => Ok(link),
-        [] => Err("no link has an address, so there is no uplink".into()),
-        several => {
-            let names: Vec<_> = several.iter().map(|link| link.name.to_string()).collect();
-            let names = names.join(", ");
-            Err(format!(
-                "there is no default route to tell the uplink by; name one of {names} with --interface"
-            ))
-        }
-    }
-}
-
-fn bearer_of(view: &NodeView, ip: IpAddr) -> Option<&LinkView> {
-    view.links.iter().find(|link| link.addresses.iter().any(|address| address.addr == ip))
 }
 
 /// Routes that others set, and the subnets of links that others made.
@@ -189,11 +162,12 @@ fn v6(ip: Option<IpAddr>) -> Option<Ipv6Addr> {
 const RTPROT_KERNEL: u8 = 2;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use russet_desired::Flag;
     use russet_kernel::observe::{AddressView, RouteView, Scope};
 
     use super::*;
+    use crate::config::{Detection, LinkChoice, Wish};
 
     #[test]
     fn the_default_route_tells_the_uplink_and_its_address() {
@@ -231,6 +205,16 @@ mod tests {
         let ours = LinkChoice::Pattern("cni".parse().unwrap());
         let told = fact(&node(), &uplink_of(&[name("eth9"), ours])).unwrap_err();
         assert!(told.contains("interface eth9, nor an interface like \"cni\""), "{told}");
+    }
+
+    #[test]
+    fn addresses_that_are_looked_for_tell_the_uplink_too() {
+        let method = "interface=eth1".parse().unwrap();
+        let detection = Detection { v4: Wish::Detected(method), v6: Wish::Nothing };
+        let wanted = Uplink { detection: Some(detection), ..Uplink::default() };
+        let fact = fact(&node(), &wanted).unwrap();
+        assert_eq!(fact.underlay.link.as_str(), "eth1");
+        assert_eq!((fact.underlay.v4, fact.underlay.v6), (Some([172, 17, 0, 1].into()), None));
     }
 
     fn uplink_of(choices: &[LinkChoice]) -> Uplink {
@@ -277,7 +261,7 @@ mod tests {
         NodeView { links, routes: vec![via] }
     }
 
-    fn link(index: u32, name: &str, group: u32, addr: [u8; 4], len: u8) -> LinkView {
+    pub(crate) fn link(index: u32, name: &str, group: u32, addr: [u8; 4], len: u8) -> LinkView {
         let address = AddressView {
             addr: addr.into(),
             len,

@@ -161,7 +161,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let mut tasks = JoinSet::new();
     let (line, blocks) = blocks(config, &client, seen, &mut tasks).unzip();
     let cni = serve_pods(config, given, inputs.clone(), line).await?;
-    let observer = Observer::start(config.uplink.clone(), &inputs)?;
+    let observer = Observer::start(config.uplink.clone(), &inputs, None)?;
 
     if let (Some((config, file)), Some(here)) = (config.bgp.clone(), announced) {
         let (learned, taught) = mpsc::channel(LEARNED);

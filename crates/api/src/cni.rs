@@ -8,8 +8,11 @@
 //!
 //! `env` reads the environment, `conf` the network configuration on standard input, `result` writes what a
 //! runtime reads and reads it back as a previous result, `wire` has the messages between plugin and agent,
-//! `spool` the form of a DEL that waits in a file for the agent, `flannel` the configuration of flannel's plugin. Every reader tells all faults at once.
+//! `spool` the form of a DEL that waits in a file for the agent, `flannel` the configuration of flannel's plugin, `calico` that of
+//! Calico's two, `annotation` what a pod asks in Calico's words. Every reader tells all faults at once.
 
+mod annotation;
+pub mod calico;
 pub mod conf;
 pub mod env;
 pub mod flannel;
@@ -25,9 +28,12 @@ use sha2::{Digest, Sha256};
 
 pub use self::text::Text;
 
-/// The versions that we speak, the oldest first (CNI: VERSION).
+/// The versions of the specification, the oldest first (CNI: VERSION).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
+    V0_1_0,
+    V0_2_0,
+    V0_3_0,
     V0_3_1,
     V0_4_0,
     #[default]
@@ -36,10 +42,24 @@ pub enum Version {
 }
 
 impl Version {
+    /// Those that we speak under our own name.
     pub const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+    /// Those that Calico's plugins speak, and the newest.
+    pub const CALICO: [Self; 7] = [
+        Self::V0_1_0,
+        Self::V0_2_0,
+        Self::V0_3_0,
+        Self::V0_3_1,
+        Self::V0_4_0,
+        Self::V1_0_0,
+        Self::V1_1_0,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::V0_1_0 => "0.1.0",
+            Self::V0_2_0 => "0.2.0",
+            Self::V0_3_0 => "0.3.0",
             Self::V0_3_1 => "0.3.1",
             Self::V0_4_0 => "0.4.0",
             Self::V1_0_0 => "1.0.0",
@@ -47,8 +67,9 @@ impl Version {
         }
     }
 
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|version| version.as_str() == text)
+    /// Reads one of those that are spoken.
+    pub fn parse(text: &str, spoken: &[Self]) -> Option<Self> {
+        spoken.iter().copied().find(|version| version.as_str() == text)
     }
 }
 
@@ -169,8 +190,8 @@ impl fmt::Display for Fault {
 }
 
 /// The answer to VERSION (CNI: VERSION).
-pub fn version_json(asked: Version) -> String {
-    let supported = Version::ALL.map(Version::as_str);
+pub fn version_json(asked: Version, spoken: &[Version]) -> String {
+    let supported: Vec<_> = spoken.iter().copied().map(Version::as_str).collect();
     serde_json::json!({ "cniVersion": asked.as_str(), "supportedVersions": supported }).to_string()
 }
 
@@ -240,7 +261,7 @@ mod tests {
     #[test]
     fn version_lists_what_we_speak() {
         assert_eq!(
-            version_json(Version::V1_1_0),
+            version_json(Version::V1_1_0, &Version::ALL),
             r#"{"cniVersion":"1.1.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}"#
         );
     }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use russet_agent::config::{Config, Overrides};
+use russet_agent::config::{Config, DetectWords, Overrides};
 use tracing_subscriber::EnvFilter;
 
 use crate::store::until_asked_to_stop;
@@ -107,6 +107,7 @@ impl AgentArgs {
             prefix: self.prefix,
             http_listen: self.http,
             bgp_config: self.bgp_config,
+            detect: DetectWords::of_calico(|name| std::env::var(name).ok()),
         }
     }
 }

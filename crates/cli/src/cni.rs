@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use russet_cni::install::Install;
+use russet_cni::install::{Install, Lists};
 
 #[derive(Args, Debug)]
 pub struct CniArgs {
@@ -32,6 +32,9 @@ struct InstallArgs {
     /// The network's name
     #[arg(long, default_value = "russet")]
     network: String,
+    /// Serve the lists that Calico's users have: the plugin gets Calico's names, and no list is written
+    #[arg(long)]
+    calico: bool,
 }
 
 pub fn run(args: CniArgs) -> Result<ExitCode> {
@@ -45,12 +48,21 @@ pub fn run(args: CniArgs) -> Result<ExitCode> {
         bin_folder: args.bin_dir,
         conf_folder: args.conf_dir,
         network: args.network,
+        lists: if args.calico { Lists::Calico } else { Lists::Russet },
         ..Install::default()
     };
     let done = install.run()?;
     println!("plugin   {}", done.binary.display());
-    println!("network  {}", done.conflist.display());
-    if !done.portmap {
+    for name in &done.names {
+        println!("as       {}", name.display());
+    }
+    for kept in &done.kept {
+        println!("kept     {}", kept.display());
+    }
+    if let Some(conflist) = &done.conflist {
+        println!("network  {}", conflist.display());
+    }
+    if !done.portmap && done.conflist.is_some() {
         println!(
             "ports    no portmap plugin in {}: published ports are not mapped",
             install.bin_folder.display()

@@ -31,14 +31,14 @@ pub fn call(kind: &str, search: &str, conf: &str) -> Result<Printed, CniError> {
     let output = child.wait_with_output().map_err(failed)?;
     let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
     if output.status.success() {
-        return Ok(Printed { text, served: true });
+        return Ok(Printed { text, served: true, ..Printed::default() });
     }
     if text.is_empty() {
         let msg = format!("the plugin {} ended with {}", plugin.display(), output.status);
         let details = written.err().map(|err| err.to_string()).unwrap_or_default();
         return Err(CniError::new(Code::IO, msg).with_details(details));
     }
-    Ok(Printed { text, served: false })
+    Ok(Printed { text, served: false, ..Printed::default() })
 }
 
 fn find(kind: &str, search: &str) -> Result<PathBuf, CniError> {

@@ -26,17 +26,19 @@ use serde_json::{Map, Value};
 use crate::{delegate, run::Printed, spool};
 
 /// Serves one call. `var` looks up the environment, `conf` is standard input.
-pub fn run(var: impl Fn(&str) -> Option<String>, conf: &[u8]) -> Printed {
+pub(crate) fn run(var: impl Fn(&str) -> Option<String>, conf: &[u8]) -> Printed {
     let search = var("CNI_PATH").unwrap_or_default();
     match serve(Env::read(var), &search, conf) {
         Ok(printed) => printed,
-        Err(err) => Printed { text: err.to_json(version_of(conf)), served: false },
+        Err(err) => {
+            Printed { text: err.to_json(version_of(conf)), served: false, ..Printed::default() }
+        }
     }
 }
 
 fn serve(env: Result<Env, Vec<Fault>>, search: &str, text: &[u8]) -> Result<Printed, CniError> {
     if matches!(&env, Ok(env) if env.command == Command::Version) {
-        return Ok(good(version_json(version_of(text))));
+        return Ok(good(version_json(version_of(text), &Version::ALL)));
     }
     let (env, conf) = crate::run::both(env, FlannelConf::parse(text))?;
     crate::run::allowed(env.command, conf.version.unwrap_or(Version::V0_3_1))?;
@@ -173,5 +175,5 @@ impl Call<'_> {
 }
 
 fn good(text: String) -> Printed {
-    Printed { text, served: true }
+    Printed { text, served: true, ..Printed::default() }
 }

@@ -6,11 +6,14 @@
 use std::{
     fs::{self, File, Permissions},
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
-use russet_api::cni::conf::{DEFAULT_SOCKET, DEFAULT_SPOOL, PLUGIN};
+use russet_api::cni::{
+    calico::{CALICO, CALICO_IPAM},
+    conf::{DEFAULT_SOCKET, DEFAULT_SPOOL, PLUGIN},
+};
 use serde_json::{Value, json};
 
 /// What to install, and where.
@@ -26,13 +29,29 @@ pub struct Install {
     pub network: String,
     pub socket: PathBuf,
     pub spool: PathBuf,
+    pub lists: Lists,
+}
+
+/// Whose lists the runtime has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lists {
+    /// Ours, which is installed.
+    #[default]
+    Russet,
+    /// Calico's, which stay as they are: the plugin gets Calico's names besides its own.
+    Calico,
 }
 
 /// What stands where after an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     pub binary: PathBuf,
-    pub conflist: PathBuf,
+    /// `None`: the lists that are there stay.
+    pub conflist: Option<PathBuf>,
+    /// Other names of the plugin.
+    pub names: Vec<PathBuf>,
+    /// Programs of somebody else that had such a name, by the names that they have now.
+    pub kept: Vec<PathBuf>,
     /// Whether ports are mapped by Debian's or the CNI project's `portmap`, which was found beside us.
     pub portmap: bool,
 }
@@ -57,6 +76,7 @@ impl Default for Install {
             network: "russet".into(),
             socket: DEFAULT_SOCKET.into(),
             spool: DEFAULT_SPOOL.into(),
+            lists: Lists::Russet,
         }
     }
 }
@@ -71,13 +91,34 @@ impl Install {
         russet_api::cni::wire::check_network(&self.network)
             .map_err(|_| InstallError::Name(self.network.clone()))?;
         let binary = self.bin_folder.join(PLUGIN);
-        let conflist = self.conf_folder.join(CONFLIST);
         let octets = fs::read(&self.binary).map_err(told("read", &self.binary))?;
         put(&binary, &octets, 0o755)?;
         let portmap = self.bin_folder.join("portmap").is_file();
-        let text = format!("{:#}\n", self.conflist(portmap.into()));
-        put(&conflist, text.as_bytes(), 0o644)?;
-        Ok(Installed { binary, conflist, portmap })
+        let done = Installed { binary, conflist: None, names: vec![], kept: vec![], portmap };
+        match self.lists {
+            Lists::Russet => {
+                let conflist = self.conf_folder.join(CONFLIST);
+                let text = format!("{:#}\n", self.conflist(portmap.into()));
+                put(&conflist, text.as_bytes(), 0o644)?;
+                Ok(Installed { conflist: Some(conflist), ..done })
+            }
+            Lists::Calico => self.names(done),
+        }
+    }
+
+    /// Addresses first: a runtime that finds `calico` may call at once.
+    fn names(&self, mut done: Installed) -> Result<Installed, InstallError> {
+        for name in [CALICO_IPAM, CALICO] {
+            let path = self.bin_folder.join(name);
+            if path.symlink_metadata().is_ok_and(|there| !there.is_symlink()) {
+                let kept = self.bin_folder.join(format!("{name}{KEPT}"));
+                fs::rename(&path, &kept).map_err(told("move", &path))?;
+                done.kept.push(kept);
+            }
+            link(&path)?;
+            done.names.push(path);
+        }
+        Ok(done)
     }
 
     fn conflist(&self, chained: Chained) -> Value {
@@ -112,6 +153,14 @@ impl From<bool> for Chained {
     }
 }
 
+/// Makes a name lead to our plugin, at once.
+fn link(path: &Path) -> Result<(), InstallError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let draft = folder.join(format!(".{PLUGIN}.{}.draft", std::process::id()));
+    symlink(PLUGIN, &draft).map_err(told("link", &draft))?;
+    fs::rename(&draft, path).map_err(told("link", path))
+}
+
 /// Writes a file so that it is there whole or as it was before.
 fn put(path: &Path, octets: &[u8], mode: u32) -> Result<(), InstallError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -142,6 +191,8 @@ fn told(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError
 
 /// Sorts before what a distribution usually brings; runtimes take the first.
 const CONFLIST: &str = "10-russet.conflist";
+/// What the names of programs end in that were there before us.
+const KEPT: &str = ".before-russet";
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +207,8 @@ mod tests {
 
         assert_eq!(fs::read(&first.binary).unwrap(), b"plugin");
         assert_eq!(fs::metadata(&first.binary).unwrap().permissions().mode() & 0o777, 0o755);
-        let conflist: Value = serde_json::from_slice(&fs::read(&first.conflist).unwrap()).unwrap();
+        let conflist: Value =
+            serde_json::from_slice(&fs::read(first.conflist.unwrap()).unwrap()).unwrap();
         assert_eq!(conflist["cniVersion"], "1.0.0");
         assert_eq!(conflist["plugins"].as_array().unwrap().len(), 1);
         assert_eq!(
@@ -174,9 +226,26 @@ mod tests {
         fs::write(install.bin_folder.join("portmap"), "").unwrap();
         let installed = install.run().unwrap();
         let conflist: Value =
-            serde_json::from_slice(&fs::read(installed.conflist).unwrap()).unwrap();
+            serde_json::from_slice(&fs::read(installed.conflist.unwrap()).unwrap()).unwrap();
         assert_eq!(conflist["plugins"][1]["type"], "portmap");
         assert_eq!(conflist["plugins"][1]["capabilities"]["portMappings"], true);
+    }
+
+    #[test]
+    fn calico_s_names_lead_to_us_and_calico_s_own_programs_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let install = Install { lists: Lists::Calico, ..install_into(folder.path()) };
+        fs::create_dir_all(&install.bin_folder).unwrap();
+        fs::write(install.bin_folder.join("calico"), "theirs").unwrap();
+        let first = install.run().unwrap();
+        let again = install.run().unwrap();
+        assert_eq!((first.names.len(), first.conflist), (2, None));
+        for name in &again.names {
+            assert_eq!(fs::read(name).unwrap(), b"plugin");
+        }
+        assert_eq!(fs::read(&first.kept[0]).unwrap(), b"theirs");
+        assert!(again.kept.is_empty(), "the second time they are our own");
+        assert!(!install.conf_folder.exists(), "the lists are the users'");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!                                   └▶ spool: a DEL that nobody could take
 //! ```
 //!
+//! Under the names `calico` and `calico-ipam` it is Calico's two plugins: `calico` has what differs.
 //! Under the name `flannel` it is flannel's plugin instead: `flannel` adds what `subnet.env` says and hands on, `delegate`
 //! runs the plugin that does the work.
 //!
@@ -13,6 +14,7 @@
 //! puts the plugin and its network where runtimes look for them.
 
 mod agent;
+mod calico;
 mod delegate;
 mod flannel;
 pub mod install;
@@ -20,7 +22,4 @@ mod netns;
 mod run;
 pub mod spool;
 
-pub use self::{
-    flannel::run as run_flannel,
-    run::{Printed, run},
-};
+pub use self::run::{Called, Printed, run};

@@ -12,6 +12,8 @@ use std::{
     path::Path,
 };
 
+use russet_api::cni::calico::Forwarding;
+use russet_net::Family;
 use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
     thread::{LinkNameSpaceType, move_into_link_name_space},
@@ -61,6 +63,19 @@ impl Namespace {
 /// shows the namespace of whoever looks.
 pub(crate) fn enable_ipv6(_: &Namespace) -> io::Result<()> {
     fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0")
+}
+
+/// Says whether the entered namespace forwards packets that are not its own.
+pub(crate) fn set_forwarding(
+    _: &Namespace,
+    family: Family,
+    forwarding: Forwarding,
+) -> io::Result<()> {
+    let path = match family {
+        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    };
+    fs::write(path, if forwarding == Forwarding::Allowed { "1" } else { "0" })
 }
 
 const OWN: &str = "/proc/self/ns/net";

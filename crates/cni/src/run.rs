@@ -8,46 +8,76 @@ use std::path::Path;
 
 use russet_api::cni::{
     CniError, Code, Fault, Text, Version,
-    conf::{self, NetConf},
+    conf::{self, Kind, NetConf},
     env::{Attachment, Command, Env},
     result::{Interface, Ip, Outcome, default_route},
     version_json,
-    wire::{Add, Answer, Asks, Attached, Call, Check, Gc, Pod},
+    wire::{Above, Add, Answer, Asks, Attached, Call, Check, Gc, Pod},
 };
 use russet_net::Mtu;
 
 use crate::{
     agent::{Agent, AskError},
+    calico,
     netns::{self, Namespace},
     spool,
 };
 
 /// What goes to standard output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Printed {
     pub text: String,
     /// Whether the call was served; else `text` is an error object.
     pub served: bool,
+    /// What goes to standard error, for whoever reads the runtime's log; empty is nothing.
+    pub told: String,
+}
+
+/// The name that a list gave us by its `type`, which is the name of our file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    Russet,
+    Flannel,
+    Calico,
+    CalicoIpam,
 }
 
 /// Serves one call. `var` looks up the environment, `conf` is standard input.
-pub fn run(var: impl Fn(&str) -> Option<String>, conf: &[u8]) -> Printed {
+pub fn run(called: Called, var: impl Fn(&str) -> Option<String>, conf: &[u8]) -> Printed {
+    let env = Env::read(&var);
+    let (conf_read, spoken) = match called {
+        Called::Flannel => return crate::flannel::run(var, conf),
+        Called::Russet => (NetConf::parse(conf), Version::ALL.as_slice()),
+        Called::Calico => (NetConf::parse_calico(conf), Version::CALICO.as_slice()),
+        Called::CalicoIpam => (NetConf::parse_calico_ipam(conf), Version::CALICO.as_slice()),
+    };
     let version = conf::version_of(conf);
-    match serve(Env::read(var), conf) {
-        Ok(text) => Printed { text, served: true },
-        Err(err) => Printed { text: err.to_json(version), served: false },
+    if matches!(&env, Ok(env) if env.command == Command::Version) {
+        let text = version_json(version, spoken);
+        return Printed { text, served: true, ..Printed::default() };
+    }
+    let told = conf_read.as_ref().map(|conf| calico::told(&env, conf)).unwrap_or_default();
+    match serve(env, conf_read) {
+        Ok(text) => Printed { text, served: true, told },
+        Err(err) => Printed { text: err.to_json(version), served: false, told },
     }
 }
 
-fn serve(env: Result<Env, Vec<Fault>>, conf: &[u8]) -> Result<String, CniError> {
-    if matches!(&env, Ok(env) if env.command == Command::Version) {
-        return Ok(version_json(conf::version_of(conf)));
-    }
-    let (env, conf) = both(env, NetConf::parse(conf))?;
+fn serve(
+    env: Result<Env, Vec<Fault>>,
+    conf: Result<NetConf, Vec<Fault>>,
+) -> Result<String, CniError> {
+    let (env, conf) = both(env, conf)?;
     allowed(env.command, conf.version)?;
     match (env.command, env.attachment.as_ref()) {
+        (command, Some(attachment)) if conf.kind == Kind::CalicoIpam => {
+            calico::addresses(command, &env, attachment, &conf)
+        }
         (Command::Add, Some(attachment)) => add(&env, attachment, &conf),
-        (Command::Del, Some(attachment)) => del(attachment, &conf),
+        (Command::Del, Some(attachment)) => {
+            let pod = pod(attachment, &conf);
+            give_back(Call::Del(pod.clone()), &pod, &conf)
+        }
         (Command::Check, Some(attachment)) => check(&env, attachment, &conf),
         (Command::Gc, _) => gc(&conf),
         // VERSION is answered above, and the others always have an attachment.
@@ -89,15 +119,7 @@ pub(crate) fn allowed(command: Command, version: Version) -> Result<(), CniError
 
 fn add(env: &Env, attachment: &Attachment, conf: &NetConf) -> Result<String, CniError> {
     let namespace = namespace(env)?;
-    let call = || {
-        Call::Add(Box::new(Add {
-            pod: pod(attachment, conf),
-            mtu: conf.mtu.map(Mtu::get),
-            ips: if conf.ips.is_empty() { env.args.ips.clone() } else { conf.ips.clone() },
-            mac: conf.mac.or(env.args.mac).map(Text),
-            asks: Asks::default(),
-        }))
-    };
+    let call = || Call::Add(Box::new(wishes(env, attachment, conf)));
     let agent = agent(conf);
     let mut answer = agent.ask(call(), Some(&namespace)).map_err(|err| away(&err, conf))?;
     if answer == Answer::Ipv6Disabled {
@@ -108,17 +130,41 @@ fn add(env: &Env, attachment: &Attachment, conf: &NetConf) -> Result<String, Cni
         Answer::Attached(attached) => attached,
         answer => return Err(unexpected(answer)),
     };
-    let ours = outcome(&attached, attachment, env.netns.as_deref(), conf);
+    let ours = match &conf.kind {
+        Kind::Calico(kind) => {
+            calico::set_forwarding(&namespace, kind.forwarding, &attached)
+                .map_err(|err| namespace_fault(env, &err))?;
+            calico::outcome(&attached, conf)
+        }
+        _ => outcome(&attached, attachment, env.netns.as_deref(), conf),
+    };
     let mut whole = conf.prev.clone().unwrap_or_default();
     whole.extend(ours);
     Ok(whole.to_json(conf.version))
 }
 
-fn del(attachment: &Attachment, conf: &NetConf) -> Result<String, CniError> {
-    let pod = pod(attachment, conf);
-    match agent(conf).ask(Call::Del(pod.clone()), None) {
+/// What is asked for an interface, or for its addresses.
+pub(crate) fn wishes(env: &Env, attachment: &Attachment, conf: &NetConf) -> Add {
+    let Asks { namespace, pod: name, .. } = &conf.asks;
+    Add {
+        pod: pod(attachment, conf),
+        mtu: conf.mtu.map(Mtu::get),
+        above: if conf.kind == Kind::Russet { Above::Refused } else { Above::Lowered },
+        ips: if conf.ips.is_empty() { env.args.ips.clone() } else { conf.ips.clone() },
+        mac: conf.mac.or(env.args.mac).map(Text),
+        asks: Asks {
+            namespace: env.args.namespace.clone().or(namespace.clone()),
+            pod: env.args.pod.clone().or(name.clone()),
+            ..conf.asks.clone()
+        },
+    }
+}
+
+/// A DEL, of an interface or of its addresses alone.
+pub(crate) fn give_back(call: Call, pod: &Pod, conf: &NetConf) -> Result<String, CniError> {
+    match agent(conf).ask(call, None) {
         Ok(answer) => done(answer),
-        Err(AskError::Away(reason)) => match spool::keep(&spool::Files, &conf.spool, &pod) {
+        Err(AskError::Away(reason)) => match spool::keep(&spool::Files, &conf.spool, pod) {
             Ok(()) => Ok(String::new()),
             Err(err) => {
                 let msg =
@@ -131,6 +177,13 @@ fn del(attachment: &Attachment, conf: &NetConf) -> Result<String, CniError> {
 }
 
 fn check(env: &Env, attachment: &Attachment, conf: &NetConf) -> Result<String, CniError> {
+    if let Kind::Calico(_) = conf.kind {
+        let ips = calico::previous(conf);
+        let call = Call::Check(Check { pod: pod(attachment, conf), ips });
+        return done(
+            agent(conf).ask(call, Some(&namespace(env)?)).map_err(|err| away(&err, conf))?,
+        );
+    }
     let prev = conf.prev.as_ref().ok_or_else(|| {
         CniError::new(Code::BAD_CONFIG, "prevResult: is missing; CHECK needs the result of ADD")
     })?;
@@ -161,14 +214,14 @@ fn status(conf: &NetConf) -> Result<String, CniError> {
     done(answer?)
 }
 
-fn done(answer: Answer) -> Result<String, CniError> {
+pub(crate) fn done(answer: Answer) -> Result<String, CniError> {
     match answer {
         Answer::Done => Ok(String::new()),
         answer => Err(unexpected(answer)),
     }
 }
 
-fn unexpected(answer: Answer) -> CniError {
+pub(crate) fn unexpected(answer: Answer) -> CniError {
     match answer {
         Answer::Error { code, msg, details } => CniError { code: Code(code), msg, details },
         Answer::Ipv6Disabled => CniError::new(
@@ -182,7 +235,7 @@ fn unexpected(answer: Answer) -> CniError {
 }
 
 /// What a runtime does about an agent that is away is to try again.
-fn away(err: &AskError, conf: &NetConf) -> CniError {
+pub(crate) fn away(err: &AskError, conf: &NetConf) -> CniError {
     let at = conf.socket.display();
     match err {
         AskError::Away(reason) => {
@@ -206,11 +259,11 @@ fn namespace_fault(env: &Env, err: &impl std::fmt::Display) -> CniError {
     CniError::new(Code::BAD_ENVIRONMENT, format!("CNI_NETNS: {}: {err}", path.display()))
 }
 
-fn agent(conf: &NetConf) -> Agent<'_> {
+pub(crate) fn agent(conf: &NetConf) -> Agent<'_> {
     Agent::at(&conf.socket)
 }
 
-fn pod(attachment: &Attachment, conf: &NetConf) -> Pod {
+pub(crate) fn pod(attachment: &Attachment, conf: &NetConf) -> Pod {
     Pod {
         network: conf.name.clone(),
         container: attachment.container.clone(),

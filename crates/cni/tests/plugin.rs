@@ -1,5 +1,7 @@
 //! The built plugin against the agent's CNI server, in namespaces of the test's own.
 
+#[path = "plugin/calico.rs"]
+mod calico;
 mod node;
 
 use std::{

@@ -20,10 +20,10 @@ pub fn pod_network(me: &Me<'_>) -> PodNetwork {
         Attachment::Bridge => {
             PodSide::Bridge { bridge: me.settings.bridge, hairpin: me.settings.hairpin }
         }
-        Attachment::Routed => PodSide::Routed,
+        Attachment::Routed => PodSide::Routed { proxy_arp: me.settings.proxy_arp },
     };
     let (mtu, subnets) = (me.footing.pod_mtu, subnets(me).collect());
-    PodNetwork { side, mtu, subnets, own: me.own }
+    PodNetwork { side, links: me.settings.pod_links, mtu, subnets, own: me.own }
 }
 
 /// Emits what is there whether or not there is any pod.
@@ -41,7 +41,7 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
 pub fn pod(me: &Me<'_>, pod: &PodFact, out: &mut Emit) {
     match me.settings.attachment {
         Attachment::Bridge => bridge::pod(me, pod, out),
-        Attachment::Routed => routed::pod(pod, out),
+        Attachment::Routed => routed::pod(me, pod, out),
     }
 }
 

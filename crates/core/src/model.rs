@@ -35,6 +35,18 @@ pub enum Preset {
     Flannel,
     /// Names and keys of our own where flannel has none or has a bad one.
     Russet,
+    /// Names, keys and settings as Calico has them.
+    Calico,
+}
+
+impl Preset {
+    /// What the node's ends of pods' links begin with.
+    pub const fn pod_links(self) -> &'static str {
+        match self {
+            Self::Flannel | Self::Russet => "rst",
+            Self::Calico => "cali",
+        }
+    }
 }
 
 /// How pods meet this node.
@@ -67,6 +79,11 @@ pub struct Settings {
     pub blackhole: Flag,
     /// Whether a pod may reach itself through a service.
     pub hairpin: Flag,
+    /// What the node's ends of pods' links begin with.
+    pub pod_links: &'static str,
+    /// Whether routed pods ask for their gateway's MAC and the node answers for it, as with Calico. Else they have it as a
+    /// neighbour for ever, which works on a node without a default route too.
+    pub proxy_arp: Flag,
     /// Whether clients from outside are masqueraded on their way to a pod of another node (flannel's rule 6).
     pub hide_client_source: Flag,
     /// Whether the store's configuration may name programs that this node runs (flannel's `extension`).
@@ -103,6 +120,8 @@ impl Settings {
             forward_accept: Flag::from(preset == Preset::Flannel),
             blackhole: Flag::Off,
             hairpin: Flag::On,
+            pod_links: preset.pod_links(),
+            proxy_arp: Flag::Off,
             hide_client_source: Flag::On,
             key: None,
             sealer: Sealer::default(),
@@ -125,9 +144,18 @@ impl Settings {
         let starts = |prefix| link.as_str().starts_with(prefix);
         link == self.bridge
             || starts("rst")
-            || (self.preset == Preset::Flannel && starts("flannel"))
+            || starts(self.pod_links)
+            || match self.preset {
+                Preset::Flannel => starts("flannel"),
+                Preset::Calico => CALICO_TUNNELS.contains(&link.as_str()),
+                Preset::Russet => false,
+            }
     }
 }
+
+/// Calico's devices: VXLAN, IPIP and WireGuard, in each family.
+const CALICO_TUNNELS: [&str; 5] =
+    ["vxlan.calico", "vxlan-v6.calico", "tunl0", "wireguard.cali", "wg-v6.cali"];
 
 /// What this node observes of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,6 +229,8 @@ pub struct PodFact {
     pub addresses: Vec<IpAddr>,
     /// What the pod was given; it keeps it while it runs.
     pub mtu: Mtu,
+    /// What it may send from, besides its addresses.
+    pub allowed_sources: Vec<Prefix>,
 }
 
 /// What the node's end of a pod's veth is.
@@ -209,13 +239,15 @@ pub enum PodSide {
     /// A port of this bridge.
     Bridge { bridge: IfName, hairpin: Flag },
     /// A link of its own, with a route to each address.
-    Routed,
+    Routed { proxy_arp: Flag },
 }
 
 /// What a pod that is added now is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodNetwork {
     pub side: PodSide,
+    /// What the node's ends of pods' links begin with.
+    pub links: &'static str,
     pub mtu: Mtu,
     /// This node's subnets, IPv4 first; on a bridge the gateway is the address after the base, `nth(1)`.
     pub subnets: Vec<Prefix>,

@@ -6,9 +6,9 @@ use common::*;
 use russet_core::{
     Calc, Change, Fact, FactId,
     attachment::routed,
-    model::{Attachment, PodSide, Settings},
+    model::{Attachment, PodSide, Preset, Settings},
 };
-use russet_desired::{ChainKey, Match, RouteKey, RouteVia, Verdict};
+use russet_desired::{ChainKey, Flag, Match, RouteKey, RouteVia, Verdict};
 use russet_net::{Family, Prefix};
 
 #[test]
@@ -36,7 +36,7 @@ fn there_is_no_bridge_and_what_is_for_no_pod_does_not_leave() {
     assert!(!tables.links.contains_key(&"cni0".parse().unwrap()));
     let subnet = RouteKey::main("10.50.7.0/24".parse().unwrap());
     assert_eq!(tables.routes[&subnet].via, RouteVia::Blackhole);
-    assert_eq!(calc.pod_network().unwrap().side, PodSide::Routed);
+    assert_eq!(calc.pod_network().unwrap().side, PodSide::Routed { proxy_arp: Flag::Off });
     assert!(tables.sysctls.keys().any(|key| key.path == "net/ipv4/ip_forward"));
     assert!(!tables.sysctls.keys().any(|key| key.path.contains("bridge")));
 }
@@ -51,6 +51,51 @@ fn a_source_that_is_not_behind_its_pod_s_link_is_dropped_and_tunnels_are_not_ask
     assert_eq!(tunnels.verdict, Verdict::Return);
     assert_eq!(pods.matches, [Match::InputLinkStarts("rst"), Match::Misplaced]);
     assert_eq!(pods.verdict, Verdict::Drop);
+}
+
+#[test]
+fn calico_s_preset_sets_pods_links_as_calico_does() {
+    let calico = |proxy_arp| Settings {
+        attachment: Attachment::Routed,
+        proxy_arp,
+        ..Settings::new("node-a", Preset::Calico, "cni0".parse().unwrap())
+    };
+    let mut calc = ready_with(calico(Flag::Off), config(0));
+    let mut pod = pod(1, 1_450);
+    pod.addresses.push("fd00:50::9".parse().unwrap());
+    calc.apply([Change::Upsert { id: FactId::Pod(pod_id(1)), fact: Fact::Pod(pod), rev: 0 }]);
+    let tables = calc.tables();
+    let of_pod = tables.sysctls.iter().filter(|(key, _)| key.path.contains("veth1"));
+    let mut set: Vec<_> =
+        of_pod.map(|(key, spec)| format!("{}={}", key.path, spec.value)).collect();
+    set.sort_unstable();
+    let wanted = [
+        "net/ipv4/conf/veth1/forwarding=1",
+        "net/ipv4/conf/veth1/proxy_arp=1",
+        "net/ipv4/conf/veth1/route_localnet=1",
+        "net/ipv4/neigh/veth1/proxy_delay=0",
+        "net/ipv6/conf/veth1/accept_dad=0",
+        "net/ipv6/conf/veth1/accept_ra=0",
+        "net/ipv6/conf/veth1/forwarding=1",
+        "net/ipv6/conf/veth1/proxy_ndp=1",
+    ];
+    assert_eq!(set, wanted);
+    let chain = &tables.chains[&ChainKey { family: Family::V4, name: "spoofed" }];
+    assert_eq!(chain.rules[0].matches, [Match::InputLinkStarts("cali"), Match::Misplaced]);
+    let network = calc.pod_network().unwrap();
+    assert_eq!((network.links, network.side), ("cali", PodSide::Routed { proxy_arp: Flag::Off }));
+    let asked = ready_with(calico(Flag::On), config(0)).pod_network().unwrap().side;
+    assert_eq!(asked, PodSide::Routed { proxy_arp: Flag::On });
+}
+
+#[test]
+fn a_pod_without_ipv6_is_heard_of_no_router_and_has_no_source_of_it() {
+    let mut calc = node_with_routed_pods();
+    let (id, fact) = (FactId::Pod(pod_id(1)), Fact::Pod(pod(1, 1_450)));
+    calc.apply([Change::Upsert { id, fact, rev: 0 }]);
+    let tables = calc.tables();
+    assert!(tables.sysctls.keys().any(|key| key.path == "net/ipv6/conf/veth1/accept_ra"));
+    assert!(tables.chains.contains_key(&ChainKey { family: Family::V6, name: "spoofed" }));
 }
 
 /// The pod's permanent neighbour is right only as long as the address is the one that the MAC makes.

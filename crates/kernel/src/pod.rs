@@ -56,7 +56,7 @@ impl PodLink {
     pub const fn bridge(&self) -> Option<IfName> {
         match self.side {
             NodeSide::Bridge { bridge, .. } => Some(bridge),
-            NodeSide::Routed => None,
+            NodeSide::Routed { .. } => None,
         }
     }
 }
@@ -67,8 +67,9 @@ pub enum NodeSide {
     /// A port of a bridge that has the gateways' addresses.
     Bridge { bridge: IfName, hairpin: Flag },
     /// A link of its own. The gateways are nobody's addresses: the pod has them as neighbours for ever, with the host
-    /// end's MAC, so that no packet waits for an answer that a node without a default route would not give.
-    Routed,
+    /// end's MAC, so that no packet waits for an answer that a node without a default route would not give. With
+    /// `proxy_arp` it asks for the IPv4 gateway, as with Calico.
+    Routed { proxy_arp: Flag },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -352,20 +353,32 @@ fn fit_out(socket: &mut Socket, want: &PodLink) -> Result<(), PodError> {
         steps.push(Step::Address(address.addr));
     }
     for gateway in want.addresses.iter().map(|address| address.gateway) {
-        if want.side == NodeSide::Routed {
-            message::add_neighbour(&mut batch, inside.index, gateway, want.host_mac);
-            steps.push(Step::Neighbour(gateway));
+        if let NodeSide::Routed { proxy_arp } = want.side {
+            // Of IPv6 the gateway is the node's own address on the link, and still need not be asked for.
+            if gateway.is_ipv6() || !proxy_arp.is_on() {
+                message::add_neighbour(&mut batch, inside.index, gateway, want.host_mac);
+                steps.push(Step::Neighbour(gateway));
+            }
             message::add_link_route(&mut batch, inside.index, gateway);
-            steps.push(Step::Route(gateway));
+            steps.push(Step::Gateway(gateway));
         }
         message::add_default_route(&mut batch, inside.index, gateway);
         steps.push(Step::Route(gateway));
     }
     let outcomes = socket.batch(&mut batch)?;
-    steps.into_iter().zip(outcomes).try_for_each(|(step, outcome)| match outcome {
-        Ok(()) => Ok(()),
-        Err(refusal) => step.refused(refusal),
-    })
+    let mut elsewhere = Vec::new();
+    for (step, outcome) in steps.into_iter().zip(outcomes) {
+        match (step, outcome) {
+            (_, Ok(())) => {}
+            // Its first interface leads to the gateway, and has the default route.
+            (Step::Route(via), Err(_)) if elsewhere.contains(&via) => {}
+            (step, Err(refusal)) => {
+                step.refused(refusal)?;
+                elsewhere.extend(step.gateway());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A message of the second batch, for what its refusal means.
@@ -373,21 +386,31 @@ fn fit_out(socket: &mut Socket, want: &PodLink) -> Result<(), PodError> {
 enum Step {
     Address(IpAddr),
     Neighbour(IpAddr),
+    /// The way to a gateway that is in no prefix.
+    Gateway(IpAddr),
     Route(IpAddr),
 }
 
 impl Step {
+    const fn gateway(self) -> Option<IpAddr> {
+        match self {
+            Self::Gateway(ip) => Some(ip),
+            _ => None,
+        }
+    }
+
     fn refused(self, refusal: crate::netlink::Refusal) -> Result<(), PodError> {
         let err = match self {
             Self::Address(addr) => NetlinkError::refused("add pod address", addr, refusal),
             Self::Neighbour(ip) => NetlinkError::refused("add pod neighbour", ip, refusal),
+            Self::Gateway(ip) => NetlinkError::refused("add pod route to", ip, refusal),
             Self::Route(via) => NetlinkError::refused("add pod default route via", via, refusal),
         };
         match self {
             // The kernel's word for an interface whose IPv6 is off.
             Self::Address(IpAddr::V6(_)) if err.is_denied() => Err(PodError::Ipv6Disabled),
             // A pod's second interface: the first one keeps the default route.
-            Self::Route(_) if err.is_already_exists() => Ok(()),
+            Self::Gateway(_) | Self::Route(_) if err.is_already_exists() => Ok(()),
             _ => Err(err.into()),
         }
     }

@@ -5,6 +5,7 @@
 
 mod asn;
 pub mod checksum;
+mod digest;
 mod error;
 mod ifname;
 mod key;
@@ -17,6 +18,7 @@ mod selector;
 
 pub use self::{
     asn::Asn,
+    digest::sha1,
     error::ParseError,
     ifname::{IfIndex, IfName},
     key::{PresharedKey, PublicKey},

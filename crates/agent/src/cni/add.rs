@@ -4,7 +4,7 @@ use std::{net::IpAddr, os::fd::OwnedFd, os::unix::net::UnixStream};
 
 use russet_api::cni::{
     CniError, Code, Text,
-    wire::{self, Add, Answer, Attached, Call, PodIp},
+    wire::{self, Above, Add, Answer, Attached, Call, PodIp},
 };
 use russet_core::{
     attachment::routed,
@@ -12,12 +12,13 @@ use russet_core::{
     model::{PodFact, PodNetwork, PodSide},
 };
 use russet_kernel::pod::{Inside, LinkState, NodeSide, PodAddress, PodError, PodLink};
-use russet_net::{Family, Mac, Mtu, Prefix};
+use russet_net::{Family, IfName, Mac, Mtu, Prefix};
 
 use super::{
     Key,
     blocks::Held,
     lane::{Job, Lane, checked, records_error, send},
+    link::sources,
     name, one_line,
     spool::key_of,
     sync::Pending,
@@ -26,6 +27,7 @@ use super::{
 /// An ADD whose addresses are taken.
 pub(super) struct Begun {
     pub(super) key: Key,
+    pub(super) allowed_sources: Vec<Prefix>,
     pub(super) inside: Inside,
     pub(super) want: PodLink,
     pub(super) made: Made,
@@ -42,6 +44,7 @@ struct Asking {
     key: Key,
     inside: Inside,
     network: PodNetwork,
+    host: IfName,
     mtu: Mtu,
 }
 
@@ -68,8 +71,8 @@ impl Lane {
             match self.begin(&add, descriptors) {
                 Ok(Step::Begun(one)) => begun.push((Ok(*one), stream)),
                 Ok(Step::Asking(asking)) => {
-                    let Asking { key, inside, network, mtu } = *asking;
-                    let wanted = Wanted { key: &key, network: &network, mtu, mac: add.mac };
+                    let Asking { key, inside, network, host, mtu } = *asking;
+                    let wanted = Wanted { key: &key, network: &network, host, mtu, mac: add.mac };
                     self.park(&wanted, &add, inside, stream);
                 }
                 Err(err) => begun.push((Err(err), stream)),
@@ -89,36 +92,41 @@ impl Lane {
         checked(add.check())?;
         let inside = inside(descriptors)?;
         let network = self.network()?;
-        let mtu = mtu(add.mtu, &network)?;
+        let mtu = mtu(add, &network)?;
         let key = key_of(&add.pod);
         self.finish_going(&key)?;
         let found = self.records.find(&key.network, &key.pod).map_err(|err| records_error(&err))?;
-        let pod = Wanted { key: &key, network: &network, mtu, mac: add.mac };
+        let host = self.choose_link(&key, &network, &add.asks);
+        let pod = Wanted { key: &key, network: &network, host, mtu, mac: add.mac };
         if found.is_empty() {
-            return self.begin_fresh(&pod, &add.ips, inside);
+            return self.begin_fresh(&pod, add, inside);
         }
-        self.begin_again(&pod, &found, &add.ips, inside)
+        self.begin_again(&pod, &found, add, inside)
     }
 
     /// The pod has no address yet, or none that is in use.
-    fn begin_fresh(
-        &mut self,
-        pod: &Wanted,
-        asked: &[IpAddr],
-        inside: Inside,
-    ) -> Result<Step, CniError> {
+    fn begin_fresh(&mut self, pod: &Wanted, add: &Add, inside: Inside) -> Result<Step, CniError> {
         if self.blocks.is_some() {
             // What it has in the datastore it gets again.
             let (key, network) = (pod.key.clone(), pod.network.clone());
-            let asking = Asking { key, inside, network, mtu: pod.mtu };
+            let asking = Asking { key, inside, network, host: pod.host, mtu: pod.mtu };
             return Ok(Step::Asking(Box::new(asking)));
         }
         let Key { network, pod: id } = pod.key;
-        let reserved = self.records.reserve(network, id, &pod.network.subnets, asked);
-        let (assigned, unsynced) = reserved.map_err(|err| records_error(&err))?;
+        let reserved = self.records.reserve(network, id, &pod.network.subnets, &add.ips);
+        let (assigned, mut unsynced) = reserved.map_err(|err| records_error(&err))?;
+        let allowed_sources = sources(&add.asks);
+        match self.take_link(pod, allowed_sources.clone()) {
+            Ok(note) => unsynced.files.extend(note),
+            Err(err) => {
+                self.release(pod.key)?;
+                return Err(err);
+            }
+        }
         let made = Made::Now(self.syncer.begin(unsynced));
         let want = pod.link(&assigned);
-        Ok(Step::Begun(Box::new(Begun { key: pod.key.clone(), inside, want, made })))
+        let key = pod.key.clone();
+        Ok(Step::Begun(Box::new(Begun { key, allowed_sources, inside, want, made })))
     }
 
     /// The pod has a record: from an ADD that was served, or from one that was cut off.
@@ -126,10 +134,12 @@ impl Lane {
         &mut self,
         pod: &Wanted,
         found: &[IpAddr],
-        asked: &[IpAddr],
+        add: &Add,
         mut inside: Inside,
     ) -> Result<Step, CniError> {
-        let link = self.kernel.host_link(name::host_link(&pod.key.network, &pod.key.pod));
+        // It was made under a name that may be another today.
+        let made = Wanted { host: self.notes.host_link(pod.key), ..*pod };
+        let link = self.kernel.host_link(made.host);
         let link = link.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if link.is_none_or(|link| link.state == LinkState::Marked) {
             let there = inside.has_link(pod.key.pod.ifname);
@@ -141,9 +151,9 @@ impl Lane {
             if self.blocks.is_none() {
                 self.release(pod.key)?;
             }
-            return self.begin_fresh(pod, asked, inside);
+            return self.begin_fresh(pod, add, inside);
         }
-        let want = pod.link(&self.assigned(pod.network, found));
+        let want = made.link(&self.assigned(pod.network, found));
         let faults = if want.addresses.len() == found.len() {
             self.kernel.check(&mut inside, &want)
         } else {
@@ -151,8 +161,9 @@ impl Lane {
         };
         let faults = faults.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if faults.is_empty() {
-            let begun = Begun { key: pod.key.clone(), inside, want, made: Made::Before };
-            return Ok(Step::Begun(Box::new(begun)));
+            let allowed_sources = self.notes.allowed_sources(pod.key);
+            let (key, made) = (pod.key.clone(), Made::Before);
+            return Ok(Step::Begun(Box::new(Begun { key, allowed_sources, inside, want, made })));
         }
         let msg =
             format!("{} is attached already, and not as this ADD would: DEL it first", pod.key);
@@ -160,7 +171,7 @@ impl Lane {
     }
 
     fn attach(&mut self, begun: Begun) -> Result<Answer, CniError> {
-        let Begun { key, mut inside, want, made } = begun;
+        let Begun { key, allowed_sources, mut inside, want, made } = begun;
         let bridge_mac = match made {
             Made::Before => {
                 want.bridge().and_then(|bridge| self.kernel.mac_of(bridge).unwrap_or_default())
@@ -175,6 +186,7 @@ impl Lane {
             host_link: want.host,
             addresses: want.addresses.iter().map(|one| one.addr).collect(),
             mtu: want.mtu,
+            allowed_sources,
         };
         self.core.attached(key.pod, fact);
         Ok(Answer::Attached(told(&want, bridge_mac)))
@@ -223,25 +235,27 @@ impl Lane {
 pub(super) struct Wanted<'a> {
     pub(super) key: &'a Key,
     pub(super) network: &'a PodNetwork,
+    /// The node's end.
+    pub(super) host: IfName,
     pub(super) mtu: Mtu,
     pub(super) mac: Option<Text<Mac>>,
 }
 
 impl Wanted<'_> {
     pub(super) fn link(&self, assigned: &[Assigned]) -> PodLink {
-        let host = name::host_link(&self.key.network, &self.key.pod);
+        let host = self.host;
         let own = assigned.first().map_or(Mac::local([0; 6]), |one| name::pod_mac(one.addr));
         let (side, host_mac) = match self.network.side {
             PodSide::Bridge { bridge, hairpin } => {
                 (NodeSide::Bridge { bridge, hairpin }, name::host_mac(host))
             }
-            PodSide::Routed => (NodeSide::Routed, routed::HOST_MAC),
+            PodSide::Routed { proxy_arp } => (NodeSide::Routed { proxy_arp }, routed::HOST_MAC),
         };
         let address = |one: &Assigned| match side {
             NodeSide::Bridge { .. } => {
                 PodAddress { addr: one.addr, len: one.len, gateway: one.gateway }
             }
-            NodeSide::Routed => {
+            NodeSide::Routed { .. } => {
                 let family = Family::of(one.addr);
                 let gateway = routed::gateway(family);
                 PodAddress { addr: one.addr, len: family.bits(), gateway }
@@ -289,11 +303,14 @@ pub(super) fn inside(descriptors: Vec<OwnedFd>) -> Result<Inside, CniError> {
 }
 
 /// The pod's MTU: the network's, or less when the configuration says so.
-fn mtu(asked: Option<u32>, network: &PodNetwork) -> Result<Mtu, CniError> {
-    let Some(asked) = asked else { return Ok(network.mtu) };
+fn mtu(add: &Add, network: &PodNetwork) -> Result<Mtu, CniError> {
+    let Some(asked) = add.mtu else { return Ok(network.mtu) };
     let bad = |reason: String| CniError::new(Code::BAD_CONFIG, format!("mtu: {reason}"));
     let mtu = Mtu::try_from(asked).map_err(|err| bad(err.to_string()))?;
     if mtu > network.mtu {
+        if add.above == Above::Lowered {
+            return Ok(network.mtu);
+        }
         return Err(bad(format!("{mtu} is above the network's {}", network.mtu)));
     }
     let has_v6 = network.subnets.iter().any(|subnet| subnet.family() == Family::V6);

@@ -23,14 +23,15 @@ use russet_core::{
     model::{PodId, PodNetwork},
 };
 use russet_kernel::pod::{Inside, LinkState};
-use russet_net::{Family, Mac, Mtu};
+use russet_net::{Family, IfName, Mac, Mtu, Prefix};
 use tokio::sync::mpsc;
 
 use super::{
     Key,
     add::{Begun, Made, Wanted},
     lane::{Job, Lane, records_error, send},
-    name, one_line,
+    link::sources,
+    one_line,
     records::RecordError,
 };
 use crate::ipam::{Ask, Told, What, Wish, handle_of};
@@ -60,6 +61,8 @@ struct Parked {
     key: Key,
     inside: Inside,
     network: PodNetwork,
+    host: IfName,
+    allowed_sources: Vec<Prefix>,
     mtu: Mtu,
     mac: Option<Text<Mac>>,
     stream: UnixStream,
@@ -154,8 +157,10 @@ impl Lane {
         match asked {
             Ok(ticket) => {
                 let network = wanted.network.clone();
+                let Wanted { host, mtu, mac, .. } = *wanted;
+                let allowed_sources = sources(&add.asks);
                 let parked =
-                    Parked { key, inside, network, mtu: wanted.mtu, mac: wanted.mac, stream };
+                    Parked { key, inside, network, host, allowed_sources, mtu, mac, stream };
                 blocks.parked.insert(ticket, parked);
             }
             Err(err) => send(&stream, Err(err)),
@@ -200,18 +205,22 @@ impl Lane {
         parked: Parked,
         addresses: &[IpAddr],
     ) -> (Result<Begun, CniError>, UnixStream) {
-        let Parked { key, inside, network, mtu, mac, stream } = parked;
-        let unsynced = match self.record_exactly(&key, addresses) {
+        let Parked { key, inside, network, host, allowed_sources, mtu, mac, stream } = parked;
+        let wanted = Wanted { key: &key, network: &network, host, mtu, mac };
+        let recorded = self.record_exactly(&key, addresses).and_then(|mut unsynced| {
+            unsynced.files.extend(self.take_link(&wanted, allowed_sources.clone())?);
+            Ok(unsynced)
+        });
+        let unsynced = match recorded {
             Ok(unsynced) => unsynced,
             Err(err) => {
                 self.give_back(&key);
                 return (Err(err), stream);
             }
         };
-        let wanted = Wanted { key: &key, network: &network, mtu, mac };
         let want = wanted.link(&whole(addresses));
         let made = Made::Now(self.syncer.begin(unsynced));
-        (Ok(Begun { key, inside, want, made }), stream)
+        (Ok(Begun { key, allowed_sources, inside, want, made }), stream)
     }
 
     fn record_exactly(
@@ -238,7 +247,8 @@ impl Lane {
     }
 
     fn is_attached(&mut self, network: &str, pod: &PodId) -> Result<bool, CniError> {
-        let link = self.kernel.host_link(name::host_link(network, pod));
+        let key = Key { network: network.to_owned(), pod: pod.clone() };
+        let link = self.kernel.host_link(self.notes.host_link(&key));
         let link = link.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         Ok(link.is_some_and(|link| link.state == LinkState::InUse))
     }
@@ -281,10 +291,10 @@ impl Lane {
             return;
         };
         self.going.remove(&key);
-        match self.records.release(&key.network, &key.pod) {
-            Ok(_) => self.spool.end(&key),
+        match self.forget(&key) {
+            Ok(()) => {}
             Err(err) => {
-                tracing::warn!(pod = %key, error = one_line(&err), op = "remove pod record");
+                tracing::warn!(pod = %key, error = err.msg, op = "remove pod record");
             }
         }
     }

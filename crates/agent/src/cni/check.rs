@@ -25,7 +25,8 @@ impl Lane {
             return Err(CniError::new(Code::UNKNOWN_CONTAINER, msg));
         }
         let network = self.network()?;
-        let pod = Wanted { key: &key, network: &network, mtu: network.mtu, mac: None };
+        let host = self.notes.host_link(&key);
+        let pod = Wanted { key: &key, network: &network, host, mtu: network.mtu, mac: None };
         let want = pod.link(&self.assigned(&network, &found));
         let unknown = check.ips.iter().filter(|ip| !found.contains(ip));
         let mut faults: Vec<_> = unknown

@@ -14,7 +14,7 @@ use russet_kernel::pod::Marked;
 use super::{
     Key,
     lane::{Lane, records_error},
-    name, one_line,
+    one_line,
     reap::{Going, forget},
 };
 
@@ -28,7 +28,7 @@ impl Lane {
         let found = self.records.find(&key.network, &key.pod);
         let addresses = found.map_err(|err| records_error(&err))?;
         self.core.detached(&key.pod);
-        let host_link = name::host_link(&key.network, &key.pod);
+        let host_link = self.notes.host_link(key);
         match self.kernel.mark(host_link) {
             Ok(Marked::Yes) => {
                 self.let_go(key.clone(), addresses);
@@ -88,8 +88,17 @@ impl Lane {
         if self.blocks.is_some() {
             return self.free(key);
         }
+        self.forget(key)
+    }
+
+    /// Removes the record, and what else is on disk of an attachment.
+    pub(super) fn forget(&mut self, key: &Key) -> Result<(), CniError> {
         let released = self.records.release(&key.network, &key.pod);
         released.map_err(|err| records_error(&err))?;
+        if let Err(error) = self.notes.forget(key) {
+            // It names a link that is gone; the next attachment of that name takes it over.
+            tracing::warn!(pod = %key, %error, op = "remove note of pod");
+        }
         self.spool.end(key);
         Ok(())
     }

@@ -24,7 +24,8 @@ use russet_kernel::pod::{Lane as Kernel, LinkState};
 use super::{
     Core, Existing, Key, ServeError,
     blocks::Blocks,
-    name, one_line,
+    note::Notes,
+    one_line,
     reap::{Going, Reaper},
     records::{Record, RecordError, Records},
     spool::{Spool, key_of},
@@ -56,6 +57,7 @@ pub(super) struct Lane {
     pub(super) core: Arc<dyn Core>,
     pub(super) kernel: Kernel,
     pub(super) records: Records,
+    pub(super) notes: Notes,
     pub(super) spool: Spool,
     pub(super) syncer: Syncer,
     pub(super) reaper: Reaper,
@@ -82,6 +84,7 @@ impl Lane {
         Self {
             core,
             kernel,
+            notes: Notes::new(Arc::clone(&disk), records.clone()),
             records: Records::new(Arc::clone(&disk), records, boot),
             spool: Spool::new(disk, spool),
             syncer,
@@ -97,21 +100,30 @@ impl Lane {
     pub(super) fn recover(&mut self) -> Result<Vec<(PodId, PodFact)>, ServeError> {
         let links = self.kernel.links()?;
         let mut facts = BTreeMap::new();
-        let mut recorded = Vec::new();
+        let mut on_record = Vec::new();
         for network in self.records.networks()? {
-            let lives = |pod: &PodId| links.contains_key(&name::host_link(&network, pod));
+            self.notes.load(&network).map_err(|err| notes_error(&network, err))?;
+            let host_link = |notes: &Notes, pod: &PodId| {
+                notes.host_link(&Key { network: network.clone(), pod: pod.clone() })
+            };
+            let lives = |pod: &PodId| links.contains_key(&host_link(&self.notes, pod));
             let reclaimed = self.records.reclaim(&network, lives)?.len();
             if reclaimed > 0 {
                 tracing::info!(network, reclaimed, op = "reclaim pod addresses after a reboot");
             }
-            for Record { pod, addresses } in self.records.read_all(&network)?.1 {
+            let records = self.records.read_all(&network)?.1;
+            let recorded = records.iter().filter_map(|record| record.pod.as_ref()).collect();
+            self.notes.retain(&network, &recorded).map_err(|err| notes_error(&network, err))?;
+            for Record { pod, addresses } in records {
                 let Some(pod) = pod else { continue };
-                let host_link = name::host_link(&network, &pod);
+                let host_link = host_link(&self.notes, &pod);
                 let key = Key { network: network.clone(), pod };
-                recorded.push(key.clone());
+                on_record.push(key.clone());
+                let allowed_sources = self.notes.allowed_sources(&key);
                 match links.get(&host_link).map(|link| (link.state, link.mtu)) {
                     Some((LinkState::InUse, Some(mtu))) => {
-                        let fact = PodFact { network: network.clone(), host_link, addresses, mtu };
+                        let network = network.clone();
+                        let fact = PodFact { network, host_link, addresses, mtu, allowed_sources };
                         facts.insert(key, fact);
                     }
                     Some((LinkState::Marked, _)) => self.let_go(key, addresses),
@@ -124,7 +136,7 @@ impl Lane {
             }
         }
         if let Some(blocks) = &self.blocks {
-            blocks.recorded(recorded.iter());
+            blocks.recorded(on_record.iter());
         }
         // A pod whose DEL waited is none any more, though its link may still have been there above: the
         // kernel removes it with the pod's namespace, at any moment.
@@ -227,6 +239,11 @@ impl Lane {
             }
         }
     }
+}
+
+/// Without the notes a pod's link could be taken for nobody's.
+fn notes_error(network: &str, source: std::io::Error) -> ServeError {
+    ServeError::Io { op: "read notes of the pods of", path: network.into(), source }
 }
 
 /// The ADDs that may be done together with `first`: those behind it without another call between, and none

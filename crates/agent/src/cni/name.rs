@@ -1,16 +1,43 @@
 //! Names and MAC addresses of pod links, derived, so that nothing has to remember them.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
 use russet_api::cni::digest;
 use russet_core::model::PodId;
-use russet_net::{IfName, Mac};
+use russet_net::{IfName, Mac, sha1};
 
-/// The name of the host's end of a pod's veth: `rst` and 11 hex digits of a digest of the attachment.
+/// The usual name of the host's end of a pod's veth: `rst` and 11 hex digits of a digest of the attachment.
 pub fn host_link(network: &str, pod: &PodId) -> IfName {
+    by_attachment(USUAL, network, pod)
+}
+
+/// The same with another beginning, of four letters at most.
+pub fn by_attachment(links: &str, network: &str, pod: &PodId) -> IfName {
     let hex = digest(&format!("{network}/{}/{}", pod.container, pod.ifname));
-    // 14 octets of ASCII without a slash: always a link's name.
-    format!("{PREFIX}{}", &hex[..DIGITS]).parse().unwrap_or_else(|_| unreachable!("a valid name"))
+    name(links, &hex)
+}
+
+/// Calico's name: of the pod, where Kubernetes has named it, else of the container (libcalico-go:
+/// `VethNameForWorkload`; cni-plugin: `cmdAdd`). `None` where a container's id makes no name of a link.
+pub fn as_calico(links: &str, kubernetes: Option<(&str, &str)>, pod: &PodId) -> Option<IfName> {
+    if let Some((namespace, name_of_pod)) = kubernetes {
+        return Some(name(links, &hex(&sha1(&format!("{namespace}.{name_of_pod}")))));
+    }
+    let id: String = pod.container.chars().take(DIGITS).collect();
+    format!("{links}{id}").parse().ok()
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().fold(String::new(), |mut hex, octet| {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{octet:02x}");
+        hex
+    })
+}
+
+/// 15 octets of ASCII at most, without a slash: always a link's name.
+fn name(links: &str, hex: &str) -> IfName {
+    format!("{links}{}", &hex[..DIGITS]).parse().unwrap_or_else(|_| unreachable!("a valid name"))
 }
 
 /// The MAC address of a pod's end. It comes from the address, so a neighbour that still remembers the
@@ -37,7 +64,7 @@ fn from_digest(text: &str) -> Mac {
     Mac::local([octet(0), octet(1), octet(2), octet(3), octet(4), octet(5)])
 }
 
-const PREFIX: &str = "rst";
+const USUAL: &str = "rst";
 const DIGITS: usize = 11;
 
 #[cfg(test)]
@@ -56,6 +83,17 @@ mod tests {
         for other in [host_link("net2", &pod("c1", "eth0")), host_link("net", &pod("c1", "eth1"))] {
             assert_ne!(name, other);
         }
+    }
+
+    #[test]
+    fn calico_s_names_are_calico_s() {
+        let pod =
+            PodId { container: "c0ffee0123456789".to_owned(), ifname: "eth0".parse().unwrap() };
+        let named = as_calico("cali", Some(("namespace", "podname")), &pod).unwrap();
+        assert_eq!(named.as_str(), "cali82111e10a96", "(libcalico-go: conversion_test.go)");
+        assert_eq!(as_calico("cali", None, &pod).unwrap().as_str(), "calic0ffee01234");
+        let short = PodId { container: "c1".to_owned(), ..pod };
+        assert_eq!(as_calico("cali", None, &short).unwrap().as_str(), "calic1");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use russet_store::{ClientConfig, ClientSettings, config::Secret};
 use serde::Deserialize;
 
 use super::{
-    Addressing, BgpConfig, BlockSettings, Config, ConfigFaults, LinkChoice, OnUnspoken, Paths,
-    Uplink, preset,
+    Addressing, BgpConfig, BlockSettings, Config, ConfigFaults, DetectWords, Detection, LinkChoice,
+    OnUnspoken, Paths, Uplink, preset,
 };
 
 /// The file, key by key; every key may be left out.
@@ -37,6 +37,7 @@ pub struct RawConfig {
     pub(super) paths: RawPaths,
     pub(super) http: RawHttp,
     pub(super) bgp: RawBgp,
+    pub(super) detect: DetectWords,
     /// More ways to name the link, which only flanneld's flags have.
     #[serde(skip)]
     pub(super) links: Vec<String>,
@@ -66,6 +67,8 @@ pub(super) struct RawPods {
     pub(super) attachment: Option<String>,
     pub(super) bridge: Option<String>,
     pub(super) hairpin: Option<bool>,
+    /// Calico's way, in place of a gateway that a pod need not ask for.
+    pub(super) proxy_arp: Option<bool>,
     pub(super) masquerade: Option<bool>,
     pub(super) masquerade_fully_random: Option<bool>,
     pub(super) hide_client_source: Option<bool>,
@@ -117,6 +120,8 @@ pub struct Overrides {
     pub prefix: Option<String>,
     pub http_listen: Option<String>,
     pub bgp_config: Option<PathBuf>,
+    /// What calico/node's environment says; it counts with Calico's preset alone, because the names are common words.
+    pub detect: DetectWords,
 }
 
 impl RawConfig {
@@ -136,6 +141,9 @@ impl RawConfig {
         win(&mut self.http.listen, over.http_listen);
         if over.bgp_config.is_some() {
             self.bgp.config = over.bgp_config;
+        }
+        if self.preset.as_deref() == Some(CALICO) {
+            self.detect.put(over.detect);
         }
         if !over.endpoints.is_empty() {
             self.store.endpoints = Some(over.endpoints);
@@ -218,6 +226,8 @@ impl RawConfig {
             ),
             blackhole: on(self.pods.blackhole, false),
             hairpin: on(self.pods.hairpin, true),
+            pod_links: preset.pod_links(),
+            proxy_arp: on(self.pods.proxy_arp, false),
             key: None,
             sealer: Sealer::default(),
             macs: BTreeMap::new(),
@@ -253,7 +263,24 @@ impl RawConfig {
             choices: self.choices(faults),
             public_ip: faults.parse("public-ip", self.public_ip.as_deref()),
             public_ipv6: faults.parse("public-ipv6", self.public_ipv6.as_deref()),
+            detection: self.detection(faults),
         }
+    }
+
+    /// Calico's way to the node's addresses, with its preset unless they are told otherwise.
+    fn detection(&self, faults: &mut Faults) -> Option<Detection> {
+        let told =
+            self.interface.is_some() || self.public_ip.is_some() || self.public_ipv6.is_some();
+        if self.detect.is_empty() && (told || self.preset.as_deref() != Some(CALICO)) {
+            return None;
+        }
+        if told {
+            faults.add(
+                "detect",
+                "it goes without interface, public-ip and public-ipv6; leave out one way",
+            );
+        }
+        Some(self.detect.check(faults))
     }
 
     fn sealing(&self, faults: &mut Faults) -> Option<Sealer> {
@@ -402,14 +429,19 @@ impl RawHttp {
 
 /// The faults found so far.
 #[derive(Default)]
-struct Faults(Vec<String>);
+pub(super) struct Faults(Vec<String>);
 
 impl Faults {
-    fn add(&mut self, place: &str, fault: &str) {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn add(&mut self, place: &str, fault: &str) {
         self.0.push(format!("{place}: {fault}"));
     }
 
-    fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+    pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
         &mut self,
         place: &str,
         text: Option<&str>,
@@ -418,6 +450,9 @@ impl Faults {
         text.parse().map_err(|err| self.add(place, &format!("{text:?}: {err}"))).ok()
     }
 }
+
+/// The preset's word.
+const CALICO: &str = "calico";
 
 fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -7,7 +7,9 @@ use std::{
 };
 
 use regex::Regex;
-use russet_net::IfName;
+use russet_net::{Family, IfName};
+
+use super::Detection;
 
 /// Which link and addresses the node speaks to its peers by. What is `None` is found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +18,18 @@ pub struct Uplink {
     pub choices: Vec<LinkChoice>,
     pub public_ip: Option<Ipv4Addr>,
     pub public_ipv6: Option<Ipv6Addr>,
+    /// Calico's way: the addresses are looked for, and they tell the link.
+    pub detection: Option<Detection>,
+}
+
+impl Uplink {
+    /// The public address of a family, where it is told.
+    pub fn public(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.public_ip.map(IpAddr::V4),
+            Family::V6 => self.public_ipv6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// One way to say which link is meant.
@@ -60,6 +74,12 @@ pub struct Pattern(Regex);
 impl Pattern {
     pub fn is_like(&self, text: &str) -> bool {
         self.0.is_match(text)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
     }
 }
 

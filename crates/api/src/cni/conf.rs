@@ -9,19 +9,18 @@
 //!
 //! Only `cniVersion`, `name` and `type` are needed. `socket` is where the agent listens, `spool` the folder
 //! where a DEL waits for an agent that is away, `mtu` makes a pod's MTU smaller than the network's.
-//! `runtimeConfig` and `args.cni` may ask for addresses (`ips`) and a MAC address (`mac`). A key that is not
+//! `runtimeConfig` and `args.cni` may ask for addresses (`ips`) and a MAC address (`mac`), and in the words of Calico's annotations. A key that is not
 //! known is refused by name, unless it has a dot: such keys belong to somebody's domain.
+
+mod reader;
 
 use std::{net::IpAddr, path::PathBuf};
 
 use russet_net::{Mac, Mtu};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{
-    Code, Fault, Version, check_name,
-    env::{Attachment, parse_ip, parse_mac},
-    result::Outcome,
-};
+pub(super) use self::reader::Reader;
+use super::{Fault, Version, calico::Calico, env::Attachment, result::Outcome, wire::Asks};
 
 /// A checked network configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +40,19 @@ pub struct NetConf {
     pub dns: Option<Value>,
     /// What GC shall keep; `None` when the runtime does not say.
     pub valid: Option<Vec<Attachment>>,
+    /// What is asked of the addresses.
+    pub asks: Asks,
+    pub kind: Kind,
+}
+
+/// Whose configuration it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    #[default]
+    Russet,
+    Calico(Calico),
+    /// Another plugin's, which takes its addresses from `calico-ipam`.
+    CalicoIpam,
 }
 
 impl NetConf {
@@ -50,16 +62,10 @@ impl NetConf {
     ///
     /// With every fault in it.
     pub fn parse(text: &[u8]) -> Result<Self, Vec<Fault>> {
-        let fault =
-            |reason: String| vec![Fault::new(Code::DECODE, "network configuration", reason)];
-        let value: Value =
-            serde_json::from_slice(text).map_err(|err| fault(format!("it is no JSON: {err}")))?;
-        let Value::Object(object) = value else {
-            return Err(fault("it is no JSON object".to_owned()));
-        };
-        let mut reader = Reader { object, faults: Vec::new() };
+        let mut reader = Reader::of(text, &Version::ALL)?;
+        reader.unknown_keys(KNOWN);
         let conf = reader.conf();
-        if reader.faults.is_empty() { Ok(conf) } else { Err(reader.faults) }
+        reader.finish(conf)
     }
 }
 
@@ -67,219 +73,14 @@ impl NetConf {
 pub fn version_of(text: &[u8]) -> Version {
     serde_json::from_slice::<Value>(text)
         .ok()
-        .and_then(|conf| Version::parse(conf.get("cniVersion")?.as_str()?))
+        .and_then(|conf| Version::parse(conf.get("cniVersion")?.as_str()?, &Version::CALICO))
         .unwrap_or_default()
 }
 
-struct Reader {
-    object: Map<String, Value>,
-    faults: Vec<Fault>,
-}
-
-impl Reader {
-    fn conf(&mut self) -> NetConf {
-        self.unknown_keys();
-        self.kind();
-        NetConf {
-            version: self.version(),
-            name: self.name(),
-            socket: self.path("socket", DEFAULT_SOCKET),
-            spool: self.path("spool", DEFAULT_SPOOL),
-            mtu: self.mtu(),
-            ips: self.ips(),
-            mac: self.mac(),
-            prev: self.prev(),
-            dns: self.dns(),
-            valid: self.valid(),
-        }
-    }
-
-    fn unknown_keys(&mut self) {
-        let unknown: Vec<_> = self
-            .object
-            .iter()
-            .filter(|(key, _)| !key.contains('.') && !KNOWN.contains(&key.as_str()))
-            .map(|(key, value)| {
-                let hint = hint(key);
-                let reason = format!("the field {key} = {value} is not supported{hint}");
-                Fault::new(Code::UNSUPPORTED_FIELD, key, reason)
-            })
-            .collect();
-        self.faults.extend(unknown);
-    }
-
-    fn kind(&mut self) {
-        if self.text("type").is_none() {
-            self.wrong("type", format!("is missing; {PLUGIN:?} is wanted"));
-        }
-    }
-
-    fn version(&mut self) -> Version {
-        let Some(text) = self.text("cniVersion") else {
-            self.fault(
-                Code::INCOMPATIBLE_VERSION,
-                "cniVersion",
-                format!("is missing; {}", spoken()),
-            );
-            return Version::default();
-        };
-        Version::parse(&text).unwrap_or_else(|| {
-            let reason = format!("{text:?} is not spoken here; {}", spoken());
-            self.fault(Code::INCOMPATIBLE_VERSION, "cniVersion", reason);
-            Version::default()
-        })
-    }
-
-    fn name(&mut self) -> String {
-        let name = self.text("name").unwrap_or_default();
-        if let Err(reason) = check_name(&name) {
-            self.wrong("name", format!("{name:?}: {reason}"));
-        }
-        name
-    }
-
-    fn path(&mut self, key: &str, default: &str) -> PathBuf {
-        let path = match self.object.get(key) {
-            None | Some(Value::Null) => return default.into(),
-            Some(value) => value.as_str().map(PathBuf::from).filter(|path| path.is_absolute()),
-        };
-        path.unwrap_or_else(|| {
-            self.wrong(key, format!("an absolute path is wanted, such as {default:?}"));
-            PathBuf::new()
-        })
-    }
-
-    fn mtu(&mut self) -> Option<Mtu> {
-        let value = self.object.get("mtu").filter(|value| !value.is_null())?.clone();
-        // Zero is "as the network has it", as in the bridge plugin's configuration.
-        if value == 0 {
-            return None;
-        }
-        let mtu = value.as_u64().and_then(|n| u32::try_from(n).ok()).map(Mtu::try_from);
-        match mtu {
-            Some(Ok(mtu)) => Some(mtu),
-            Some(Err(err)) => self.refuse("mtu", err.to_string()),
-            None => self.refuse("mtu", format!("{value} is no number from 68 to 65535")),
-        }
-    }
-
-    /// Asked for by the `ips` capability, or by `args.cni.ips`.
-    fn ips(&mut self) -> Vec<IpAddr> {
-        let mut ips = Vec::new();
-        for place in ["runtimeConfig", "args.cni"] {
-            let Some(list) = self.asked(place, "ips") else { continue };
-            let Value::Array(list) = list else {
-                self.wrong(&format!("{place}.ips"), "a list of IP addresses is wanted");
-                continue;
-            };
-            for (n, value) in list.iter().enumerate() {
-                if let Some(ip) = value.as_str().and_then(parse_ip) {
-                    ips.push(ip);
-                } else {
-                    let reason = format!("{value} is no IP address");
-                    self.wrong(&format!("{place}.ips[{n}]"), reason);
-                }
-            }
-        }
-        ips
-    }
-
-    fn mac(&mut self) -> Option<Mac> {
-        for place in ["runtimeConfig", "args.cni"] {
-            let Some(value) = self.asked(place, "mac") else { continue };
-            let text = value.as_str().unwrap_or_default().to_owned();
-            return match parse_mac(&text) {
-                Ok(mac) => Some(mac),
-                Err(reason) => self.refuse(&format!("{place}.mac"), reason),
-            };
-        }
-        None
-    }
-
-    fn asked(&self, place: &str, key: &str) -> Option<Value> {
-        let (first, rest) = place.split_once('.').unwrap_or((place, ""));
-        let at = self.object.get(first)?;
-        let at = if rest.is_empty() { at } else { at.get(rest)? };
-        at.get(key).filter(|value| !value.is_null()).cloned()
-    }
-
-    fn prev(&mut self) -> Option<Outcome> {
-        let value = self.object.get("prevResult").filter(|value| !value.is_null())?.clone();
-        match Outcome::from_json(value) {
-            Ok(outcome) => Some(outcome),
-            Err(reason) => {
-                self.fault(Code::DECODE, "prevResult", reason);
-                None
-            }
-        }
-    }
-
-    fn dns(&mut self) -> Option<Value> {
-        let dns = self.object.get("dns").filter(|value| !value.is_null())?.clone();
-        if dns.is_object() { Some(dns) } else { self.refuse("dns", "an object is wanted") }
-    }
-
-    fn valid(&mut self) -> Option<Vec<Attachment>> {
-        let value = self.object.get(VALID).filter(|value| !value.is_null())?.clone();
-        let Value::Array(list) = value else {
-            return self.refuse(VALID, "a list of attachments is wanted");
-        };
-        let read = list.iter().enumerate().map(|(n, value)| (n, attachment(value)));
-        let (mut valid, mut bad) = (Vec::new(), Vec::new());
-        for (n, attachment) in read {
-            match attachment {
-                Ok(attachment) => valid.push(attachment),
-                Err(reason) => bad.push((n, reason)),
-            }
-        }
-        for (n, reason) in bad {
-            self.wrong(&format!("{VALID}[{n}]"), reason);
-        }
-        Some(valid)
-    }
-
-    fn text(&self, key: &str) -> Option<String> {
-        self.object.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
-    }
-
-    fn refuse<T>(&mut self, place: &str, reason: impl Into<String>) -> Option<T> {
-        self.wrong(place, reason);
-        None
-    }
-
-    fn wrong(&mut self, place: &str, reason: impl Into<String>) {
-        self.fault(Code::BAD_CONFIG, place, reason);
-    }
-
-    fn fault(&mut self, code: Code, place: &str, reason: impl Into<String>) {
-        self.faults.push(Fault::new(code, place, reason));
-    }
-}
-
-/// An attachment as GC names it.
-fn attachment(value: &Value) -> Result<Attachment, String> {
-    let text = |key: &str| {
-        value.get(key).and_then(Value::as_str).ok_or_else(|| format!("{key} is missing"))
-    };
-    let container = text("containerID")?;
-    check_name(container).map_err(|reason| format!("containerID {container:?}: {reason}"))?;
-    let ifname = text("ifname")?.parse().map_err(|err| format!("ifname: {err}"))?;
-    Ok(Attachment { container: container.to_owned(), ifname })
-}
-
-fn spoken() -> String {
-    format!("spoken are {}", Version::ALL.map(Version::as_str).join(", "))
-}
-
-/// What a user of the bridge plugin most likely wants instead.
-fn hint(key: &str) -> &'static str {
-    match key {
-        "ipam" => "; the agent hands out the addresses of the node's subnet",
-        "bridge" | "hairpinMode" | "ipMasq" | "isGateway" | "isDefaultGateway" => {
-            "; it is a setting of the agent"
-        }
-        _ => "",
-    }
+/// Which plugin a configuration asks for.
+pub fn kind_of(text: &[u8]) -> Option<String> {
+    let conf: Value = serde_json::from_slice(text).ok()?;
+    Some(conf.get("type")?.as_str()?.to_owned())
 }
 
 /// The plugin's file name, which `type` bears.
@@ -287,7 +88,8 @@ pub const PLUGIN: &str = "russet-cni";
 pub const DEFAULT_SOCKET: &str = "/run/russet/cni.sock";
 pub const DEFAULT_SPOOL: &str = "/var/lib/russet/cni-spool";
 const VALID: &str = "cni.dev/valid-attachments";
-const KNOWN: &[&str] = &[
+/// What the specification gives to every plugin, and what is ours.
+pub(super) const KNOWN: &[&str] = &[
     "cniVersion",
     "cniVersions",
     "name",
@@ -309,6 +111,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cni::Code;
 
     #[test]
     fn a_short_configuration_gets_the_defaults() {
@@ -376,6 +179,7 @@ mod tests {
     #[test]
     fn errors_are_told_in_the_version_that_was_asked_for() {
         assert_eq!(version_of(br#"{"cniVersion":"0.3.1"}"#), Version::V0_3_1);
+        assert_eq!(version_of(br#"{"cniVersion":"0.2.0"}"#), Version::V0_2_0);
         assert_eq!(version_of(b"{"), Version::default());
     }
 

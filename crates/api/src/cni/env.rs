@@ -63,6 +63,9 @@ pub struct Attachment {
 pub struct Args {
     pub ips: Vec<IpAddr>,
     pub mac: Option<Mac>,
+    /// Kubernetes' names of the pod.
+    pub namespace: Option<String>,
+    pub pod: Option<String>,
 }
 
 impl Env {
@@ -124,6 +127,10 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         let text = (self.var)("CNI_ARGS").unwrap_or_default();
         for pair in text.split(';').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
+                Some(("K8S_POD_NAMESPACE", name)) => args.namespace = said(name),
+                Some(("K8S_POD_NAME", name)) => args.pod = said(name),
+                // As Calico has it: nothing asked.
+                Some(("IP", "")) => {}
                 Some(("IP", value)) => self.ips(value, &mut args.ips),
                 Some(("MAC", value)) => args.mac = self.mac(value),
                 Some(_) => {}
@@ -164,6 +171,10 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     }
 }
 
+fn said(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// Reads an address; a prefix length behind it is tolerated, as host-local does.
 pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
     let addr = text.split_once('/').map_or(text, |(addr, _)| addr);
@@ -187,14 +198,19 @@ mod tests {
         ("CNI_IFNAME", "eth0"),
     ];
 
+    /// As a kubelet has it (its container runtime: `toCNIArgs`).
+    const ARGS: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;\
+        K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID=;IP=10.1.0.5/24";
+
     #[test]
     fn a_complete_environment_is_read() {
-        let env =
-            read(&[GOOD.as_slice(), &[("CNI_ARGS", "IgnoreUnknown=1;IP=10.1.0.5/24")]].concat());
+        let env = read(&[GOOD.as_slice(), &[("CNI_ARGS", ARGS)]].concat());
         let env = env.unwrap();
         assert_eq!(env.command, Command::Add);
         assert_eq!(env.attachment.unwrap().container, "c0ffee");
         assert_eq!(env.args.ips, [IpAddr::from([10, 1, 0, 5])]);
+        assert_eq!(env.args.namespace.as_deref(), Some("default"));
+        assert_eq!(env.args.pod.as_deref(), Some("web-0"));
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn name(object: &Map<String, Value>, faults: &mut Vec<Fault>) -> String {
 
 fn version(object: &Map<String, Value>, faults: &mut Vec<Fault>) -> Option<Version> {
     let asked = object.get("cniVersion").filter(|asked| *asked != "")?;
-    let version = asked.as_str().and_then(Version::parse);
+    let version = asked.as_str().and_then(|text| Version::parse(text, &Version::ALL));
     if version.is_none() {
         let spoken = Version::ALL.map(Version::as_str).join(", ");
         let reason = format!("{asked} is not spoken here; spoken are {spoken}");

@@ -122,14 +122,36 @@ impl Ip {
 impl Outcome {
     /// The result as a runtime reads it, as one line of JSON.
     pub fn to_json(&self, version: Version) -> String {
+        if version <= Version::V0_2_0 {
+            return self.to_oldest(version);
+        }
         let interfaces: Vec<_> = self.interfaces.iter().map(|one| one.to_json(version)).collect();
         let ips: Vec<_> = self.ips.iter().map(|ip| ip.to_json(version)).collect();
         let mut object = Map::new();
         object.insert("cniVersion".into(), version.as_str().into());
-        object.insert("interfaces".into(), interfaces.into());
+        if !interfaces.is_empty() {
+            object.insert("interfaces".into(), interfaces.into());
+        }
         object.insert("ips".into(), ips.into());
         if !self.routes.is_empty() {
             object.insert("routes".into(), self.routes.clone().into());
+        }
+        object.insert("dns".into(), self.dns.clone().unwrap_or_else(|| json!({})));
+        Value::from(object).to_string()
+    }
+
+    /// Before 0.3.0 there was an address of each family, and no interface (CNI 0.2.0: Result).
+    fn to_oldest(&self, version: Version) -> String {
+        let mut object = Map::new();
+        object.insert("cniVersion".into(), version.as_str().into());
+        for ip in self.ips.iter().rev() {
+            let family = if ip.addr.is_ipv4() { "ip4" } else { "ip6" };
+            let mut one = Map::new();
+            one.insert("ip".into(), format!("{}/{}", ip.addr, ip.len).into());
+            if let Some(gateway) = ip.gateway {
+                one.insert("gateway".into(), gateway.to_string().into());
+            }
+            object.insert(family.into(), one.into());
         }
         object.insert("dns".into(), self.dns.clone().unwrap_or_else(|| json!({})));
         Value::from(object).to_string()
@@ -215,6 +237,15 @@ mod tests {
         assert_eq!(new["interfaces"][1]["mtu"], 1450);
         assert_eq!(new["interfaces"][1]["sandbox"], "/run/netns/a");
         assert_eq!(new["routes"][0], json!({"dst": "0.0.0.0/0", "gw": "10.1.0.1"}));
+    }
+
+    #[test]
+    fn the_oldest_versions_have_an_address_of_each_family() {
+        let old: Value = serde_json::from_str(&sample().to_json(Version::V0_2_0)).unwrap();
+        let wanted = json!({"cniVersion": "0.2.0", "dns": {},
+            "ip4": {"ip": "10.1.0.5/24", "gateway": "10.1.0.1"},
+            "ip6": {"ip": "fd00::5/64", "gateway": "fd00::1"}});
+        assert_eq!(old, wanted);
     }
 
     #[test]

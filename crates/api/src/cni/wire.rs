@@ -52,6 +52,8 @@ pub struct Add {
     pub pod: Pod,
     /// A smaller MTU than the network's.
     pub mtu: Option<u32>,
+    #[serde(default)]
+    pub above: Above,
     /// Addresses that are asked for.
     pub ips: Vec<IpAddr>,
     pub mac: Option<Text<Mac>>,
@@ -59,6 +61,16 @@ pub struct Add {
     /// through an upgrade in any order, so the protocol's version stays.
     #[serde(default)]
     pub asks: Asks,
+}
+
+/// What becomes of an MTU that is larger than the network's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Above {
+    #[default]
+    Refused,
+    /// The pod gets the network's: Calico's configurations often name the underlay's.
+    Lowered,
 }
 
 /// What the runtime and the network configuration ask of a pod's addresses, in the form of a request:
@@ -265,7 +277,14 @@ mod tests {
             allowed_sources: vec![Text("192.0.2.0/24".parse().unwrap())],
             ..Asks::default()
         };
-        let add = Add { pod, mtu: Some(1400), ips: vec![[10, 1, 0, 5].into()], mac, asks };
+        let add = Add {
+            pod,
+            mtu: Some(1400),
+            ips: vec![[10, 1, 0, 5].into()],
+            mac,
+            asks,
+            above: Above::Lowered,
+        };
         assert_eq!(add.check(), Ok(()));
         let request = Request::new(Call::Add(Box::new(add)));
         let octets = frame::encode(&request).unwrap();

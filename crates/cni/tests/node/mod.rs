@@ -21,6 +21,10 @@ use russet_net::{Mtu, Prefix};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// What a kubelet says of the pod `podname` in `namespace`.
+const K8S: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=namespace;K8S_POD_NAME=podname;\
+    K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID=5d6";
+
 /// The name of the network in every configuration here.
 pub(crate) const NET: &str = "lab";
 
@@ -110,7 +114,7 @@ impl Node {
         let names = text.lines().filter_map(|line| line.split(": ").nth(1));
         names
             .filter_map(|name| name.split('@').next())
-            .filter(|n| n.starts_with("rst"))
+            .filter(|n| n.starts_with("rst") || n.starts_with("cali"))
             .map(str::to_owned)
             .collect()
     }
@@ -142,6 +146,29 @@ impl Node {
         self.netns.run(run).unwrap()
     }
 
+    /// Runs a plugin of any name as Kubernetes would. `what` is the command, and the container and the interface where
+    /// they are not the usual ones.
+    pub(crate) fn call_named(
+        &self,
+        name: &Path,
+        what: &str,
+        netns: Option<&Path>,
+        conf: &Value,
+    ) -> Answer {
+        let mut what = what.split(' ');
+        let mut word = |usual: &str| what.next().unwrap_or(usual).to_owned();
+        let mut env = vec![
+            ("CNI_COMMAND", word("ADD")),
+            ("CNI_CONTAINERID", word("c0ffee")),
+            ("CNI_IFNAME", word("eth0")),
+            ("CNI_PATH", "/usr/lib/cni".to_owned()),
+            ("CNI_ARGS", K8S.to_owned()),
+        ];
+        env.extend(netns.map(|path| ("CNI_NETNS", path.display().to_string())));
+        let conf = conf.to_string();
+        self.netns.run(|| plugin(name.to_str().unwrap(), &env, conf.as_bytes())).unwrap()
+    }
+
     pub(crate) fn add(&self, container: &str, pod: &Namespace) -> Value {
         self.call("ADD", container, Some(&pod.path()), &self.conf()).good()
     }
@@ -162,6 +189,11 @@ impl Answer {
     pub(crate) fn good(self) -> Value {
         assert!(self.output.status.success(), "{:?}", self.output);
         serde_json::from_slice(&self.output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// What it said to whoever reads the runtime's log.
+    pub(crate) fn told(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
     /// The code and message of a call that was not.
@@ -211,6 +243,7 @@ pub(crate) fn network() -> PodNetwork {
         ["10.50.7.0/24", "fd00:50::/64"].map(|text| text.parse().unwrap()).into();
     PodNetwork {
         side: PodSide::Bridge { bridge: "cni0".parse().unwrap(), hairpin: Flag::On },
+        links: "rst",
         mtu: Mtu::try_from(1_450).unwrap(),
         own: LeaseKey::new(Some(subnets[0]), Some(subnets[1])).unwrap(),
         subnets,

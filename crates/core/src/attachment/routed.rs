@@ -13,7 +13,10 @@ use russet_desired::{
 use russet_net::{Family, IfName, Mac, Prefix};
 
 use super::{RANK_DEVICE, require, subnets};
-use crate::{model::PodFact, transport::Me};
+use crate::{
+    model::{PodFact, Preset},
+    transport::Me,
+};
 
 /// The MAC of every node's end. Pods have it for their gateway's for ever, so it never changes.
 pub const HOST_MAC: Mac = Mac::new([0xee; 6]);
@@ -33,18 +36,21 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
     for subnet in subnets(me) {
         let spec = RouteSpec { via: RouteVia::Blackhole, inherits: Flag::Off };
         out.push(Item::Route(RouteKey::main(subnet), spec));
+    }
+    // A pod without an address of a family has none to send from: the chain stands in both.
+    for family in Family::BOTH {
         let base = BaseChain {
             kind: ChainType::Filter,
             hook: Hook::Prerouting,
             priority: PRIORITY_BEFORE_TRACKING,
         };
-        let spec = ChainSpec { base: Some(base), rules: rules(subnet.family()) };
-        out.push(Item::Chain(ChainKey { family: subnet.family(), name: CHAIN }, spec));
+        let spec = ChainSpec { base: Some(base), rules: rules(family, me) };
+        out.push(Item::Chain(ChainKey { family, name: CHAIN }, spec));
     }
 }
 
 /// Emits the node's side of one pod, which keeps the MTU that it was given.
-pub fn pod(pod: &PodFact, out: &mut Emit) {
+pub fn pod(me: &Me<'_>, pod: &PodFact, out: &mut Emit) {
     let link = pod.host_link;
     let spec = LinkSpec {
         kind: LinkKind::PodVeth,
@@ -59,28 +65,42 @@ pub fn pod(pod: &PodFact, out: &mut Emit) {
         let spec = RouteSpec { via: RouteVia::Link(link), inherits: Flag::Off };
         out.push(Item::Route(RouteKey::main(Prefix::host(*addr)), spec));
     }
-    settings(pod, link, out);
+    settings(me, pod, link, out);
 }
 
-/// What the link must be set to, where the kernel has it.
-fn settings(pod: &PodFact, link: IfName, out: &mut Emit) {
-    let mut set = |family: &str, name: &str, value| {
-        let path = format!("net/{family}/conf/{link}/{name}");
-        require(RANK_DEVICE, path, value, Flag::On, out);
-    };
+/// What the link must be set to, where the kernel has it: nothing that a pod advertises is heard, whatever addresses it
+/// has. Calico's settings besides, with its preset (cni-plugin: `configureSysctls`).
+fn settings(me: &Me<'_>, pod: &PodFact, link: IfName, out: &mut Emit) {
+    let calico = me.settings.preset == Preset::Calico;
+    let mut set = |path: String, value| require(RANK_DEVICE, path, value, Flag::On, out);
+    let v4 = |name: &str| format!("net/ipv4/conf/{link}/{name}");
+    let v6 = |name: &str| format!("net/ipv6/conf/{link}/{name}");
     if pod.addresses.iter().any(IpAddr::is_ipv4) {
-        set("ipv4", "forwarding", "1");
+        set(v4("forwarding"), "1");
+        if calico {
+            set(v4("route_localnet"), "1");
+        }
+        if calico || me.settings.proxy_arp.is_on() {
+            set(v4("proxy_arp"), "1");
+            set(format!("net/ipv4/neigh/{link}/proxy_delay"), "0");
+        }
     }
+    set(v6("accept_ra"), "0");
     if pod.addresses.iter().any(IpAddr::is_ipv6) {
-        set("ipv6", "forwarding", "1");
-        set("ipv6", "accept_ra", "0");
+        set(v6("forwarding"), "1");
+        if calico {
+            set(v6("proxy_ndp"), "1");
+            set(v6("accept_dad"), "0");
+        }
     }
 }
 
 /// The neighbour discovery of IPv6 speaks from addresses of the link.
-fn rules(family: Family) -> Vec<Rule> {
+fn rules(family: Family, me: &Me<'_>) -> Vec<Rule> {
+    let links = me.settings.pod_links;
     let tunnels = Rule { matches: vec![Match::InputLinkStarts(TUNNELS)], verdict: Verdict::Return };
-    let mut matches = vec![Match::InputLinkStarts(LINKS)];
+    let tunnels = TUNNELS.starts_with(links).then_some(tunnels);
+    let mut matches = vec![Match::InputLinkStarts(links)];
     if family == Family::V6 {
         matches.push(Match::Within {
             field: Field::Source,
@@ -89,7 +109,7 @@ fn rules(family: Family) -> Vec<Rule> {
         });
     }
     matches.push(Match::Misplaced);
-    vec![tunnels, Rule { matches, verdict: Verdict::Drop }]
+    tunnels.into_iter().chain([Rule { matches, verdict: Verdict::Drop }]).collect()
 }
 
 /// `fe80::/10` (RFC 4291 §2.5.6).
@@ -99,9 +119,7 @@ fn link_local() -> Prefix {
 }
 
 const CHAIN: &str = "spoofed";
-/// What the node's ends of pods' links begin with.
-const LINKS: &str = "rst";
-/// What the tunnels of preset russet begin with.
+/// What the tunnels of preset russet begin with, which could be taken for pods'.
 const TUNNELS: &str = "rst.";
 /// `NF_IP_PRI_RAW`
 const PRIORITY_BEFORE_TRACKING: i32 = -300;

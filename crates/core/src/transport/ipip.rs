@@ -38,7 +38,7 @@ impl Ipip {
         let missing = Fault::NoUnderlayAddress { link: underlay.link, family };
         let local = underlay.v4.ok_or(missing)?;
         let mtu = super::room(underlay.link, underlay.mtu, OVERHEAD, family)?;
-        let link = link_name(settings.preset, "flannel.ipip", "rst.ipip0");
+        let link = link_name(settings.preset, ["flannel.ipip", "rst.ipip0", "tunl0"]);
         Ok(Self { config, link, local, mtu })
     }
 

@@ -37,8 +37,8 @@ impl Udp {
         underlay: &UnderlayFact,
     ) -> Result<Self, Fault> {
         let mtu = least_room(underlay, underlay.mtu, network, overhead)?;
-        let (flannel, ours) = ("flannel0", "rst.udp0");
-        Ok(Self { config, link: link_name(settings.preset, flannel, ours), mtu })
+        let link = link_name(settings.preset, ["flannel0", "rst.udp0", "rst.udp0"]);
+        Ok(Self { config, link, mtu })
     }
 }
 
@@ -131,11 +131,12 @@ fn accept_local(link: IfName) -> Item {
     Item::Sysctl(key, SysctlSpec { value: "1", optional: Flag::On })
 }
 
-/// flannel's name, or ours; both are constants of the callers.
-pub(super) fn link_name(preset: Preset, flannel: &str, ours: &str) -> IfName {
+/// flannel's name, or ours, or Calico's; all are constants of the callers.
+pub(super) fn link_name(preset: Preset, [flannel, ours, calico]: [&str; 3]) -> IfName {
     let name = match preset {
         Preset::Flannel => flannel,
         Preset::Russet => ours,
+        Preset::Calico => calico,
     };
     name.parse().unwrap_or_else(|_| unreachable!("{name} is a link's name"))
 }

@@ -167,7 +167,7 @@ impl End {
     }
 }
 
-/// flannel's names, or ours: short enough for every VNI of 24 bits in both families.
+/// flannel's names, or Calico's, which has one device, or ours: short enough for every VNI of 24 bits in both families.
 fn link_name(preset: Preset, config: VxlanConfig, family: Family) -> Result<IfName, Fault> {
     let vni = config.vni;
     let name = match (preset, family) {
@@ -175,6 +175,8 @@ fn link_name(preset: Preset, config: VxlanConfig, family: Family) -> Result<IfNa
         (Preset::Flannel, Family::V6) => format!("flannel-v6.{vni}"),
         (Preset::Russet, Family::V4) => format!("rst.vx{vni}"),
         (Preset::Russet, Family::V6) => format!("rst.v6x{vni}"),
+        (Preset::Calico, Family::V4) => "vxlan.calico".to_owned(),
+        (Preset::Calico, Family::V6) => "vxlan-v6.calico".to_owned(),
     };
     name.parse().map_err(|fault| Fault::LinkName { vni, fault })
 }

@@ -57,8 +57,8 @@ impl Wireguard {
         let key = settings.key.ok_or(Fault::NoOwnKey)?;
         let outer = config.mtu.unwrap_or(underlay.mtu);
         let mtu = least_room(underlay, outer, network, overhead)?;
-        let link = link_name(settings.preset, "flannel-wg", "rst.wg0");
-        let link_v6 = link_name(settings.preset, "flannel-wg-v6", "rst.wg0-v6");
+        let link = link_name(settings.preset, ["flannel-wg", "rst.wg0", "wireguard.cali"]);
+        let link_v6 = link_name(settings.preset, ["flannel-wg-v6", "rst.wg0-v6", "wg-v6.cali"]);
         let here = (underlay.v4, underlay.v6);
         Ok(Self { config, sealer: settings.sealer, link, link_v6, mtu, key, here })
     }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn wireguard(here: (&str, &str)) -> Wireguard {
-        let link = link_name(Preset::Flannel, "flannel-wg", "rst.wg0");
+        let link = link_name(Preset::Flannel, ["flannel-wg", "rst.wg0", "wireguard.cali"]);
         Wireguard {
             config: WireguardConfig { mode: WireguardMode::Auto, ..WireguardConfig::default() },
             sealer: Sealer::Kernel,

@@ -110,6 +110,7 @@ pub fn pod(n: u8, size: u32) -> PodFact {
         host_link: format!("veth{n}").parse().unwrap(),
         addresses: vec![[10, 50, 7, n + 2].into()],
         mtu: mtu(size),
+        allowed_sources: Vec::new(),
     }
 }
 

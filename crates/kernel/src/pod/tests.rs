@@ -79,6 +79,33 @@ fn a_routed_pod_reaches_a_node_that_has_no_default_route() {
     }
 }
 
+/// Calico's way: the node answers for the gateway, and only where it has a route to it by another link.
+#[test]
+fn with_proxy_arp_a_pod_asks_and_the_node_answers_where_it_has_a_default_route() {
+    let node = Node::new();
+    let pod = Namespace::create().unwrap();
+    let want = PodLink { side: NodeSide::Routed { proxy_arp: Flag::On }, ..routed("rst0", 9) };
+    node.lane(|lane| lane.attach(&mut inside(&pod), &want).unwrap());
+    assert!(!ip(&pod, "neigh").contains("169.254.1.1"));
+    ip(&node.netns, "route add 10.50.7.9 dev rst0");
+    ip(&node.netns, "addr add 192.0.2.1/32 dev lo");
+    let set = |path: &str, value: &str| {
+        let path = format!("/proc/sys/net/ipv4/{path}");
+        node.netns.run(|| std::fs::write(path, value).unwrap()).unwrap();
+    };
+    set("conf/rst0/forwarding", "1");
+    set("conf/rst0/proxy_arp", "1");
+    set("neigh/rst0/proxy_delay", "0");
+    let connect = |patience| {
+        let target = "192.0.2.1:9".parse().unwrap();
+        let patience = std::time::Duration::from_secs(patience);
+        pod.run(move || std::net::TcpStream::connect_timeout(&target, patience).unwrap_err().kind())
+    };
+    assert_ne!(connect(1).unwrap(), std::io::ErrorKind::ConnectionRefused, "nobody answers");
+    ip(&node.netns, "route add default dev cni0");
+    assert_eq!(connect(10).unwrap(), std::io::ErrorKind::ConnectionRefused);
+}
+
 #[test]
 fn the_pod_reaches_its_gateway() {
     let node = Node::new();
@@ -251,7 +278,7 @@ fn routed(host: &str, n: u8) -> PodLink {
     };
     PodLink {
         host_mac: "ee:ee:ee:ee:ee:ee".parse().unwrap(),
-        side: NodeSide::Routed,
+        side: NodeSide::Routed { proxy_arp: Flag::Off },
         addresses: vec![
             address("10.50.7.", 32, "169.254.1.1"),
             address("fd00:50::", 128, "fe80::ecee:eeff:feee:eeee"),
