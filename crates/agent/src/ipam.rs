@@ -201,7 +201,7 @@ impl<S: Shelf> Ipam<S> {
     }
 
     fn due(&self) -> Instant {
-        let due = [self.machine.poll_timeout(), self.desk.due(), Some(self.look_at)];
+        let due = [self.machine.poll_timeout(), self.desk.due(Instant::now()), Some(self.look_at)];
         due.into_iter().flatten().min().unwrap_or(self.look_at)
     }
 

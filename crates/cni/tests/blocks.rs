@@ -184,7 +184,9 @@ fn thirty_adds_at_once_are_served() {
             .enumerate()
             .map(|(n, pod)| scope.spawn(move || site.add(&format!("c{n}"), pod).good()))
             .collect();
-        adds.into_iter().for_each(|add| drop(add.join().unwrap()));
+        for add in adds {
+            add.join().unwrap();
+        }
     });
     assert_eq!(site.node.recorded().len(), 30);
     assert_eq!(site.addresses.held().len(), 30);

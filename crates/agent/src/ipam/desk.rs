@@ -222,8 +222,8 @@ impl Desk {
         Some(all)
     }
 
-    /// When something is to be done without any message.
-    pub(super) fn due(&self) -> Option<Instant> {
+    /// When something is to be done without any message: what was due before now waits for a message.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let gives = self.gives.iter().map(|give| give.since + AWAY_PATIENCE);
         let waiting = self.waiting.values().filter_map(|purpose| match purpose {
             Purpose::Give { until, .. } => Some(*until),
@@ -233,7 +233,8 @@ impl Desk {
             Free::Again(at) => Some(at),
             Free::Waiting | Free::Asked => None,
         });
-        gives.chain(waiting).chain(frees).chain(self.tunnels_again.values().copied()).min()
+        let tunnels = self.tunnels_again.values().copied();
+        gives.chain(waiting).chain(frees).chain(tunnels).filter(|at| *at > now).min()
     }
 
     pub(super) fn pools_changed(&mut self) {
@@ -438,7 +439,7 @@ impl Tunnel {
 }
 
 /// How many asks may be out at once, and so how many answers may wait for the lane.
-pub const MOST_ASKS: usize = 1_024;
+pub const MOST_ASKS: usize = 4_096;
 /// How many releases the machine has at once: pods that wait come first.
 const MOST_FREES: usize = 256;
 /// How long a pod waits for an address: less than its runtime does, which asks again.
