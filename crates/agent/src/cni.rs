@@ -15,6 +15,7 @@
 //! of blocks, `spool` the DELs that came while we were away.
 
 mod add;
+mod assign;
 mod blocks;
 mod check;
 mod del;

@@ -6,6 +6,7 @@ mod node;
 
 use std::{
     net::IpAddr,
+    os::unix::net::UnixStream,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -16,6 +17,13 @@ use russet_agent::{
     cni::{Core, Server, ServerSettings, fake::FakeAddresses},
     disk::Files,
     ipam::Deny,
+};
+use russet_api::{
+    cni::{
+        Text,
+        wire::{self, Add, Assigned, AssignedIp, Call, Pod, Reply, Request},
+    },
+    frame,
 };
 use russet_core::model::{PodNetwork, PodSide};
 use russet_desired::Flag;
@@ -190,6 +198,37 @@ fn thirty_adds_at_once_are_served() {
     });
     assert_eq!(site.node.recorded().len(), 30);
     assert_eq!(site.addresses.held().len(), 30);
+}
+
+#[test]
+fn addresses_alone_are_given_recorded_and_given_back() {
+    let site = Site::new();
+    let pod = Pod {
+        network: NET.to_owned(),
+        container: "c1".to_owned(),
+        ifname: Text("eth0".parse().unwrap()),
+    };
+    let add: Add = serde_json::from_value(json!({
+        "pod": {"network": NET, "container": "c1", "ifname": "eth0"},
+        "mtu": null, "ips": [], "mac": null,
+    }))
+    .unwrap();
+    let assigned = AssignedIp { addr: addr("10.9.0.1"), len: 32 };
+    for _ in 0..2 {
+        let answer = ask(&site, Call::Assign(Box::new(add.clone())));
+        assert_eq!(answer, wire::Answer::Assigned(Assigned { ips: vec![assigned] }));
+    }
+    assert_eq!(site.node.recorded()[&addr("10.9.0.1")], "c1\r\neth0");
+    assert!(site.node.links().is_empty() && site.node.core.pods().is_empty());
+    assert_eq!(ask(&site, Call::Release(pod)), wire::Answer::Done);
+    eventually("the store has it back", || site.addresses.held().is_empty());
+    eventually("the record is gone", || site.node.recorded().is_empty());
+}
+
+fn ask(site: &Site, call: Call) -> wire::Answer {
+    let mut stream = UnixStream::connect(site.node.socket()).unwrap();
+    frame::write(&mut stream, &Request::new(call)).unwrap();
+    frame::read::<Reply>(&mut stream).unwrap().answer
 }
 
 /// A node with routed pods and the addresses' fake.

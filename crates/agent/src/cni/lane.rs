@@ -163,12 +163,17 @@ impl Lane {
                         let adds = adds_with(job, &mut batch);
                         self.add_all(adds);
                     }
+                    ToLane::Job(job) if matches!(job.call, Call::Assign(_)) => self.assign(job),
                     ToLane::Job(job) => self.serve(job),
                 }
             }
-            let released = self.released();
-            if !released.is_empty() {
-                self.add_all(released);
+            let (adds, others): (Vec<_>, Vec<_>) =
+                self.released().into_iter().partition(|job| matches!(job.call, Call::Add(_)));
+            for job in others {
+                self.assign(job);
+            }
+            if !adds.is_empty() {
+                self.add_all(adds);
             }
         }
     }
@@ -194,12 +199,11 @@ impl Lane {
             }
             Call::Status => self.status(),
             Call::Gc(gc) => self.gc(gc),
-            Call::Assign(_) | Call::Release(_) => Err(CniError::new(
-                Code::NOT_AVAILABLE,
-                "this agent does not hand out addresses without an interface yet",
-            )),
-            // Served together, by `add_all`.
-            Call::Add(_) => Err(CniError::new(Code::IO, "an ADD came the wrong way")),
+            Call::Release(pod) => checked(pod.check()).and_then(|()| self.del(&key_of(pod))),
+            // Served by `add_all`, together, and by `assign`.
+            Call::Add(_) | Call::Assign(_) => {
+                Err(CniError::new(Code::IO, "an ADD came the wrong way"))
+            }
         };
         send(&stream, answer.map(|()| Answer::Done));
     }
