@@ -21,13 +21,14 @@ mod notify;
 mod owner;
 mod pods;
 mod prober;
+pub mod register;
 mod store_task;
 mod tasks;
 
 use std::{io, path::PathBuf, sync::Arc};
 
 pub use lock::running_beside;
-pub use node::look_for as look_for_uplink;
+pub use node::{Found, OwnAddresses, look_for as look_for_uplink};
 use russet_core::{
     Fault,
     model::{Preset, Sealer},

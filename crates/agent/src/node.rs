@@ -22,7 +22,7 @@ use russet_kernel::{
 use russet_net::{Family, IfName, Mac, Mtu, Prefix};
 use tokio::sync::{mpsc, watch};
 
-pub use self::detect::{OwnAddresses, detect};
+pub use self::detect::{Found, OwnAddresses, detect};
 use crate::{StartError, config::Uplink, owner::Input};
 
 /// Tells the owner how the node is, and again whenever that has changed. It ends when dropped.

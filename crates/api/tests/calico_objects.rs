@@ -19,7 +19,8 @@ use russet_core::{
         Affinity, AffinityState, Between, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity,
         CalicoNodeStatus, Claims, ClusterInformation, Encapsulation, FelixConfiguration, IpPool,
         IpReservation, IpamBlock, IpamConfiguration, IpamHandle, NextHopMode, Node, NodeReport,
-        Operation, PeerKind, Remote, ReportedPeer, SessionState, Tag, Verdict, WorkloadEndpoint,
+        Operation, PeerKind, Remote, ReportedPeer, ReportedRoute, RouteSource, RouteUse,
+        SessionState, Tag, Verdict, WorkloadEndpoint,
     },
 };
 use russet_net::Labels;
@@ -288,6 +289,13 @@ fn a_report_has_the_classes_that_are_asked_for() {
             peer("192.168.77.2", SessionState::Established),
             peer("192.168.77.3", SessionState::Active),
         ],
+        routes: vec![ReportedRoute {
+            dst: "10.244.9.64/26".parse().unwrap(),
+            via: Some([192, 168, 77, 2].into()),
+            link: Some("eth0".parse().unwrap()),
+            used: RouteUse::Forwarding,
+            source: RouteSource::NodeMesh([192, 168, 77, 2].into()),
+        }],
     };
     write_report(&mut status, &report);
     let text = status.text();
@@ -300,6 +308,14 @@ fn a_report_has_the_classes_that_are_asked_for() {
         "{text}"
     );
     assert!(text.ends_with(r#""routes":{}}}"#), "{text}");
+
+    // As Calico's own: nodestatus.go has the fields in this order.
+    let asked = row("/calico/resources/v3/projectcalico.org/caliconodestatuses/node-1")
+        .replace(r#"["Agent","BGP"]"#, r#"["Routes"]"#);
+    let mut status = Stored::<CalicoNodeStatus>::read(asked.as_bytes(), Layout::Resource).unwrap();
+    write_report(&mut status, &report);
+    let routes = r#""routes":{"routesV4":[{"type":"FIB","destination":"10.244.9.64/26","gateway":"192.168.77.2","interface":"eth0","learnedFrom":{"sourceType":"NodeMesh","peerIP":"192.168.77.2"}}]}"#;
+    assert!(status.text().contains(routes), "{}", status.text());
 }
 
 #[test]

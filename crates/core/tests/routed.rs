@@ -49,7 +49,8 @@ fn a_source_that_is_not_behind_its_pod_s_link_is_dropped_and_tunnels_are_not_ask
     let [tunnels, pods] = &chain.rules[..] else { panic!("{chain:?}") };
     assert_eq!(tunnels.matches, [Match::InputLinkStarts("rst.")]);
     assert_eq!(tunnels.verdict, Verdict::Return);
-    assert_eq!(pods.matches, [Match::InputLinkStarts("rst"), Match::Misplaced]);
+    let allowed = Match::InputLinkAndSource { set: "allowed-sources", negate: Flag::On };
+    assert_eq!(pods.matches, [Match::InputLinkStarts("rst"), Match::Misplaced, allowed]);
     assert_eq!(pods.verdict, Verdict::Drop);
 }
 
@@ -81,11 +82,30 @@ fn calico_s_preset_sets_pods_links_as_calico_does() {
     ];
     assert_eq!(set, wanted);
     let chain = &tables.chains[&ChainKey { family: Family::V4, name: "spoofed" }];
-    assert_eq!(chain.rules[0].matches, [Match::InputLinkStarts("cali"), Match::Misplaced]);
+    assert_eq!(chain.rules[0].matches[0], Match::InputLinkStarts("cali"));
     let network = calc.pod_network().unwrap();
     assert_eq!((network.links, network.side), ("cali", PodSide::Routed { proxy_arp: Flag::Off }));
     let asked = ready_with(calico(Flag::On), config(0)).pod_network().unwrap().side;
     assert_eq!(asked, PodSide::Routed { proxy_arp: Flag::On });
+}
+
+#[test]
+fn what_a_pod_is_allowed_to_send_from_is_an_element_beside_its_link_and_no_route() {
+    let mut calc = node_with_routed_pods();
+    let mut fact = pod(1, 1_450);
+    fact.allowed_sources = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()];
+    let id = FactId::Pod(pod_id(1));
+    let patches = calc.apply([Change::Upsert { id: id.clone(), fact: Fact::Pod(fact), rev: 0 }]);
+    let shown: Vec<_> = patches.elements.keys().map(ToString::to_string).collect();
+    let wanted = [
+        "ip russet @allowed-sources veth1 . 192.0.2.0/24",
+        "ip6 russet @allowed-sources veth1 . 2001:db8::/64",
+    ];
+    assert_eq!(shown, wanted);
+    assert_eq!(patches.routes.len(), 1, "the way back is the operator's");
+    assert!(patches.chains.is_empty(), "the rules stand still");
+    let patches = calc.apply([Change::Remove { id }]);
+    assert!(patches.elements.values().all(Option::is_none) && patches.elements.len() == 2);
 }
 
 #[test]

@@ -78,6 +78,8 @@ pub enum Match {
     InputLink { name: IfName, negate: Flag },
     /// `iifname "rst*"`
     InputLinkStarts(&'static str),
+    /// `iifname . ip saddr @set`, or `!= @set`, with a set of [`SetKind::LinkPrefixes`]
+    InputLinkAndSource { set: &'static str, negate: Flag },
     /// `fib saddr . iif oif missing`: what is sent back to the source would not leave by the link that it came in by.
     Misplaced,
 }
@@ -133,6 +135,8 @@ pub enum SetKind {
     Addresses,
     /// Prefixes of the table's family, as intervals: few, and they seldom change.
     Prefixes,
+    /// Pairs of a link's name and a prefix of the table's family, as intervals (Linux 5.6).
+    LinkPrefixes,
 }
 
 /// One element of a set of ours.
@@ -148,13 +152,18 @@ impl Kind for Element {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ElementKey {
     pub set: SetKey,
+    /// There in a set of [`SetKind::LinkPrefixes`], and only there.
+    pub link: Option<IfName>,
     /// A whole address in a set of [`SetKind::Addresses`].
     pub prefix: Prefix,
 }
 
 impl fmt::Display for ElementKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.set, self.prefix)
+        match self.link {
+            None => write!(f, "{} {}", self.set, self.prefix),
+            Some(link) => write!(f, "{} {link} . {}", self.set, self.prefix),
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::num::NonZeroU32;
 
 use russet_core::model::calico::{
-    CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, SessionState,
+    CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, ReportedRoute, RouteSource,
+    RouteUse, SessionState,
 };
 use russet_net::Family;
 use serde_json::{Value, json};
@@ -33,10 +34,17 @@ impl Form for CalicoNodeStatus {
         "numberNotEstablishedV6",
         "peersV4",
         "peersV6",
+        "routesV4",
+        "routesV6",
+        "sourceType",
         "peerIP",
         "type",
         "state",
         "since",
+        "destination",
+        "gateway",
+        "interface",
+        "learnedFrom",
         "version",
         "routerID",
         "lastBootTime",
@@ -83,6 +91,9 @@ pub fn write_report(object: &mut Stored<CalicoNodeStatus>, report: &NodeReport) 
         if classes.contains(&ReportClass::Bgp) {
             document.set(&["status", "bgp"], bgp(&report.peers));
         }
+        if classes.contains(&ReportClass::Routes) {
+            document.set(&["status", "routes"], routes(&report.routes));
+        }
     });
 }
 
@@ -109,6 +120,49 @@ fn peer(peer: &ReportedPeer) -> Value {
         "state": word(STATES, peer.state),
         "since": peer.since,
     })
+}
+
+/// Go leaves an empty list out.
+fn routes(routes: &[ReportedRoute]) -> Value {
+    let mut object = serde_json::Map::new();
+    for (key, family) in [("routesV4", Family::V4), ("routesV6", Family::V6)] {
+        let list: Vec<_> =
+            routes.iter().filter(|one| one.dst.family() == family).map(route).collect();
+        if !list.is_empty() {
+            object.insert(key.into(), list.into());
+        }
+    }
+    object.into()
+}
+
+fn route(route: &ReportedRoute) -> Value {
+    let (source, peer) = match route.source {
+        RouteSource::Kernel => ("Kernel", None),
+        RouteSource::Static => ("Static", None),
+        RouteSource::Direct => ("Direct", None),
+        RouteSource::NodeMesh(peer) => ("NodeMesh", Some(peer)),
+        RouteSource::BgpPeer(peer) => ("BGPPeer", Some(peer)),
+    };
+    let mut object = json!({
+        "type": match route.used {
+            RouteUse::Forwarding => "FIB",
+            RouteUse::Known => "RIB",
+        },
+        "destination": route.dst.to_string(),
+        "learnedFrom": {"sourceType": source},
+    });
+    for (key, value) in [
+        ("gateway", route.via.map(|via| via.to_string())),
+        ("interface", route.link.map(|link| link.to_string())),
+    ] {
+        if let Some(value) = value {
+            object[key] = value.into();
+        }
+    }
+    if let Some(peer) = peer {
+        object["learnedFrom"]["peerIP"] = peer.to_string().into();
+    }
+    object
 }
 
 const CLASSES: &[(&str, ReportClass)] =

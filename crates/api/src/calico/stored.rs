@@ -174,7 +174,8 @@ impl Patch<'_> {
         }
     }
 
-    /// Replaces a list where it says something else, so that one that does not change keeps what is unknown in it.
+    /// Replaces a list where it says something else. What does not change keeps what is unknown in it: the list, and of a
+    /// list that changes each item.
     pub(super) fn list<T: PartialEq>(
         &mut self,
         path: &[&str],
@@ -182,13 +183,17 @@ impl Patch<'_> {
         read: impl Fn(&At<'_>) -> Option<T>,
         write: impl Fn(&T) -> Value,
     ) {
-        let there: Vec<T> = {
-            let notes = Notes::default();
-            let list = At::root(self.get(path).unwrap_or(&Value::Null), &notes);
-            list.items().iter().filter_map(read).collect()
-        };
-        if there != items {
-            let list: Vec<Value> = items.iter().map(write).collect();
+        let notes = Notes::default();
+        let list = self.get(path).cloned().unwrap_or_default();
+        let of_list = At::root(&list, &notes);
+        let there: Vec<(T, &Value)> =
+            of_list.items().iter().filter_map(|item| Some((read(item)?, item.value()?))).collect();
+        if !there.iter().map(|(item, _)| item).eq(items) {
+            let kept = |item: &T| there.iter().find(|(other, _)| other == item);
+            let list: Vec<Value> = items
+                .iter()
+                .map(|item| kept(item).map_or_else(|| write(item), |(_, value)| (*value).clone()))
+                .collect();
             self.set_or_remove(path, (!list.is_empty()).then_some(list));
         }
     }

@@ -1,14 +1,16 @@
 //! Pods each on a link of its own, as Calico has them: whole addresses, a route to each, and no bridge.
 //!
 //! Nothing that a pod says of itself is believed. A packet whose source is not behind the link that it came in by is
-//! dropped before it is tracked or routed; a link hears no router advertisement; whom an address belongs to
+//! dropped before it is tracked or routed, unless the pod is allowed it (Calico's `allowedSourcePrefixes`), and then the
+//! way back is the operator's; a link hears no router advertisement; whom an address belongs to
 //! is known by the route, so there is no neighbour to impersonate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use russet_desired::{
-    BaseChain, ChainKey, ChainSpec, ChainType, Emit, Field, Flag, Hook, Item, LinkKind, LinkSpec,
-    Match, RouteKey, RouteSpec, RouteVia, Rule, Verdict,
+    BaseChain, ChainKey, ChainSpec, ChainType, ElementKey, ElementSpec, Emit, Field, Flag, Hook,
+    Item, LinkKind, LinkSpec, Match, RouteKey, RouteSpec, RouteVia, Rule, SetKey, SetKind, SetSpec,
+    Verdict,
 };
 use russet_net::{Family, IfName, Mac, Prefix};
 
@@ -44,6 +46,8 @@ pub fn local(me: &Me<'_>, out: &mut Emit) {
             hook: Hook::Prerouting,
             priority: PRIORITY_BEFORE_TRACKING,
         };
+        let set = SetKey { family, name: ALLOWED };
+        out.push(Item::Set(set, SetSpec { kind: SetKind::LinkPrefixes }));
         let spec = ChainSpec { base: Some(base), rules: rules(family, me) };
         out.push(Item::Chain(ChainKey { family, name: CHAIN }, spec));
     }
@@ -64,6 +68,11 @@ pub fn pod(me: &Me<'_>, pod: &PodFact, out: &mut Emit) {
     for addr in &pod.addresses {
         let spec = RouteSpec { via: RouteVia::Link(link), inherits: Flag::Off };
         out.push(Item::Route(RouteKey::main(Prefix::host(*addr)), spec));
+    }
+    for prefix in &pod.allowed_sources {
+        let set = SetKey { family: prefix.family(), name: ALLOWED };
+        let key = ElementKey { set, link: Some(link), prefix: *prefix };
+        out.push(Item::Element(key, ElementSpec));
     }
     settings(me, pod, link, out);
 }
@@ -109,6 +118,8 @@ fn rules(family: Family, me: &Me<'_>) -> Vec<Rule> {
         });
     }
     matches.push(Match::Misplaced);
+    // Last: it costs those alone that are not behind their link.
+    matches.push(Match::InputLinkAndSource { set: ALLOWED, negate: Flag::On });
     tunnels.into_iter().chain([Rule { matches, verdict: Verdict::Drop }]).collect()
 }
 
@@ -119,6 +130,8 @@ fn link_local() -> Prefix {
 }
 
 const CHAIN: &str = "spoofed";
+/// Pairs of a pod's link and what it may send from besides its addresses.
+const ALLOWED: &str = "allowed-sources";
 /// What the tunnels of preset russet begin with, which could be taken for pods'.
 const TUNNELS: &str = "rst.";
 /// `NF_IP_PRI_RAW`

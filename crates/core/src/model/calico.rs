@@ -39,7 +39,8 @@ pub use self::{
     name::{Name, Scope},
     node::{Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr},
     node_status::{
-        CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, SessionState,
+        CalicoNodeStatus, NodeReport, PeerKind, ReportClass, ReportedPeer, ReportedRoute,
+        RouteSource, RouteUse, SessionState,
     },
     pool::{Assignment, BlockLen, Encapsulation, IpPool, PoolFault, Use},
     pools::{NoPool, Overlap, PoolRef, PoolRequest, overlaps},

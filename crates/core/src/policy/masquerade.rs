@@ -57,7 +57,7 @@ fn set(family: Family, name: &'static str, element: Option<Prefix>, out: &mut Em
     let set = SetKey { family, name };
     out.push(Item::Set(set, SetSpec { kind: SetKind::Prefixes }));
     if let Some(prefix) = element {
-        out.push(Item::Element(ElementKey { set, prefix }, ElementSpec));
+        out.push(Item::Element(ElementKey { set, link: None, prefix }, ElementSpec));
     }
 }
 

@@ -21,6 +21,11 @@ pub(crate) enum Expr {
         offset: u32,
         len: u32,
     },
+    /// The same, into the register behind the first: the second part of a concatenation whose first is a link's name.
+    NetworkBeside {
+        offset: u32,
+        len: u32,
+    },
     /// Whether the way back to the source is by the link that the packet came in by.
     ReversePath,
     /// Keeps the bits of the mask.
@@ -63,7 +68,7 @@ impl Expr {
     fn name(&self) -> Option<&'static str> {
         Some(match self {
             Self::Meta { .. } => "meta",
-            Self::Network { .. } => "payload",
+            Self::Network { .. } | Self::NetworkBeside { .. } => "payload",
             Self::ReversePath => "fib",
             Self::Mask(_) => "bitwise",
             Self::Equal(_) | Self::NotEqual(_) => "cmp",
@@ -79,12 +84,8 @@ impl Expr {
             Self::Meta { key } => {
                 data.u32_be(NFTA_META_KEY, *key).u32_be(NFTA_META_DREG, NFT_REG_1);
             }
-            Self::Network { offset, len } => {
-                data.u32_be(NFTA_PAYLOAD_DREG, NFT_REG_1)
-                    .u32_be(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
-                    .u32_be(NFTA_PAYLOAD_OFFSET, *offset)
-                    .u32_be(NFTA_PAYLOAD_LEN, *len);
-            }
+            Self::Network { offset, len } => write_payload(data, NFT_REG_1, *offset, *len),
+            Self::NetworkBeside { offset, len } => write_payload(data, NFT_REG_2, *offset, *len),
             Self::ReversePath => {
                 data.u32_be(NFTA_FIB_DREG, NFT_REG_1)
                     .u32_be(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF)
@@ -157,12 +158,22 @@ const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT
 
 fn read_payload(data: &Attrs<'_>) -> Option<Expr> {
     only(data, &[NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN])?;
-    reads_register(data, NFTA_PAYLOAD_DREG)?;
-    let network = data.be32(NFTA_PAYLOAD_BASE)? == NFT_PAYLOAD_NETWORK_HEADER;
-    network.then_some(Expr::Network {
-        offset: data.be32(NFTA_PAYLOAD_OFFSET)?,
-        len: data.be32(NFTA_PAYLOAD_LEN)?,
-    })
+    let (offset, len) = (data.be32(NFTA_PAYLOAD_OFFSET)?, data.be32(NFTA_PAYLOAD_LEN)?);
+    if data.be32(NFTA_PAYLOAD_BASE)? != NFT_PAYLOAD_NETWORK_HEADER {
+        return None;
+    }
+    match data.be32(NFTA_PAYLOAD_DREG)? {
+        NFT_REG_1 => Some(Expr::Network { offset, len }),
+        NFT_REG_2 => Some(Expr::NetworkBeside { offset, len }),
+        _ => None,
+    }
+}
+
+fn write_payload(data: &mut Writer<'_>, register: u32, offset: u32, len: u32) {
+    data.u32_be(NFTA_PAYLOAD_DREG, register)
+        .u32_be(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
+        .u32_be(NFTA_PAYLOAD_OFFSET, offset)
+        .u32_be(NFTA_PAYLOAD_LEN, len);
 }
 
 fn write_mask(data: &mut Writer<'_>, mask: &[u8]) {
@@ -286,6 +297,7 @@ mod tests {
         let all = [
             Expr::Meta { key: NFT_META_MARK },
             Expr::Network { offset: 12, len: 4 },
+            Expr::NetworkBeside { offset: 8, len: 16 },
             Expr::Mask(vec![255, 255, 0, 0]),
             Expr::Equal(vec![10, 50, 0, 0]),
             Expr::NotEqual(vec![0; 16]),

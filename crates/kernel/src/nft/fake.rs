@@ -31,7 +31,9 @@ impl Fake {
         let refuse = |errno| Err(Fault::Refused(Refusal::new(errno)));
         let name = step.name.as_str();
         match &step.op {
-            Op::Add(_, prefixes) if prefixes.iter().any(|p| self.bad_elements.contains(p)) => {
+            Op::Add(_, members)
+                if members.iter().any(|one| self.bad_elements.contains(&one.prefix)) =>
+            {
                 refuse(libc::EINVAL)
             }
             _ if step.is_removal() && self.gone.contains(name) => refuse(libc::ENOENT),

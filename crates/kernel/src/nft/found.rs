@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use russet_desired::{BaseChain, SetKind};
-use russet_net::{Family, Prefix};
+use russet_net::Family;
 
 use super::{
     expr::Expr,
-    plan::{Op, Step},
+    plan::{Member, Op, Step},
 };
 
 /// Both of our tables. Objects go by their names as the kernel says them: a table of ours may hold
@@ -27,7 +27,7 @@ pub(crate) struct FoundTable {
 pub(crate) struct FoundSet {
     /// `None`: not a set that we would make.
     pub(crate) kind: Option<SetKind>,
-    pub(crate) elements: BTreeSet<Prefix>,
+    pub(crate) elements: BTreeSet<Member>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +76,8 @@ impl Found {
         let keys = keys.map(|(family, name)| russet_desired::SetKey { family, name });
         let held = |set: russet_desired::SetKey| {
             let found = self.set(set.family, set.name);
-            let prefixes = found.into_iter().flat_map(|found| found.elements.clone());
-            prefixes.map(move |prefix| russet_desired::ElementKey { set, prefix })
+            let members = found.into_iter().flat_map(|found| found.elements.clone());
+            members.map(move |member| member.of(set))
         };
         keys.flat_map(held).collect()
     }
@@ -92,11 +92,11 @@ impl Found {
                 table.sets.insert(name, set);
             }
             Op::DelSet => drop(table.sets.remove(&name)),
-            Op::Add(_, prefixes) => table.sets.entry(name).or_default().elements.extend(prefixes),
-            Op::Remove(_, prefixes) => {
+            Op::Add(_, members) => table.sets.entry(name).or_default().elements.extend(members),
+            Op::Remove(_, members) => {
                 let elements = &mut table.sets.entry(name).or_default().elements;
-                for prefix in &prefixes {
-                    elements.remove(prefix);
+                for member in &members {
+                    elements.remove(member);
                 }
             }
             Op::NewChain(base) => {

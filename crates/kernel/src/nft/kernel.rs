@@ -10,18 +10,20 @@ use std::{
     io,
 };
 
-use russet_net::Family;
+use russet_net::{Family, Prefix};
 use rustix::net::sockopt;
 
 use super::{
     found::{Found, FoundBase, FoundChain, FoundSet, FoundTable},
-    interval::{read_addresses, read_intervals, write_address, write_interval},
+    interval::{
+        read_addresses, read_intervals, read_pairs, write_address, write_interval, write_pair,
+    },
     number::{
         NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFT_TABLE_F_DORMANT,
         NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST,
     },
     object::{self, RawChain, RawElement, RawRule, RawSet, RawTable, TableRef, family_of},
-    plan::{Op, Step},
+    plan::{Member, Op, Step},
     wire::nfgen,
 };
 use crate::netlink::{Batch, Message, NetlinkError, Outcome, Protocol, Refusal, Socket, flags};
@@ -191,8 +193,9 @@ impl Kernel {
             self.dump("nftables elements", request, |reply| Some(object::read_elements(reply)))?;
         let raw: Option<Vec<_>> = parts.into_iter().collect();
         let elements = raw.map(|parts| parts.concat()).and_then(|raw| match kind {
-            SetKind::Addresses => read_addresses(family, &raw),
-            SetKind::Prefixes => read_intervals(family, raw),
+            SetKind::Addresses => read_addresses(family, &raw).map(members),
+            SetKind::Prefixes => read_intervals(family, raw).map(members),
+            SetKind::LinkPrefixes => read_pairs(family, &raw),
         });
         Ok(elements
             .map_or_else(FoundSet::default, |elements| FoundSet { kind: Some(kind), elements }))
@@ -350,11 +353,11 @@ impl Step {
         match &self.op {
             Op::NewSet(kind) => object::new_set(batch, self.family, name, *kind),
             Op::DelSet => object::del_set(batch, table, name),
-            Op::Add(kind, prefixes) => {
-                object::new_elements(batch, table, name, &raw_elements(*kind, prefixes));
+            Op::Add(kind, members) => {
+                object::new_elements(batch, table, name, &raw_elements(*kind, members));
             }
-            Op::Remove(kind, prefixes) => {
-                object::del_elements(batch, table, name, &raw_elements(*kind, prefixes));
+            Op::Remove(kind, members) => {
+                object::del_elements(batch, table, name, &raw_elements(*kind, members));
             }
             Op::NewChain(base) => object::new_chain(batch, table, name, *base),
             Op::DelChain => object::del_chain(batch, table, name),
@@ -364,11 +367,17 @@ impl Step {
     }
 }
 
-fn raw_elements(kind: SetKind, prefixes: &[russet_net::Prefix]) -> Vec<RawElement> {
+fn raw_elements(kind: SetKind, members: &[Member]) -> Vec<RawElement> {
+    let prefixes = members.iter().map(|member| member.prefix);
     match kind {
-        SetKind::Addresses => prefixes.iter().map(|prefix| write_address(*prefix)).collect(),
-        SetKind::Prefixes => prefixes.iter().flat_map(|prefix| write_interval(*prefix)).collect(),
+        SetKind::Addresses => prefixes.map(write_address).collect(),
+        SetKind::Prefixes => prefixes.flat_map(write_interval).collect(),
+        SetKind::LinkPrefixes => members.iter().copied().filter_map(write_pair).collect(),
     }
+}
+
+fn members(prefixes: BTreeSet<Prefix>) -> BTreeSet<Member> {
+    prefixes.into_iter().map(Member::from).collect()
 }
 
 fn begin() -> Batch {

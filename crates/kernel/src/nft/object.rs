@@ -139,20 +139,48 @@ pub(crate) fn del_rule(batch: &mut Batch, table: TableRef<'_>, chain: &str, hand
 /// Makes a set of addresses of the table's family.
 pub(crate) fn new_set(batch: &mut Batch, family: Family, name: &str, kind: SetKind) {
     let table = TableRef::ours(family);
-    let key_type = match family {
-        Family::V4 => TYPE_IPADDR,
-        Family::V6 => TYPE_IP6ADDR,
-    };
     // The number by which a rule of the same transaction could name the set. Ours use the name, but the
     // kernel insists on a number.
     let id = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-    push(batch, NFT_MSG_NEWSET, flags::CREATE, table.family)
+    let mut message = push(batch, NFT_MSG_NEWSET, flags::CREATE, table.family);
+    message
         .str(NFTA_SET_TABLE, table.name)
         .str(NFTA_SET_NAME, name)
         .u32_be(NFTA_SET_FLAGS, set_flags(kind))
-        .u32_be(NFTA_SET_KEY_TYPE, key_type)
-        .u32_be(NFTA_SET_KEY_LEN, u32::from(family.bits()) / 8)
+        .u32_be(NFTA_SET_KEY_TYPE, key_type(family, kind))
+        .u32_be(NFTA_SET_KEY_LEN, key_parts(family, kind).iter().sum())
         .u32_be(NFTA_SET_ID, id);
+    if kind == SetKind::LinkPrefixes {
+        message.nest(NFTA_SET_DESC, |desc| {
+            desc.nest(NFTA_SET_DESC_CONCAT, |parts| {
+                for len in key_parts(family, kind) {
+                    parts.nest(NFTA_LIST_ELEM, |part| _ = part.u32_be(NFTA_SET_FIELD_LEN, *len));
+                }
+            });
+        });
+    }
+}
+
+/// How `nft` shows the elements.
+fn key_type(family: Family, kind: SetKind) -> u32 {
+    let address = match family {
+        Family::V4 => TYPE_IPADDR,
+        Family::V6 => TYPE_IP6ADDR,
+    };
+    match kind {
+        SetKind::LinkPrefixes => TYPE_IFNAME << TYPE_BITS | address,
+        SetKind::Addresses | SetKind::Prefixes => address,
+    }
+}
+
+/// The lengths of a key's parts, in octets: a link's name where there is one, then an address.
+pub(crate) const fn key_parts(family: Family, kind: SetKind) -> &'static [u32] {
+    match (kind, family) {
+        (SetKind::LinkPrefixes, Family::V4) => &[16, 4],
+        (SetKind::LinkPrefixes, Family::V6) => &[16, 16],
+        (SetKind::Addresses | SetKind::Prefixes, Family::V4) => &[4],
+        (SetKind::Addresses | SetKind::Prefixes, Family::V6) => &[16],
+    }
 }
 
 pub(crate) fn del_set(batch: &mut Batch, table: TableRef<'_>, name: &str) {
@@ -166,6 +194,8 @@ pub(crate) fn del_set(batch: &mut Batch, table: TableRef<'_>, name: &str) {
 pub(crate) struct RawElement {
     pub(crate) key: Vec<u8>,
     pub(crate) end: Flag,
+    /// The last key of an interval of pairs, which is one element.
+    pub(crate) last: Option<Vec<u8>>,
 }
 
 /// Adds elements, as many as fit one message.
@@ -208,6 +238,11 @@ fn write_element(elem: &mut Writer<'_>, element: &RawElement) {
     elem.nest(NFTA_SET_ELEM_KEY, |key| {
         key.bytes(NFTA_DATA_VALUE, &element.key);
     });
+    if let Some(last) = &element.last {
+        elem.nest(NFTA_SET_ELEM_KEY_END, |key| {
+            key.bytes(NFTA_DATA_VALUE, last);
+        });
+    }
     if element.end.is_on() {
         elem.u32_be(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
     }
@@ -357,9 +392,10 @@ pub(crate) fn read_set(reply: &Message<'_>) -> Option<RawSet> {
 
 /// What a set of ours holds, when it is one that we could have made.
 pub(crate) fn our_kind(family: Family, raw: &RawSet) -> Option<SetKind> {
-    let kinds = [SetKind::Addresses, SetKind::Prefixes];
-    (raw.key_len == u32::from(family.bits()) / 8)
-        .then(|| kinds.into_iter().find(|kind| set_flags(*kind) == raw.flags))?
+    let kinds = [SetKind::Addresses, SetKind::Prefixes, SetKind::LinkPrefixes];
+    kinds.into_iter().find(|kind| {
+        set_flags(*kind) == raw.flags && key_parts(family, *kind).iter().sum::<u32>() == raw.key_len
+    })
 }
 
 /// The elements of one message; `None` when one has more to it than a key.
@@ -371,11 +407,20 @@ pub(crate) fn read_elements(reply: &Message<'_>) -> Option<Vec<RawElement>> {
 fn read_element(elem: &Attrs<'_>) -> Option<RawElement> {
     let flags = elem.be32(NFTA_SET_ELEM_FLAGS).unwrap_or_default();
     let plain = elem.clone().all(|attr| {
-        matches!(attr.kind, NFTA_SET_ELEM_KEY | NFTA_SET_ELEM_FLAGS | NFTA_SET_ELEM_USERDATA)
+        matches!(
+            attr.kind,
+            NFTA_SET_ELEM_KEY
+                | NFTA_SET_ELEM_KEY_END
+                | NFTA_SET_ELEM_FLAGS
+                | NFTA_SET_ELEM_USERDATA
+        )
     });
+    let last = elem.nest(NFTA_SET_ELEM_KEY_END);
+    let last = last.and_then(|last| last.value(NFTA_DATA_VALUE).map(<[u8]>::to_vec));
     (plain && flags & !NFT_SET_ELEM_INTERVAL_END == 0).then_some(RawElement {
         key: elem.nest(NFTA_SET_ELEM_KEY)?.value(NFTA_DATA_VALUE)?.to_vec(),
         end: Flag::from(flags & NFT_SET_ELEM_INTERVAL_END != 0),
+        last,
     })
 }
 
@@ -402,6 +447,7 @@ fn set_flags(kind: SetKind) -> u32 {
     match kind {
         SetKind::Addresses => 0,
         SetKind::Prefixes => NFT_SET_INTERVAL,
+        SetKind::LinkPrefixes => NFT_SET_INTERVAL | NFT_SET_CONCAT,
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use russet_desired::{
     BaseChain, Chain, ChainKey, ChainSpec, ElementKey, Key, Match, Set, SetKey, SetKind, Table,
 };
-use russet_net::{Family, Prefix};
+use russet_net::{Family, IfName, Prefix};
 
 use super::{
     expr::Expr,
@@ -36,24 +36,50 @@ impl Wanted {
     }
 
     /// The elements of a set that it can hold.
-    fn elements_of(&self, set: SetKey, kind: SetKind) -> impl Iterator<Item = Prefix> {
-        of_set(&self.elements, set).filter(move |key| fits(kind, key)).map(|key| key.prefix)
+    fn elements_of(&self, set: SetKey, kind: SetKind) -> impl Iterator<Item = Member> {
+        of_set(&self.elements, set).filter(move |key| fits(kind, key)).map(Member::in_key)
     }
 
     /// What a set that holds nothing yet must be given.
-    fn target(&self, set: SetKey, kind: SetKind) -> Vec<Prefix> {
+    fn target(&self, set: SetKey, kind: SetKind) -> Vec<Member> {
         let all = self.elements_of(set, kind);
         match kind {
             SetKind::Addresses => all.collect(),
-            SetKind::Prefixes => widest(all.collect()).into_iter().collect(),
+            SetKind::Prefixes | SetKind::LinkPrefixes => {
+                widest(all.collect()).into_iter().collect()
+            }
         }
+    }
+}
+
+/// What a set holds: a prefix, or a link's name and a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Member {
+    pub(crate) link: Option<IfName>,
+    pub(crate) prefix: Prefix,
+}
+
+impl Member {
+    fn in_key(key: &ElementKey) -> Self {
+        Self { link: key.link, prefix: key.prefix }
+    }
+
+    pub(crate) fn of(self, set: SetKey) -> ElementKey {
+        ElementKey { set, link: self.link, prefix: self.prefix }
+    }
+}
+
+impl From<Prefix> for Member {
+    fn from(prefix: Prefix) -> Self {
+        Self { link: None, prefix }
     }
 }
 
 /// Whether a set of that kind can hold the element.
 pub(crate) fn fits(kind: SetKind, key: &ElementKey) -> bool {
-    let whole = kind == SetKind::Prefixes || key.prefix.is_host();
-    whole && key.prefix.family() == key.set.family
+    let whole = kind != SetKind::Addresses || key.prefix.is_host();
+    let named = (kind == SetKind::LinkPrefixes) == key.link.is_some();
+    whole && named && key.prefix.family() == key.set.family
 }
 
 /// One message of a transaction, and the object of our table that it is about.
@@ -70,8 +96,8 @@ pub(crate) enum Op {
     NewSet(SetKind),
     DelSet,
     /// At most [`ELEMENTS_PER_STEP`].
-    Add(SetKind, Vec<Prefix>),
-    Remove(SetKind, Vec<Prefix>),
+    Add(SetKind, Vec<Member>),
+    Remove(SetKind, Vec<Member>),
     NewChain(Option<BaseChain>),
     DelChain,
     Flush,
@@ -80,16 +106,16 @@ pub(crate) enum Op {
 
 impl Op {
     /// The same about these elements, when it is about elements.
-    pub(crate) fn with(&self, prefixes: &[Prefix]) -> Self {
+    pub(crate) fn with(&self, members: &[Member]) -> Self {
         match self {
-            Self::Add(kind, _) => Self::Add(*kind, prefixes.to_vec()),
-            Self::Remove(kind, _) => Self::Remove(*kind, prefixes.to_vec()),
+            Self::Add(kind, _) => Self::Add(*kind, members.to_vec()),
+            Self::Remove(kind, _) => Self::Remove(*kind, members.to_vec()),
             other => other.clone(),
         }
     }
 }
 
-/// An element takes up to 80 octets, and all of one message are inside an attribute of at most 65,535.
+/// An element takes up to 112 octets, and all of one message are inside an attribute of at most 65,535.
 pub(crate) const ELEMENTS_PER_STEP: usize = 500;
 
 impl Step {
@@ -109,8 +135,8 @@ impl Step {
 
     /// The same in two halves, when it is about several elements.
     pub(crate) fn halves(&self) -> Option<[Self; 2]> {
-        let (Op::Add(_, prefixes) | Op::Remove(_, prefixes)) = &self.op else { return None };
-        let (low, high) = prefixes.split_at(prefixes.len() / 2);
+        let (Op::Add(_, members) | Op::Remove(_, members)) = &self.op else { return None };
+        let (low, high) = members.split_at(members.len() / 2);
         let with =
             |part| Self { op: self.op.with(part), family: self.family, name: self.name.clone() };
         (!low.is_empty()).then(|| [with(low), with(high)])
@@ -185,7 +211,7 @@ fn plan_set(wanted: &Wanted, found: &Found, asked: SetPlan<'_>, plan: &mut Plan)
         }
         Some(old) => match kind {
             SetKind::Addresses => plan_addresses(wanted, old, asked, plan),
-            SetKind::Prefixes => plan_intervals(wanted, old, asked, plan),
+            SetKind::Prefixes | SetKind::LinkPrefixes => plan_intervals(wanted, old, asked, plan),
         },
     }
 }
@@ -194,9 +220,10 @@ fn plan_addresses(wanted: &Wanted, old: &FoundSet, asked: SetPlan<'_>, plan: &mu
     let SetPlan { set, kind, pending, sync } = asked;
     let (mut add, mut remove) = (Vec::new(), Vec::new());
     for key in of_set(pending, set).filter(|key| fits(kind, key)) {
-        match (wanted.elements.contains(key), old.elements.contains(&key.prefix)) {
-            (true, false) => add.push(key.prefix),
-            (false, true) if sync == Sync::Complete => remove.push(key.prefix),
+        let member = Member::in_key(key);
+        match (wanted.elements.contains(key), old.elements.contains(&member)) {
+            (true, false) => add.push(member),
+            (false, true) if sync == Sync::Complete => remove.push(member),
             _ => {}
         }
     }
@@ -212,32 +239,34 @@ fn plan_intervals(wanted: &Wanted, old: &FoundSet, asked: SetPlan<'_>, plan: &mu
         all.extend(&old.elements);
     }
     let target = widest(all);
-    let missing = |these: &BTreeSet<Prefix>, those: &BTreeSet<Prefix>| {
+    let missing = |these: &BTreeSet<Member>, those: &BTreeSet<Member>| {
         these.difference(those).copied().collect::<Vec<_>>()
     };
     plan.heart.extend(removals(set, kind, &missing(&old.elements, &target)));
     plan.heart.extend(additions(set, kind, &missing(&target, &old.elements)));
 }
 
-/// The prefixes that lie in no other of them.
-fn widest(prefixes: BTreeSet<Prefix>) -> BTreeSet<Prefix> {
-    let mut widest: BTreeSet<Prefix> = BTreeSet::new();
+/// The prefixes that lie in no other of them, for each link.
+fn widest(members: BTreeSet<Member>) -> BTreeSet<Member> {
+    let mut widest: BTreeSet<Member> = BTreeSet::new();
+    let covers =
+        |last: &Member, one: Member| last.link == one.link && last.prefix.covers(one.prefix);
     // In their order a prefix comes right before those that it covers.
-    for prefix in prefixes {
-        if !widest.last().is_some_and(|last| last.covers(prefix)) {
-            widest.insert(prefix);
+    for member in members {
+        if !widest.last().is_some_and(|last| covers(last, member)) {
+            widest.insert(member);
         }
     }
     widest
 }
 
-fn additions(set: SetKey, kind: SetKind, prefixes: &[Prefix]) -> impl Iterator<Item = Step> {
-    let chunks = prefixes.chunks(ELEMENTS_PER_STEP);
+fn additions(set: SetKey, kind: SetKind, members: &[Member]) -> impl Iterator<Item = Step> {
+    let chunks = members.chunks(ELEMENTS_PER_STEP);
     chunks.map(move |part| Step::new(set.family, set.name, Op::Add(kind, part.to_vec())))
 }
 
-fn removals(set: SetKey, kind: SetKind, prefixes: &[Prefix]) -> impl Iterator<Item = Step> {
-    let chunks = prefixes.chunks(ELEMENTS_PER_STEP);
+fn removals(set: SetKey, kind: SetKind, members: &[Member]) -> impl Iterator<Item = Step> {
+    let chunks = members.chunks(ELEMENTS_PER_STEP);
     chunks.map(move |part| Step::new(set.family, set.name, Op::Remove(kind, part.to_vec())))
 }
 
@@ -254,7 +283,7 @@ fn of_set(keys: &BTreeSet<ElementKey>, set: SetKey) -> impl Iterator<Item = &Ele
 
 /// What orders before every element of a set.
 fn first_of(set: SetKey) -> ElementKey {
-    ElementKey { set, prefix: Prefix::all(Family::V4) }
+    ElementKey { set, link: None, prefix: Prefix::all(Family::V4) }
 }
 
 // ---- chains
@@ -337,7 +366,7 @@ fn is_rewritten(
         found.set(family, name).zip(kind).is_some_and(|(set, kind)| set.kind != Some(kind))
     };
     let rests_on_remade = spec.rules.iter().flat_map(|rule| &rule.matches).any(|test| match test {
-        Match::InSet { set, .. } => is_remade(set),
+        Match::InSet { set, .. } | Match::InputLinkAndSource { set, .. } => is_remade(set),
         _ => false,
     });
     rests_on_remade || !has_rules(family, spec, chain)
@@ -383,10 +412,11 @@ fn lost_elements<'a>(
     before: &'a Found,
     now: &'a Found,
 ) -> impl Iterator<Item = ElementKey> + 'a {
-    wanted.elements.iter().copied().filter(move |ElementKey { set, prefix }| {
+    wanted.elements.iter().copied().filter(move |key| {
+        let (set, member) = (key.set, Member::in_key(key));
         let [before, now] = [before, now].map(|found| found.set(set.family, set.name));
-        let kind = wanted.kind(*set);
-        before.is_some_and(|set| set.elements.contains(prefix))
-            && now.is_some_and(|set| set.kind == kind && !set.elements.contains(prefix))
+        let kind = wanted.kind(set);
+        before.is_some_and(|set| set.elements.contains(&member))
+            && now.is_some_and(|set| set.kind == kind && !set.elements.contains(&member))
     })
 }

@@ -149,7 +149,7 @@ impl<R: Ruleset> Reconciler<R> {
         self.pending.extend(&self.wanted.elements);
         for set in self.wanted.sets.keys() {
             let held = self.found.set(set.family, set.name).into_iter().flat_map(|s| &s.elements);
-            self.pending.extend(held.map(|prefix| ElementKey { set: *set, prefix: *prefix }));
+            self.pending.extend(held.map(|member| member.of(*set)));
         }
     }
 
@@ -219,9 +219,9 @@ impl<R: Ruleset> Reconciler<R> {
     /// to somebody else have no other.
     fn note_bad(&self, refused: &mut Vec<Refused>, step: &Step, fault: &Fault) {
         match (&step.op, fault) {
-            (Op::Add(_, prefixes) | Op::Remove(_, prefixes), Fault::Held { .. }) => {
-                for prefix in prefixes {
-                    let single = Step::new(step.family, &step.name, step.op.with(&[*prefix]));
+            (Op::Add(_, members) | Op::Remove(_, members), Fault::Held { .. }) => {
+                for member in members {
+                    let single = Step::new(step.family, &step.name, step.op.with(&[*member]));
                     note(refused, self.refused(&single, fault));
                 }
             }
@@ -247,8 +247,8 @@ impl<R: Ruleset> Reconciler<R> {
         let is_it = |key: &&SetKey| key.family == *family && key.name == name;
         let set = *self.wanted.sets.keys().find(is_it)?;
         match op {
-            Op::Add(_, prefixes) | Op::Remove(_, prefixes) => {
-                prefixes.first().map(|prefix| Key::Element(ElementKey { set, prefix: *prefix }))
+            Op::Add(_, members) | Op::Remove(_, members) => {
+                members.first().map(|member| Key::Element(member.of(set)))
             }
             _ => Some(Key::Set(set)),
         }

@@ -33,8 +33,7 @@ fn write_match(family: Family, test: &Match, exprs: &mut Vec<Expr>) {
         }
         Match::InSet { field, set, negate } => {
             exprs.push(load_address(family, *field));
-            let set = (*set).to_owned();
-            exprs.push(if negate.is_on() { Expr::NotInSet(set) } else { Expr::InSet(set) });
+            exprs.push(look_up(set, *negate));
         }
         Match::Within { field, prefix, negate } => {
             exprs.extend(within(*field, *prefix, *negate));
@@ -47,6 +46,12 @@ fn write_match(family: Family, test: &Match, exprs: &mut Vec<Expr>) {
         Match::InputLinkStarts(start) => {
             exprs.push(Expr::Meta { key: NFT_META_IIFNAME });
             exprs.push(Expr::Equal(start.as_bytes().to_vec()));
+        }
+        Match::InputLinkAndSource { set, negate } => {
+            exprs.push(Expr::Meta { key: NFT_META_IIFNAME });
+            let (offset, len) = address_place(family, Field::Source);
+            exprs.push(Expr::NetworkBeside { offset, len });
+            exprs.push(look_up(set, *negate));
         }
         Match::Misplaced => {
             exprs.push(Expr::ReversePath);
@@ -74,15 +79,24 @@ fn compare(value: Vec<u8>, negate: Flag) -> Expr {
     if negate.is_on() { Expr::NotEqual(value) } else { Expr::Equal(value) }
 }
 
+fn look_up(set: &str, negate: Flag) -> Expr {
+    let set = set.to_owned();
+    if negate.is_on() { Expr::NotInSet(set) } else { Expr::InSet(set) }
+}
+
 fn load_address(family: Family, field: Field) -> Expr {
-    // RFC 791 §3.1 and RFC 8200 §3.
-    let (offset, len) = match (family, field) {
+    let (offset, len) = address_place(family, field);
+    Expr::Network { offset, len }
+}
+
+/// Offset and length (RFC 791 §3.1, RFC 8200 §3).
+const fn address_place(family: Family, field: Field) -> (u32, u32) {
+    match (family, field) {
         (Family::V4, Field::Source) => (12, 4),
         (Family::V4, Field::Destination) => (16, 4),
         (Family::V6, Field::Source) => (8, 16),
         (Family::V6, Field::Destination) => (24, 16),
-    };
-    Expr::Network { offset, len }
+    }
 }
 
 fn write_verdict(verdict: Verdict) -> Expr {
@@ -119,7 +133,7 @@ fn netmask(prefix: Prefix) -> Vec<u8> {
 }
 
 /// `IFNAMSIZ` octets.
-fn name_octets(name: IfName) -> Vec<u8> {
+pub(crate) fn name_octets(name: IfName) -> Vec<u8> {
     let mut octets = name.as_str().as_bytes().to_vec();
     octets.resize(IfName::MAX_LEN + 1, 0);
     octets

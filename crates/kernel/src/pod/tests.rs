@@ -1,6 +1,8 @@
 //! The attach lane in real namespaces: one is the node, others are pods. `ip` and `bridge` give a second
 //! opinion of what was made.
 
+mod spoof;
+
 use std::{collections::BTreeSet, process::Command};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};

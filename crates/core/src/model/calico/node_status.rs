@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32};
 
+use russet_net::{IfName, Prefix};
+
 use super::Name;
 
 /// Somebody's wish for reports from a node.
@@ -37,6 +39,7 @@ pub struct NodeReport {
     pub version: String,
     pub router_id: String,
     pub peers: Vec<ReportedPeer>,
+    pub routes: Vec<ReportedRoute>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,34 @@ pub struct ReportedPeer {
     pub state: SessionState,
     /// When the session came into that state, for a reader.
     pub since: String,
+}
+
+/// A route of the speaker's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedRoute {
+    pub dst: Prefix,
+    pub via: Option<IpAddr>,
+    pub link: Option<IfName>,
+    pub used: RouteUse,
+    pub source: RouteSource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteUse {
+    /// In the kernel.
+    Forwarding,
+    /// Known, and another is better.
+    Known,
+}
+
+/// Who taught a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteSource {
+    Kernel,
+    Static,
+    Direct,
+    NodeMesh(IpAddr),
+    BgpPeer(IpAddr),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

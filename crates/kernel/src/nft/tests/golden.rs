@@ -104,7 +104,7 @@ fn a_foreign_accept_with_our_comment() {
 
 #[test]
 fn an_interval_and_the_one_that_has_no_end() {
-    let prefixes = vec![prefix("10.50.0.0/16"), prefix("255.255.255.0/24")];
+    let prefixes = vec![prefix("10.50.0.0/16").into(), prefix("255.255.255.0/24").into()];
     let step = Step::new(Family::V4, "nets", Op::Add(SetKind::Prefixes, prefixes));
     assert_eq!(
         hex(|batch| step.write(batch)),

@@ -10,7 +10,7 @@ use russet_net::Family;
 use super::{
     in_netns, nft, run, try_run,
     wishes::{
-        FORWARD, MASQUERADE, apply, chain, element, fulfil, in_set, masquerade, patches, set,
+        FORWARD, MASQUERADE, apply, chain, element, fulfil, in_set, masquerade, pair, patches, set,
         within, without,
     },
 };
@@ -123,6 +123,50 @@ fn a_packet_whose_source_is_not_behind_its_link_is_known_by_the_routes() {
         let mut monitor = Monitor::open(0).unwrap();
         nft.resync().unwrap();
         fulfil(&mut nft, wish());
+        assert!(!monitor.drain().unwrap());
+    });
+}
+
+#[test]
+fn pairs_of_a_link_and_a_prefix_are_looked_up_as_nft_would() {
+    in_netns(|| {
+        let wish = |second: &str| {
+            let test = Match::InputLinkAndSource { set: "pairs", negate: Flag::On };
+            let rule = Rule { matches: vec![test], verdict: Verdict::Drop };
+            let spec = ChainSpec { base: Some(FORWARD), rules: vec![rule] };
+            patches([
+                set(Family::V4, "pairs", SetKind::LinkPrefixes),
+                set(Family::V6, "pairs", SetKind::LinkPrefixes),
+                pair("pairs", "rst0", "192.0.2.0/24"),
+                pair("pairs", "rst0", second),
+                pair("pairs", "rst1", "192.0.2.0/25"),
+                pair("pairs", "rst1", "2001:db8::/64"),
+                chain(Family::V4, "forward", spec),
+            ])
+        };
+        let mut nft = Nft::open().unwrap();
+        nft.complete();
+        fulfil(&mut nft, wish("198.51.100.7/32"));
+        let text = listing("ip");
+        for part in [
+            "type ifname . ipv4_addr",
+            "flags interval",
+            "\"rst0\" . 192.0.2.0/24",
+            "\"rst0\" . 198.51.100.7",
+            "\"rst1\" . 192.0.2.0/25",
+            "iifname . ip saddr != @pairs drop",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(listing("ip6").contains("\"rst1\" . 2001:db8::/64"));
+        // What is read back is known for what was written; what lies in another is not sent.
+        let mut monitor = Monitor::open(0).unwrap();
+        nft.resync().unwrap();
+        fulfil(&mut nft, wish("192.0.2.128/26"));
+        assert!(!listing("ip").contains("192.0.2.128"));
+        monitor.drain().unwrap();
+        nft.resync().unwrap();
+        fulfil(&mut nft, wish("192.0.2.128/26"));
         assert!(!monitor.drain().unwrap());
     });
 }

@@ -9,7 +9,7 @@ use russet_net::{Family, Prefix};
 
 use super::{
     in_netns, run, try_run,
-    wishes::{FORWARD, MASQUERADE, POSTROUTING, chain, element, fulfil, patches, set},
+    wishes::{FORWARD, MASQUERADE, POSTROUTING, chain, element, fulfil, pair, patches, set},
 };
 use crate::{
     netlink::{Batch, Messages},
@@ -24,6 +24,8 @@ use crate::{
 };
 
 const SETS: [&str; 3] = ["alpha", "beta", "gamma"];
+/// The one of them that holds pairs.
+const PAIRS: &str = "gamma";
 const CHAINS: [&str; 3] = ["one", "two", "three"];
 
 fn any_flag() -> impl Strategy<Value = Flag> {
@@ -62,8 +64,14 @@ fn any_match(family: Family, sets: Vec<&'static str>) -> BoxedStrategy<Match> {
     if sets.is_empty() {
         return prop_oneof![mark, within, link].boxed();
     }
-    let in_set = (any_field(), select(sets), any_flag())
-        .prop_map(|(field, set, negate)| Match::InSet { field, set, negate });
+    let in_set = (any_field(), select(sets), any_flag()).prop_map(|(field, set, negate)| {
+        // The kernel refuses a look-up with a key of another length.
+        if set == PAIRS {
+            Match::InputLinkAndSource { set, negate }
+        } else {
+            Match::InSet { field, set, negate }
+        }
+    });
     prop_oneof![mark, within, link, in_set].boxed()
 }
 
@@ -112,17 +120,21 @@ fn any_family(family: Family) -> impl Strategy<Value = Vec<Item>> {
 }
 
 fn any_set(family: Family, name: &'static str) -> impl Strategy<Value = Vec<Item>> {
-    let elements = vec(any_prefix(family), 0..12);
-    (select(vec![SetKind::Addresses, SetKind::Prefixes]), elements).prop_map(
-        move |(kind, prefixes)| {
-            let fitting = prefixes.into_iter().map(|prefix| match kind {
-                SetKind::Addresses => Prefix::host(prefix.addr()),
-                SetKind::Prefixes => prefix,
-            });
-            let elements = fitting.map(|prefix| element(name, &prefix.to_string()));
-            std::iter::once(set(family, name, kind)).chain(elements).collect()
-        },
-    )
+    let links = select(vec!["rst0", "rst1234567890ab"]);
+    let elements = vec((any_prefix(family), links), 0..12);
+    let kinds = if name == PAIRS {
+        vec![SetKind::LinkPrefixes]
+    } else {
+        vec![SetKind::Addresses, SetKind::Prefixes]
+    };
+    (select(kinds), elements).prop_map(move |(kind, elements)| {
+        let elements = elements.into_iter().map(|(prefix, link)| match kind {
+            SetKind::Addresses => element(name, &Prefix::host(prefix.addr()).to_string()),
+            SetKind::Prefixes => element(name, &prefix.to_string()),
+            SetKind::LinkPrefixes => pair(name, link, &prefix.to_string()),
+        });
+        std::iter::once(set(family, name, kind)).chain(elements).collect()
+    })
 }
 
 fn any_chain(

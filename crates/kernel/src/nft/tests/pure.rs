@@ -49,7 +49,7 @@ fn all_that_fits_travels_in_one_transaction() {
 
     assert_eq!(wish(&mut driver, patches([address(4_000)])), []);
     let last = driver.ruleset().tried.last().unwrap();
-    let added = Op::Add(SetKind::Addresses, vec![prefix("10.50.15.160/32")]);
+    let added = Op::Add(SetKind::Addresses, vec![prefix("10.50.15.160/32").into()]);
     assert_eq!(*last, [Step::new(Family::V4, "pods", added)], "a change costs its own size");
 }
 
@@ -116,7 +116,7 @@ fn drift_is_told_with_its_kind_and_only_of_what_had_been_right() {
     let held = &mut driver.ruleset_mut().held;
     held.note(Step::new(Family::V4, "one", Op::DelChain));
     held.note(Step::new(Family::V4, "two", Op::Flush));
-    let lost = Op::Remove(SetKind::Addresses, vec![prefix("10.50.0.1/32")]);
+    let lost = Op::Remove(SetKind::Addresses, vec![prefix("10.50.0.1/32").into()]);
     held.note(Step::new(Family::V4, "pods", lost));
     driver.resync().unwrap();
     assert_eq!(driver.apply().unwrap(), []);

@@ -19,7 +19,13 @@ pub(super) fn set(family: Family, name: &'static str, kind: SetKind) -> Item {
 pub(super) fn element(name: &'static str, text: &str) -> Item {
     let prefix = prefix(text);
     let set = SetKey { family: prefix.family(), name };
-    Item::Element(ElementKey { set, prefix }, ElementSpec)
+    Item::Element(ElementKey { set, link: None, prefix }, ElementSpec)
+}
+
+pub(super) fn pair(name: &'static str, link: &str, text: &str) -> Item {
+    let (prefix, link) = (prefix(text), Some(link.parse().unwrap()));
+    let set = SetKey { family: prefix.family(), name };
+    Item::Element(ElementKey { set, link, prefix }, ElementSpec)
 }
 
 pub(super) fn chain(family: Family, name: &'static str, spec: ChainSpec) -> Item {

@@ -1,0 +1,326 @@
+//! This node's own objects in Calico's store, where others read who it is.
+//!
+//! ```text
+//!   observer ── addresses ──┐
+//!   owner ──── tunnel ends ─┴─▶ keep ── compare-and-swap ─▶ nodes/<name>            (etcd)
+//!                               keep ── create once ──────▶ clusterinformations/default
+//!   speaker ── report ────────▶ answer ─ compare-and-swap ▶ caliconodestatuses/*
+//! ```
+//!
+//! What is not ours in an object stays in it. An address that another node has is not written: two nodes with one address
+//! would take each other's packets, so `keep` waits, says whose it is, and looks again. `report` answers requests for
+//! status, `stamp` knows the time.
+
+pub mod report;
+mod stamp;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use russet_api::calico::{Group, Key, Kind, Layout, Meta, ResourceId, StoreKey, Stored, Written};
+use russet_core::model::calico::{
+    ClusterInformation, Name, Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr,
+};
+use russet_net::{Asn, Family};
+use russet_store::{EtcdClient, Expect, KeyValue, StoreError, WatchRequest, WriteOutcome};
+use tokio::{sync::watch, time::sleep};
+
+pub use self::report::answer;
+use crate::{node::OwnAddresses, one_line};
+
+/// What a part of the agent says of the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Said<T> {
+    /// Nothing yet: what is in the store stays.
+    #[default]
+    Nothing,
+    /// This, and nothing else.
+    This(T),
+    /// That there is none.
+    None,
+}
+
+impl<T> Said<T> {
+    fn onto(self, there: &mut Option<T>) {
+        match self {
+            Self::Nothing => {}
+            Self::This(value) => *there = Some(value),
+            Self::None => *there = None,
+        }
+    }
+}
+
+/// What the node's tunnels and its speaker are to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The address of `tunl0`.
+    pub ipip: Said<Ipv4Addr>,
+    pub vxlan_v4: Said<VxlanEnd<Ipv4Addr>>,
+    pub vxlan_v6: Said<VxlanEnd<Ipv6Addr>>,
+    pub wireguard_v4: Said<WireguardAddr<Ipv4Addr>>,
+    pub wireguard_v6: Said<WireguardAddr<Ipv6Addr>>,
+    pub asn: Said<Asn>,
+}
+
+/// What `keep` hears.
+#[derive(Debug)]
+pub struct Inputs {
+    /// `None` until they are found.
+    pub addresses: watch::Receiver<Option<OwnAddresses>>,
+    pub ends: watch::Receiver<Ends>,
+}
+
+/// How the node stands in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Registered {
+    /// Its addresses are not known yet.
+    #[default]
+    Waiting,
+    Done,
+    /// Another node has this address; nothing was written.
+    Taken {
+        addr: IpAddr,
+        by: Name,
+    },
+    /// The store could not be read or written, or has something else under our name.
+    Failed(String),
+}
+
+/// Keeps the node's object as it should be, for ever. `told` hears how it stands.
+pub async fn keep(
+    client: EtcdClient,
+    name: Name,
+    mut inputs: Inputs,
+    told: watch::Sender<Registered>,
+) {
+    let mut keeper = Keeper::new(client, name);
+    let own_key = keeper.key.clone().into_bytes();
+    let request = WatchRequest { prefixes: vec![own_key], sentinel: None };
+    let mut own = keeper.client.watch(request);
+    let mut failures = 0;
+    loop {
+        let addresses = *inputs.addresses.borrow_and_update();
+        let ends = *inputs.ends.borrow_and_update();
+        let state = keeper.pass(addresses, ends).await;
+        failures = if matches!(state, Registered::Failed(_)) { failures + 1 } else { 0 };
+        tell(&told, &keeper.name, state);
+        // Whoever writes our object again and again is met once a second at most.
+        sleep(LULL).await;
+        let again = if failures == 0 { PERIOD } else { back_off(failures) };
+        tokio::select! {
+            changed = inputs.addresses.changed() => if changed.is_err() { return },
+            changed = inputs.ends.changed() => if changed.is_err() { return },
+            event = own.recv() => if event.is_none() { return },
+            () = sleep(again) => keeper.forget_check(),
+        }
+    }
+}
+
+fn tell(told: &watch::Sender<Registered>, node: &Name, state: Registered) {
+    told.send_if_modified(|before| {
+        if *before == state {
+            return false;
+        }
+        match &state {
+            Registered::Waiting | Registered::Done => tracing::info!(%node, op = "register", "{state:?}"),
+            Registered::Taken { addr, by } => {
+                tracing::error!(%node, op = "register", %addr, %by, "another node has this node's address");
+            }
+            Registered::Failed(error) => tracing::warn!(%node, op = "register", error),
+        }
+        *before = state;
+        true
+    });
+}
+
+struct Keeper {
+    client: EtcdClient,
+    name: Name,
+    key: String,
+    /// The addresses that no other node was found to have.
+    checked: Option<OwnAddresses>,
+    cluster: Cluster,
+}
+
+/// Whether the cluster's object has been seen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cluster {
+    Unseen,
+    Seen,
+}
+
+impl Keeper {
+    fn new(client: EtcdClient, name: Name) -> Self {
+        let key = key(Kind::Node, name.clone());
+        Self { client, name, key, checked: None, cluster: Cluster::Unseen }
+    }
+
+    /// Lets the next pass look again whether somebody has our address.
+    fn forget_check(&mut self) {
+        self.checked = None;
+    }
+
+    async fn pass(&mut self, addresses: Option<OwnAddresses>, ends: Ends) -> Registered {
+        let Some(addresses) = addresses else { return Registered::Waiting };
+        self.try_pass(&addresses, ends).await.unwrap_or_else(Registered::Failed)
+    }
+
+    async fn try_pass(
+        &mut self,
+        addresses: &OwnAddresses,
+        ends: Ends,
+    ) -> Result<Registered, String> {
+        if self.cluster == Cluster::Unseen {
+            ensure_cluster(&self.client).await?;
+            self.cluster = Cluster::Seen;
+        }
+        if self.checked != Some(*addresses) {
+            if let Some((addr, by)) = self.taken(addresses).await? {
+                return Ok(Registered::Taken { addr, by });
+            }
+            self.checked = Some(*addresses);
+        }
+        let change = |node: &Node| changed(node, addresses, ends);
+        swap(&self.client, &self.key, &self.name, change).await?;
+        Ok(Registered::Done)
+    }
+
+    /// The first of our addresses that another node has (calico/node: `checkConflictingNodes`). An object that cannot be
+    /// read is nobody's.
+    async fn taken(&self, own: &OwnAddresses) -> Result<Option<(IpAddr, Name)>, String> {
+        let listed = self.client.range_prefix(Key::all_of(Kind::Node).as_bytes(), None).await;
+        let others = listed.map_err(|err| one_line(&err))?.entries;
+        let others = others.iter().filter_map(|entry| node_of(entry, &self.name));
+        for (name, node) in others {
+            for family in Family::BOTH {
+                let theirs = node.underlay(family).map(OnSubnet::addr);
+                if let Some(addr) = own.addr(family).filter(|addr| theirs == Some(*addr)) {
+                    return Ok(Some((addr, name)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn node_of(entry: &KeyValue, own: &Name) -> Option<(Name, Node)> {
+    let StoreKey::Known(Key::Resource(id)) = Key::read(&entry.key) else { return None };
+    if id.name == *own {
+        return None;
+    }
+    let stored = Stored::<Node>::read(&entry.value, Layout::Resource).ok()?;
+    Some((id.name, stored.value().clone()))
+}
+
+/// What the object should say, given what it says.
+fn changed(there: &Node, addresses: &OwnAddresses, ends: Ends) -> Node {
+    let mut node = there.clone();
+    let mut bgp = node.bgp.unwrap_or_default();
+    // A family that is not looked for keeps what it has (calico/node: `IP=none`).
+    bgp.v4 = addresses.v4.map(|found| found.addr).or(bgp.v4);
+    bgp.v6 = addresses.v6.map(|found| found.addr).or(bgp.v6);
+    ends.asn.onto(&mut bgp.asn);
+    node.bgp = (bgp != NodeBgp::default()).then_some(bgp);
+    node.addresses.retain(|address| address.kind != OWN_KIND);
+    let own = [bgp.v4, bgp.v6].into_iter().flatten();
+    let own = own.map(|addr| NodeAddress { addr, kind: OWN_KIND.to_owned() });
+    node.addresses.splice(0..0, own);
+    ends.ipip.onto(&mut node.ipip);
+    put(ends.vxlan_v4, &mut node.vxlan_v4);
+    put(ends.vxlan_v6, &mut node.vxlan_v6);
+    put(ends.wireguard_v4, &mut node.wireguard_v4);
+    put(ends.wireguard_v6, &mut node.wireguard_v6);
+    node
+}
+
+/// As [`Said::onto`], where none is a value too.
+fn put<T: Default>(said: Said<T>, there: &mut T) {
+    match said {
+        Said::Nothing => {}
+        Said::This(value) => *there = value,
+        Said::None => *there = T::default(),
+    }
+}
+
+/// Creates the cluster's object where there is none, and completes one that lacks what Calico needs (libcalico-go:
+/// `EnsureInitialized`).
+async fn ensure_cluster(client: &EtcdClient) -> Result<(), String> {
+    // A constant within the rules of names.
+    let name: Name = "default".parse().map_err(|err| format!("{err}"))?;
+    let key = key(Kind::ClusterInformation, name.clone());
+    let guid = stamp::uuid().map_err(|err| format!("make a cluster's id: {err}"))?;
+    swap(client, &key, &name, |there: &ClusterInformation| ClusterInformation {
+        guid: there.guid.clone().or_else(|| Some(guid.replace('-', ""))),
+        // One that is off stays off: a migration goes on.
+        datastore_ready: there.datastore_ready.or(Some(true)),
+        ..there.clone()
+    })
+    .await
+}
+
+/// Changes an object, or makes it, by compare-and-swap; whoever writes between is read and built upon. An object that is as
+/// it should be is not written.
+async fn swap<T: Written + Default + PartialEq>(
+    client: &EtcdClient,
+    key: &str,
+    name: &Name,
+    change: impl Fn(&T) -> T,
+) -> Result<(), String> {
+    let told = |err: StoreError| one_line(&err);
+    let mut there = client.get(key.as_bytes()).await.map_err(told)?;
+    for _ in 0..ATTEMPTS {
+        let Some((stored, expect)) = prepared(there.as_ref(), name, &change)? else {
+            return Ok(());
+        };
+        let written = client.put_if(key.as_bytes(), expect, stored.text().as_bytes()).await;
+        match written.map_err(told)? {
+            WriteOutcome::Done { .. } => return Ok(()),
+            WriteOutcome::Conflict(now) => there = now,
+        }
+    }
+    Err(format!("{key} was written by others {ATTEMPTS} times in between"))
+}
+
+/// What is to be written in place of what is there; `None` when that is as it should be.
+fn prepared<T: Written + Default + PartialEq>(
+    there: Option<&KeyValue>,
+    name: &Name,
+    change: impl Fn(&T) -> T,
+) -> Result<Option<(Stored<T>, Expect)>, String> {
+    let Some(kv) = there else {
+        let uid = stamp::uuid().map_err(|err| format!("make an object's id: {err}"))?;
+        let created = Some(stamp::now());
+        let meta = Meta { uid: Some(uid), created, ..Meta::named(name.clone()) };
+        let stored = Stored::new(meta, change(&T::default()), Group::V3);
+        return Ok(Some((stored, Expect::Absent)));
+    };
+    let mut stored =
+        Stored::<T>::read(&kv.value, Layout::Resource).map_err(|err| err.to_string())?;
+    let wanted = change(stored.value());
+    if wanted == *stored.value() {
+        return Ok(None);
+    }
+    stored.set(wanted);
+    Ok(Some((stored, Expect::At(kv.modified))))
+}
+
+fn key(kind: Kind, name: Name) -> String {
+    Key::Resource(ResourceId { kind, namespace: None, name }).to_string()
+}
+
+fn back_off(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(5)).min(MOST_WAIT)
+}
+
+/// What calico/node calls a node's own addresses.
+const OWN_KIND: &str = "CalicoNodeIP";
+/// As calico/node looks (`AUTODETECT_POLL_INTERVAL`).
+const PERIOD: Duration = Duration::from_mins(1);
+const LULL: Duration = Duration::from_secs(1);
+const MOST_WAIT: Duration = Duration::from_secs(30);
+/// How often a write is tried before the next pass.
+const ATTEMPTS: usize = 5;

@@ -1,0 +1,147 @@
+//! Answers requests for this node's status (`CalicoNodeStatus`), each at its own period.
+//!
+//! A request is an object that anybody writes; the answer is written into it. What comes back of our own answers changes no
+//! schedule: only a request that says something else than before does.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use russet_api::calico::{Key, Kind, Layout, Stored, write_report};
+use russet_core::model::calico::{CalicoNodeStatus, Name, NodeReport};
+use russet_store::{
+    EtcdClient, Expect, KeyChange, KeyValue, Revision, WatchEvent, WatchRequest, WriteOutcome,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::stamp;
+use crate::one_line;
+
+/// Answers for ever. `reports` has the newest of what is to be told; its time is set when it is written.
+pub async fn answer(client: EtcdClient, name: Name, reports: watch::Receiver<NodeReport>) {
+    let prefix = Key::all_of(Kind::CalicoNodeStatus).into_bytes();
+    let mut watch = client.watch(WatchRequest { prefixes: vec![prefix], sentinel: None });
+    let mut requests = Requests::new(name);
+    loop {
+        let far = Instant::now() + FAR;
+        let until = requests.next().unwrap_or(far);
+        tokio::select! {
+            event = watch.recv() => match event {
+                Some(event) => requests.hear(event, Instant::now()),
+                None => return,
+            },
+            () = sleep_until(until) => {
+                let report = NodeReport { updated: stamp::now(), ..reports.borrow().clone() };
+                for key in requests.due(Instant::now()) {
+                    write(&client, &mut requests, &key, &report).await;
+                }
+            }
+        }
+    }
+}
+
+/// A write that fails is made up for at the request's next time.
+async fn write(client: &EtcdClient, requests: &mut Requests, key: &[u8], report: &NodeReport) {
+    let Some((text, at)) = requests.text_with(key, report) else { return };
+    match client.put_if(key, Expect::At(at), text.as_bytes()).await {
+        Ok(WriteOutcome::Done { revision }) => requests.wrote(key, revision),
+        // The watch brings what is there now.
+        Ok(WriteOutcome::Conflict(_)) => {}
+        Err(error) => {
+            tracing::warn!(op = "report status", error = %one_line(&error), "a status was not written");
+        }
+    }
+}
+
+/// The requests to this node.
+struct Requests {
+    name: Name,
+    by_key: BTreeMap<Vec<u8>, Request>,
+}
+
+struct Request {
+    stored: Stored<CalicoNodeStatus>,
+    at: Revision,
+    /// `None`: it was answered once, and wants no more.
+    due: Option<Instant>,
+}
+
+impl Requests {
+    const fn new(name: Name) -> Self {
+        Self { name, by_key: BTreeMap::new() }
+    }
+
+    fn hear(&mut self, event: WatchEvent, now: Instant) {
+        match event {
+            WatchEvent::Snapshot(snapshot) => {
+                let there: Vec<_> = snapshot.entries.iter().map(|kv| kv.key.clone()).collect();
+                self.by_key.retain(|key, _| there.contains(key));
+                snapshot.entries.into_iter().for_each(|kv| self.put(kv, now));
+            }
+            WatchEvent::Changes { changes, .. } => {
+                for change in changes {
+                    match change {
+                        KeyChange::Put(kv) => self.put(kv, now),
+                        KeyChange::Delete { key, .. } => drop(self.by_key.remove(&key)),
+                    }
+                }
+            }
+            WatchEvent::Interrupted { .. } | WatchEvent::Resumed { .. } => {}
+        }
+    }
+
+    /// What cannot be read, or is another node's, is no request to us.
+    fn put(&mut self, kv: KeyValue, now: Instant) {
+        let read = Stored::<CalicoNodeStatus>::read(&kv.value, Layout::Resource);
+        let ours = read.ok().filter(|stored| stored.value().node == self.name);
+        let Some(stored) = ours else {
+            self.by_key.remove(&kv.key);
+            return;
+        };
+        let before = self.by_key.get(&kv.key);
+        if before.is_none() && self.by_key.len() >= MOST_REQUESTS {
+            tracing::warn!(
+                op = "report status",
+                "more requests for status than {MOST_REQUESTS} are passed over"
+            );
+            return;
+        }
+        let same = before.filter(|before| before.stored.value() == stored.value());
+        let due = same.map_or(Some(now), |before| before.due);
+        self.by_key.insert(kv.key, Request { stored, at: kv.modified, due });
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.by_key.values().filter_map(|request| request.due).min()
+    }
+
+    /// The requests that are to be answered now; each gets its next time.
+    fn due(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        for (key, request) in &mut self.by_key {
+            if request.due.is_some_and(|due| due <= now) {
+                let period = request.stored.value().period_seconds;
+                request.due = period.map(|s| now + Duration::from_secs(s.get().into()));
+                keys.push(key.clone());
+            }
+        }
+        keys
+    }
+
+    fn text_with(&mut self, key: &[u8], report: &NodeReport) -> Option<(String, Revision)> {
+        let request = self.by_key.get_mut(key)?;
+        write_report(&mut request.stored, report);
+        Some((request.stored.text(), request.at))
+    }
+
+    fn wrote(&mut self, key: &[u8], revision: Revision) {
+        if let Some(request) = self.by_key.get_mut(key) {
+            request.at = revision;
+        }
+    }
+}
+
+/// How many requests one node answers.
+const MOST_REQUESTS: usize = 64;
+const FAR: Duration = Duration::from_hours(24);

@@ -1,0 +1,185 @@
+//! The node's objects in a real store: made, kept, refused.
+
+use russet_core::model::calico::{NodeReport, OnSubnet};
+use russet_store::{
+    ClientConfig, ClientSettings,
+    server::{ServerConfig, serve},
+};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::node::Found;
+
+/// Calico's own, of a cluster with etcd.
+const THEIRS: &str = r#"{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n1","uid":"5c0c52a1","creationTimestamp":"2026-03-01T08:00:00Z","labels":{"rack":"7"}},"spec":{"bgp":{"asNumber":64513,"ipv4Address":"192.168.77.9/24","ipv4IPIPTunnelAddr":"10.244.3.64","routeReflectorClusterID":"224.0.0.1"},"ipv4VXLANTunnelAddr":"10.244.3.65","vxlanTunnelMACAddr":"66:0a:1b:2c:3d:4e","orchRefs":[{"nodeName":"n1","orchestrator":"k8s"}],"addresses":[{"address":"192.168.77.9/24","type":"CalicoNodeIP"},{"address":"203.0.113.9","type":"ExternalIP"}],"somebodys":{"own":1}},"status":{"podCIDRs":["10.244.0.0/24"]}}"#;
+
+#[tokio::test]
+async fn a_node_registers_itself_and_its_cluster() {
+    let store = Store::start().await;
+    let (node, _inputs) = store.keep("n1", "192.168.77.1/24");
+    assert_eq!(node.reached().await, Registered::Done);
+    let text = store.text("nodes/n1").await;
+    assert!(text.contains(r#""bgp":{"ipv4Address":"192.168.77.1/24"}"#), "{text}");
+    assert!(
+        text.contains(r#""addresses":[{"address":"192.168.77.1/24","type":"CalicoNodeIP"}]"#),
+        "{text}"
+    );
+    assert!(text.contains(r#""kind":"Node","apiVersion":"projectcalico.org/v3""#), "{text}");
+    let cluster = store.text("clusterinformations/default").await;
+    assert!(
+        cluster.contains(r#""datastoreReady":true"#) && cluster.contains("clusterGUID"),
+        "{cluster}"
+    );
+
+    // What goes comes back.
+    let key = resource("nodes/n1");
+    let at = store.client.get(&key).await.unwrap().unwrap().modified;
+    store.client.delete_if(&key, at).await.unwrap();
+    store.eventually("nodes/n1", |text| text.contains("192.168.77.1/24")).await;
+}
+
+#[tokio::test]
+async fn an_object_of_calico_s_keeps_what_is_not_ours() {
+    let store = Store::start().await;
+    store.put("nodes/n1", THEIRS).await;
+    let ready = r#"{"kind":"ClusterInformation","apiVersion":"projectcalico.org/v3","metadata":{"name":"default","creationTimestamp":null},"spec":{"clusterGUID":"ab","clusterType":"kubeadm","datastoreReady":false}}"#;
+    store.put("clusterinformations/default", ready).await;
+    let (node, inputs) = store.keep("n1", "192.168.77.1/24");
+    assert_eq!(node.reached().await, Registered::Done);
+    let wanted = THEIRS.replace("192.168.77.9", "192.168.77.1");
+    assert_eq!(store.text("nodes/n1").await, wanted, "tunnels that nobody speaks of yet stay");
+    assert_eq!(store.text("clusterinformations/default").await, ready);
+
+    let vxlan = VxlanEnd { addr: Some([10, 244, 3, 70].into()), mac: None };
+    inputs.ends.send_replace(Ends {
+        ipip: Said::None,
+        vxlan_v4: Said::This(vxlan),
+        ..Ends::default()
+    });
+    store
+        .eventually("nodes/n1", |text| text.contains(r#""ipv4VXLANTunnelAddr":"10.244.3.70""#))
+        .await;
+    let text = store.text("nodes/n1").await;
+    assert!(!text.contains("IPIPTunnel") && !text.contains("MACAddr"), "{text}");
+    assert!(text.contains(r#""somebodys":{"own":1}"#), "{text}");
+}
+
+#[tokio::test]
+async fn an_address_that_another_node_has_is_not_written() {
+    let store = Store::start().await;
+    let other = THEIRS.replace("\"n1\"", "\"n9\"");
+    store.put("nodes/n9", &other).await;
+    let (node, inputs) = store.keep("n1", "192.168.77.9/24");
+    let taken = Registered::Taken { addr: [192, 168, 77, 9].into(), by: "n9".parse().unwrap() };
+    assert_eq!(node.reached().await, taken);
+    assert!(store.client.get(&resource("nodes/n1")).await.unwrap().is_none());
+    inputs.addresses.send_replace(Some(own("192.168.77.10/24")));
+    store.eventually("nodes/n1", |text| text.contains("192.168.77.10/24")).await;
+}
+
+#[tokio::test]
+async fn requests_for_this_node_s_status_are_answered_again_and_again() {
+    let store = Store::start().await;
+    let request = |name: &str, node: &str, period: u32| {
+        format!(
+            r#"{{"kind":"CalicoNodeStatus","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","creationTimestamp":null}},"spec":{{"node":"{node}","classes":["Agent","BGP","Routes"],"updatePeriodSeconds":{period}}}}}"#
+        )
+    };
+    store.put("caliconodestatuses/mine", &request("mine", "n1", 1)).await;
+    store.put("caliconodestatuses/once", &request("once", "n1", 0)).await;
+    store.put("caliconodestatuses/other", &request("other", "n2", 1)).await;
+    let report = NodeReport { ready: true, version: "1".into(), ..NodeReport::default() };
+    let (say, reports) = watch::channel(report);
+    let answering = tokio::spawn(answer(store.client.clone(), "n1".parse().unwrap(), reports));
+    for name in ["mine", "once"] {
+        let answered =
+            |text: &str| text.contains(r#""state":"Ready""#) && text.contains("lastUpdated");
+        store.eventually(&format!("caliconodestatuses/{name}"), answered).await;
+    }
+    say.send_replace(NodeReport { router_id: "192.168.77.1".into(), ..NodeReport::default() });
+    store.eventually("caliconodestatuses/mine", |text| text.contains("192.168.77.1")).await;
+    let version = |kv: Option<KeyValue>| kv.unwrap().version;
+    let of = |name: &str| resource(&format!("caliconodestatuses/{name}"));
+    assert_eq!(version(store.client.get(&of("once")).await.unwrap()), 2, "written, answered once");
+    assert_eq!(version(store.client.get(&of("other")).await.unwrap()), 1, "another node's");
+    answering.abort();
+}
+
+/// A store in this process, and whoever speaks to it.
+struct Store {
+    client: EtcdClient,
+}
+
+/// A node that is being kept; it ends when dropped.
+struct Kept {
+    state: watch::Receiver<Registered>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Say {
+    addresses: watch::Sender<Option<OwnAddresses>>,
+    ends: watch::Sender<Ends>,
+}
+
+impl Store {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(serve(ServerConfig::default(), listener, std::future::pending()));
+        let settings = ClientSettings { endpoints: vec![endpoint], ..ClientSettings::default() };
+        Self { client: EtcdClient::new(&ClientConfig::read(&settings).unwrap()) }
+    }
+
+    fn keep(&self, name: &str, addr: &str) -> (Kept, Say) {
+        let (addresses, hear_addresses) = watch::channel(None);
+        let (ends, hear_ends) = watch::channel(Ends::default());
+        let (told, state) = watch::channel(Registered::default());
+        let inputs = Inputs { addresses: hear_addresses, ends: hear_ends };
+        let task = tokio::spawn(keep(self.client.clone(), name.parse().unwrap(), inputs, told));
+        addresses.send_replace(Some(own(addr)));
+        (Kept { state, task }, Say { addresses, ends })
+    }
+
+    async fn put(&self, rest: &str, text: &str) {
+        self.client.put(&resource(rest), text.as_bytes()).await.unwrap();
+    }
+
+    async fn text(&self, rest: &str) -> String {
+        let kv = self.client.get(&resource(rest)).await.unwrap();
+        kv.map(|kv| String::from_utf8(kv.value).unwrap()).unwrap_or_default()
+    }
+
+    async fn eventually(&self, rest: &str, is_so: impl Fn(&str) -> bool) {
+        for _ in 0..200 {
+            if is_so(&self.text(rest).await) {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not within 10 s: {}", self.text(rest).await);
+    }
+}
+
+impl Kept {
+    async fn reached(&self) -> Registered {
+        let mut state = self.state.clone();
+        let reached = state.wait_for(|state| *state != Registered::Waiting);
+        let reached = tokio::time::timeout(Duration::from_secs(10), reached).await;
+        reached.unwrap().unwrap().clone()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn resource(rest: &str) -> Vec<u8> {
+    format!("{}{rest}", Key::RESOURCES).into_bytes()
+}
+
+fn own(addr: &str) -> OwnAddresses {
+    let addr: OnSubnet = addr.parse().unwrap();
+    OwnAddresses { v4: Some(Found { link: None, addr }), v6: None }
+}
