@@ -10,11 +10,12 @@
 //! A reader takes one connection at a time, sees that root is at its other end, and bounds how long a whole
 //! request may take. The lane does one thing at a time, as the kernel does with its links; but of all ADDs
 //! that wait it first reserves the addresses, so that one sync of the disk serves them all and runs while
-//! the kernel is at work. `records` has the addresses, `note` and `link` what else a pod has and by which name, `add`
-//! and `del` the two large calls, `reap` what is removed later, `blocks` what is asked where addresses are out of
-//! blocks, `spool` the DELs that came while we were away.
+//! the kernel is at work. `records` has the addresses, `note` and `link` what else a pod has and by which name,
+//! `add` and `del` the two large calls, `reap` what is removed later, `blocks` what is asked where addresses are out
+//! of blocks, `spool` the DELs that came while we were away.
 
 mod add;
+mod assign;
 mod blocks;
 mod check;
 mod del;

@@ -12,14 +12,18 @@
 //! done; across a restart the lane's records and notes bring it back.
 //!
 //! `wish` chooses pools, `shelf` is the store, `documents` what is kept of objects so that unknown fields
-//! survive, `desk` who waits, `gc` looks after this node's own blocks, `cluster` after those of nodes that are
+//! survive, `ask` what is asked and answered, `desk` who waits, `hear` takes the news,
+//! `look` and `gc` look after this node's own blocks, `cluster` after those of nodes that are
 //! gone, `live` is what the kernel knows of pods.
 
+mod ask;
 mod cluster;
 mod desk;
 mod documents;
 mod gc;
+mod hear;
 mod live;
+mod look;
 pub mod shelf;
 #[cfg(test)]
 mod tests;
@@ -32,34 +36,31 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use russet_api::calico;
 use russet_core::{
     addressing::blocks::{
-        AffinityState, BlockMachine, Collector, Key, Outcome, Outline, StoreOp, Timestamp, Value,
-        Versioned,
-        gc::{GRACE, Rules},
-        machine::{BlockConfig, Change, Input, Now, Output},
+        BlockMachine, Collector, Outcome, StoreOp, Timestamp,
+        gc::GRACE,
+        machine::{Input, Now, Output},
     },
-    model::calico::{Affinity, Name},
+    model::calico::Name,
 };
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
-use self::{
-    cluster::Census,
-    desk::Desk,
-    documents::{Document, Documents},
-    gc::Local,
-    shelf::{Carried, Shelf, carry_out},
-};
 pub use self::{
-    desk::{Ask, Deny, MOST_ASKS, Told, What, handle_of, tunnel_handle},
+    ask::{Ask, Deny, MOST_ASKS, Told, What, handle_of, tunnel_handle},
     live::{HostRoutes, host_routes},
     wish::{Ground, Tunnel, Wish, WishError},
 };
-use crate::resources::{BlockNews, History, Known, News, Object, Picture};
+use self::{
+    desk::Desk,
+    documents::Documents,
+    gc::Local,
+    shelf::{Carried, Shelf, carry_out},
+};
+use crate::resources::News;
 
 /// How the task goes about it.
 #[derive(Clone, Debug)]
@@ -201,7 +202,7 @@ impl<S: Shelf> Ipam<S> {
     }
 
     fn due(&self) -> Instant {
-        let due = [self.machine.poll_timeout(), self.desk.due(), Some(self.look_at)];
+        let due = [self.machine.poll_timeout(), self.desk.due(Instant::now()), Some(self.look_at)];
         due.into_iter().flatten().min().unwrap_or(self.look_at)
     }
 
@@ -284,200 +285,6 @@ impl<S: Shelf> Ipam<S> {
     }
 }
 
-// ---- what the store tells
-impl<S: Shelf> Ipam<S> {
-    fn news(&mut self, news: News) {
-        match news {
-            News::All { revision, history, picture } => self.all(revision, history, &picture),
-            News::Changed { changes, .. } => {
-                let mut grounds = false;
-                let mut told = Vec::new();
-                for change in changes.iter() {
-                    let (key, known) = (&change.key, change.known.as_ref());
-                    grounds |= self.ground.put(&self.settings.node, key, known);
-                    self.note(key, change.revision, known);
-                    told.extend(translate(key, change.revision, known));
-                }
-                if grounds {
-                    self.configure();
-                }
-                self.machine.handle(Input::Changed(told), now());
-            }
-            News::Doubted { doubt, .. } => {
-                // Nothing is written from here on: what the machine knows is of another store.
-                self.gate = Gate::Doubted(doubt.to_string());
-                self.machine.handle(Input::OtherHistory, now());
-                self.queued.clear();
-            }
-            News::Away(reason) => self.gate = Gate::Away(reason),
-            News::Back => {
-                if let Gate::Away(_) = self.gate {
-                    self.gate = Gate::Open;
-                }
-            }
-        }
-    }
-
-    fn all(&mut self, revision: u64, history: History, picture: &Picture) {
-        let doubted = matches!(self.gate, Gate::Doubted(_));
-        if history == History::Other || doubted {
-            self.machine.handle(Input::OtherHistory, now());
-            self.documents.clear();
-        }
-        self.gate = Gate::Open;
-        self.local.clear();
-        self.nodes.clear();
-        self.ground = Ground::of(picture, &self.settings.node);
-        self.configure();
-        let mut objects = Vec::new();
-        for (key, known) in picture.iter() {
-            self.note(key, known.revision, Some(known));
-            let told = translate(key, known.revision, Some(known));
-            objects.extend(told.and_then(|change| {
-                Some((change.key, Versioned { rev: change.rev, value: change.value? }))
-            }));
-        }
-        self.machine.handle(Input::Snapshot { objects, rev: revision }, now());
-    }
-
-    fn configure(&mut self) {
-        let config = self.ground.config(self.settings.cooldown);
-        self.machine.handle(Input::Config(config), now());
-        self.desk.pools_changed();
-    }
-
-    /// Notes what the collectors and the next writes need of a key.
-    fn note(&mut self, key: &calico::Key, revision: u64, known: Option<&Known>) {
-        let value = known.and_then(|known| known.value.as_ref());
-        match key {
-            calico::Key::Block(cidr) => {
-                if let Some(Object::Block(BlockNews::Own(stored))) = value {
-                    let document = Document::Block(Arc::clone(stored));
-                    self.documents.keep(Key::Block(*cidr), revision, document);
-                }
-                self.local.block(*cidr, revision, value);
-            }
-            calico::Key::BlockAffinity(Affinity::Host(node), cidr)
-                if *node == self.settings.node =>
-            {
-                let state = match value {
-                    Some(Object::Affinity(affinity)) => Some(affinity.state),
-                    _ => None,
-                };
-                self.local.affinity(*cidr, revision, state);
-            }
-            calico::Key::Resource(id) if id.kind == calico::Kind::Node => match known {
-                // A node whose object is bad is there all the same.
-                Some(_) => _ = self.nodes.insert(id.name.clone()),
-                None => _ = self.nodes.remove(&id.name),
-            },
-            _ => {}
-        }
-    }
-}
-
-// ---- looking after this node's blocks
-impl<S: Shelf> Ipam<S> {
-    /// Reads the index of every handle that has an address in a block of this node.
-    fn look(&mut self) {
-        if !matches!(self.gate, Gate::Open) || self.desk.recorded.is_none() {
-            return;
-        }
-        let handles = self.local.handles();
-        let store = self.store.clone();
-        self.work.spawn(async move { Done::Handles(gc::read(store, handles).await) });
-        self.look_at_cluster();
-    }
-
-    /// Looks through the whole store when a node that has blocks is gone; else seldom, for what crashes have left.
-    fn look_at_cluster(&mut self) {
-        self.looks = self.looks.wrapping_add(1);
-        let gone = self.local.hosts().into_iter().any(|host| !self.nodes.contains(host));
-        if !gone && !self.looks.is_multiple_of(SELDOM) {
-            return;
-        }
-        let Some(collector) = self.collector.take() else { return };
-        let BlockConfig { pools, reserved, cooldown, .. } =
-            self.ground.config(self.settings.cooldown);
-        let grace = self.settings.grace;
-        let term = self.settings.look.as_secs().saturating_mul(3).max(10);
-        let census = Census {
-            node: self.settings.node.clone(),
-            nodes: self.nodes.clone(),
-            rules: Rules { grace, pools, reserved, cooldown },
-            term_s: u32::try_from(term).unwrap_or(u32::MAX),
-        };
-        let work = cluster::look(self.store.clone(), census, collector, now());
-        self.work.spawn(async move {
-            let (collector, ops) = work.await;
-            Done::Cluster(collector, ops)
-        });
-    }
-
-    fn collected(&mut self, collector: Collector, ops: Vec<StoreOp>) {
-        self.collector = Some(collector);
-        if !matches!(self.gate, Gate::Open) {
-            return;
-        }
-        for op in ops {
-            tracing::info!(op = "collect", subject = ?op.key(), "its node is gone, or nobody owns it");
-            self.queued.push_back((None, op));
-        }
-    }
-
-    fn look_at_handles(&mut self, handles: &gc::Handles) {
-        let (Gate::Open, Some(in_use)) = (&self.gate, self.desk.in_use()) else { return };
-        let routed = match (self.settings.routes)() {
-            Ok(routed) => routed,
-            Err(error) => {
-                tracing::warn!(op = "look for leaks", %error, "without the node's routes nothing is freed");
-                return;
-            }
-        };
-        let seen =
-            gc::Seen { node: &self.settings.node, handles, in_use: &in_use, routed: &routed };
-        let config = self.ground.config(self.settings.cooldown);
-        let found = self.local.look(&seen, &config, self.settings.grace, now());
-        for op in found.ops {
-            tracing::info!(op = "free leaks", subject = ?op.key(), "nobody owns what is in it any more");
-            self.queued.push_back((None, op));
-        }
-        for handle in found.strays {
-            tracing::info!(op = "free leaks", subject = %handle, "nobody owns its addresses any more");
-            self.desk.take(Ask::Free { ticket: None, handle }, Instant::now());
-        }
-    }
-}
-
-/// A change in the machine's words. A block that nobody can read exists, and nothing of it can be taken.
-fn translate(key: &calico::Key, rev: u64, known: Option<&Known>) -> Option<Change> {
-    let value = known.map(|known| known.value.as_ref());
-    match key {
-        calico::Key::Block(cidr) => {
-            let value = value.map(|value| match value {
-                Some(Object::Block(BlockNews::Own(stored))) => {
-                    Value::Block(Arc::new(stored.value().clone()))
-                }
-                Some(Object::Block(BlockNews::Other { outline, .. })) => {
-                    Value::Outline(outline.clone())
-                }
-                _ => Value::Outline(Outline::default()),
-            });
-            Some(Change { key: Key::Block(*cidr), rev, value })
-        }
-        calico::Key::BlockAffinity(Affinity::Host(node), cidr) => {
-            let state = |value: Option<&Object>| match value {
-                Some(Object::Affinity(affinity)) => affinity.state,
-                // One that cannot be read is as one that was never confirmed.
-                _ => AffinityState::Pending,
-            };
-            let value = value.map(|value| Value::Affinity(state(value)));
-            Some(Change { key: Key::Affinity(node.clone(), *cidr), rev, value })
-        }
-        _ => None,
-    }
-}
-
 fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
@@ -491,5 +298,3 @@ const TOGETHER: usize = 256;
 /// How long an address rests after its release, where nothing else is said.
 pub const COOLDOWN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_mins(5);
-/// Of so many looks at this node's blocks one is at the whole store, without a reason.
-const SELDOM: u32 = 12;

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! With addresses out of blocks two tasks more: `resources` watches Calico's objects and tells their news (16 each) to
-//! all who listen, and `ipam` owns the blocks; the attach lane asks it (1,024) and hears of it (1,024), and waits for
+//! all who listen, and `ipam` owns the blocks; the attach lane asks it (4,096) and hears of it (4,096), and waits for
 //! neither.
 //!
 //! One of each. The owner is the only one that changes `World`, the calculation and the lease machine; everybody

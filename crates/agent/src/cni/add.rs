@@ -72,8 +72,7 @@ impl Lane {
                 Ok(Step::Begun(one)) => begun.push((Ok(*one), stream)),
                 Ok(Step::Asking(asking)) => {
                     let Asking { key, inside, network, host, mtu } = *asking;
-                    let (key, network) = (&key, &network);
-                    let wanted = Wanted { key, network, host, mtu, mac: add.mac };
+                    let wanted = Wanted { key: &key, network: &network, host, mtu, mac: add.mac };
                     self.park(&wanted, &add, inside, stream);
                 }
                 Err(err) => begun.push((Err(err), stream)),

@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use russet_api::cni::{CniError, Code, wire::Add};
+use russet_api::cni::{
+    CniError, Code, Text,
+    wire::{Add, Answer},
+};
 use russet_core::{
     addressing::blocks::HandleId,
     ipam::Assigned,
@@ -35,7 +38,6 @@ use super::{
     records::RecordError,
 };
 use crate::ipam::{Ask, Told, What, Wish, handle_of};
-use russet_api::cni::Text;
 
 /// The line to the task that has the addresses.
 #[derive(Debug)]
@@ -59,13 +61,20 @@ pub(super) struct Blocks {
 #[derive(Debug)]
 struct Parked {
     key: Key,
+    stream: UnixStream,
+    /// `None`: the addresses are all that is wanted.
+    link: Option<Box<LinkWish>>,
+}
+
+/// The link that an ADD's addresses are for.
+#[derive(Debug)]
+struct LinkWish {
     inside: Inside,
     network: PodNetwork,
     host: IfName,
     allowed_sources: Vec<Prefix>,
     mtu: Mtu,
     mac: Option<Text<Mac>>,
-    stream: UnixStream,
 }
 
 /// Whether a job was taken.
@@ -90,8 +99,11 @@ impl Blocks {
     fn ask(&mut self, ask: impl FnOnce(u64) -> Ask) -> Result<u64, CniError> {
         let ticket = self.next;
         self.next += 1;
-        let busy = |_| CniError::new(Code::TRY_AGAIN, "too many pods wait for addresses");
-        self.asks.try_send(ask(ticket)).map_err(busy).map(|()| ticket)
+        let busy = || CniError::new(Code::TRY_AGAIN, "too many pods wait for addresses");
+        if self.parked.len() >= MOST_PARKED {
+            return Err(busy());
+        }
+        self.asks.try_send(ask(ticket)).map_err(|_| busy()).map(|()| ticket)
     }
 
     /// When an ADD has waited long enough for a removal.
@@ -114,7 +126,7 @@ impl Lane {
     pub(super) fn hold_back(&mut self, key: &Key, job: Job) -> Held {
         let going = self.going.contains_key(key);
         match &mut self.blocks {
-            Some(blocks) if going => {
+            Some(blocks) if going && blocks.after.len() < MOST_PARKED => {
                 blocks.after.push((key.clone(), job, Instant::now() + REMOVAL_PATIENCE));
                 Held::Back
             }
@@ -143,12 +155,23 @@ impl Lane {
         jobs
     }
 
-    /// Asks for a pod's addresses, and keeps the ADD till they come.
+    /// Asks for the addresses of a pod that is to have a link, and keeps the ADD till they come.
     pub(super) fn park(&mut self, wanted: &Wanted, add: &Add, inside: Inside, stream: UnixStream) {
-        let key = wanted.key.clone();
-        self.unpark(&key, "the same ADD was asked again");
+        let Wanted { host, mtu, mac, .. } = *wanted;
+        let (network, allowed_sources) = (wanted.network.clone(), sources(&add.asks));
+        let link = LinkWish { inside, network, host, allowed_sources, mtu, mac };
+        self.ask_for(wanted.key, add, Some(Box::new(link)), stream);
+    }
+
+    /// Asks for addresses alone.
+    pub(super) fn park_assign(&mut self, key: &Key, add: &Add, stream: UnixStream) {
+        self.ask_for(key, add, None, stream);
+    }
+
+    fn ask_for(&mut self, key: &Key, add: &Add, link: Option<Box<LinkWish>>, stream: UnixStream) {
+        self.unpark(key, "the same was asked again");
         let Some(blocks) = &mut self.blocks else { return };
-        let asked = handle(&key).and_then(|handle| {
+        let asked = handle(key).and_then(|handle| {
             let pod = add.asks.kubernetes();
             let pod = pod.map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()));
             let wish = wish(add);
@@ -156,17 +179,7 @@ impl Lane {
         });
         match asked {
             Ok(ticket) => {
-                let parked = Parked {
-                    key,
-                    inside,
-                    network: wanted.network.clone(),
-                    host: wanted.host,
-                    allowed_sources: sources(&add.asks),
-                    mtu: wanted.mtu,
-                    mac: wanted.mac,
-                    stream,
-                };
-                blocks.parked.insert(ticket, parked);
+                blocks.parked.insert(ticket, Parked { key: key.clone(), stream, link });
             }
             Err(err) => send(&stream, Err(err)),
         }
@@ -189,9 +202,12 @@ impl Lane {
         for Told { ticket, what } in all {
             let Some(blocks) = &mut self.blocks else { return };
             match (blocks.parked.remove(&ticket), what) {
-                (Some(parked), What::Given(addresses)) => {
-                    begun.push(self.record(parked, &addresses));
-                }
+                (Some(Parked { key, stream, link }), What::Given(addresses)) => match link {
+                    Some(link) => {
+                        begun.push((self.record(key, *link, &addresses), stream));
+                    }
+                    None => send(&stream, self.record_alone(&key, &addresses)),
+                },
                 (Some(parked), What::Denied(why)) => {
                     send(&parked.stream, Err(CniError::new(why.code(), one_line(&why))));
                 }
@@ -207,25 +223,27 @@ impl Lane {
 
     fn record(
         &mut self,
-        parked: Parked,
+        key: Key,
+        link: LinkWish,
         addresses: &[IpAddr],
-    ) -> (Result<Begun, CniError>, UnixStream) {
-        let Parked { key, inside, network, host, allowed_sources, mtu, mac, stream } = parked;
+    ) -> Result<Begun, CniError> {
+        let LinkWish { inside, network, host, allowed_sources, mtu, mac } = link;
         let wanted = Wanted { key: &key, network: &network, host, mtu, mac };
         let recorded = self.record_exactly(&key, addresses).and_then(|mut unsynced| {
             unsynced.files.extend(self.take_link(&wanted, allowed_sources.clone())?);
             Ok(unsynced)
         });
-        let unsynced = match recorded {
-            Ok(unsynced) => unsynced,
-            Err(err) => {
-                self.give_back(&key);
-                return (Err(err), stream);
-            }
-        };
+        let unsynced = recorded.inspect_err(|_| self.give_back(&key))?;
         let want = wanted.link(&whole(addresses));
         let made = Made::Now(self.syncer.begin(unsynced));
-        (Ok(Begun { key, allowed_sources, inside, want, made }), stream)
+        Ok(Begun { key, allowed_sources, inside, want, made })
+    }
+
+    /// Addresses that another plugin's link is to have.
+    fn record_alone(&mut self, key: &Key, addresses: &[IpAddr]) -> Result<Answer, CniError> {
+        let unsynced = self.record_exactly(key, addresses).inspect_err(|_| self.give_back(key))?;
+        let assigned = self.sure(key, unsynced, &whole(addresses));
+        assigned.inspect_err(|_| self.give_back(key))
     }
 
     fn record_exactly(
@@ -296,10 +314,10 @@ impl Lane {
             return;
         };
         self.going.remove(&key);
-        match self.records.release(&key.network, &key.pod) {
-            Ok(_) => self.spool.end(&key),
+        match self.forget(&key) {
+            Ok(()) => {}
             Err(err) => {
-                tracing::warn!(pod = %key, error = one_line(&err), op = "remove pod record");
+                tracing::warn!(pod = %key, error = err.msg, op = "remove pod record");
             }
         }
     }
@@ -330,5 +348,7 @@ fn wish(add: &Add) -> Wish {
     }
 }
 
+/// How many ADDs wait for addresses at most, and how many for a removal.
+const MOST_PARKED: usize = 1_024;
 /// How long an ADD waits for what is being removed of an earlier attachment of its name.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(3);

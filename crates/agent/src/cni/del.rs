@@ -88,6 +88,11 @@ impl Lane {
         if self.blocks.is_some() {
             return self.free(key);
         }
+        self.forget(key)
+    }
+
+    /// Removes the record, and what else is on disk of an attachment.
+    pub(super) fn forget(&mut self, key: &Key) -> Result<(), CniError> {
         let released = self.records.release(&key.network, &key.pod);
         released.map_err(|err| records_error(&err))?;
         if let Err(error) = self.notes.forget(key) {

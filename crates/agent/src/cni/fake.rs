@@ -1,14 +1,21 @@
-//! A core that says what it is told to say and remembers what it was told.
+//! A core that says what it is told to say and remembers what it was told, and addresses out of no store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
-use russet_core::model::{PodFact, PodId, PodNetwork};
+use russet_core::{
+    addressing::blocks::HandleId,
+    model::{PodFact, PodId, PodNetwork},
+};
+use tokio::sync::mpsc;
 
-use super::{Core, NotReady};
+use super::{Core, Line, NotReady};
+use crate::ipam::{Ask, Deny, MOST_ASKS, Told, What};
 
 /// Stands in for the agent.
 #[derive(Debug)]
@@ -64,4 +71,85 @@ impl Core for FakeCore {
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Stands in for the task that has the addresses: one for each handle, out of `10.9.0.0/16`.
+#[derive(Clone, Debug, Default)]
+pub struct FakeAddresses(Arc<Mutex<Given>>);
+
+#[derive(Debug, Default)]
+struct Given {
+    held: BTreeMap<HandleId, IpAddr>,
+    recorded: BTreeSet<HandleId>,
+    deny: Option<Deny>,
+    /// What is to be answered later, when it says so.
+    silent: bool,
+    last: u16,
+}
+
+impl FakeAddresses {
+    /// A line to it, for one life of the lane. It answers until the lane is gone.
+    pub fn line(&self) -> Line {
+        let (asks, mut asked) = mpsc::channel(MOST_ASKS);
+        let (tell, told) = mpsc::channel(MOST_ASKS);
+        let this = self.clone();
+        thread::spawn(move || {
+            while let Some(ask) = asked.blocking_recv() {
+                while held(&this.0).silent {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                let answer = held(&this.0).answer(ask);
+                if answer.is_some_and(|answer| tell.blocking_send(answer).is_err()) {
+                    return;
+                }
+            }
+        });
+        Line { asks, told }
+    }
+
+    /// Says this to every ADD from now on; `None` is to serve them.
+    pub fn deny(&self, deny: Option<Deny>) {
+        held(&self.0).deny = deny;
+    }
+
+    /// Says nothing until it is told to speak again.
+    pub fn be_silent(&self, silent: bool) {
+        held(&self.0).silent = silent;
+    }
+
+    /// Who has which address.
+    pub fn held(&self) -> BTreeMap<String, IpAddr> {
+        held(&self.0).held.iter().map(|(handle, addr)| (handle.to_string(), *addr)).collect()
+    }
+
+    /// The handles that the lane said it has records of when it started last.
+    pub fn recorded(&self) -> Vec<String> {
+        held(&self.0).recorded.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl Given {
+    fn answer(&mut self, ask: Ask) -> Option<Told> {
+        match ask {
+            Ask::Recorded(handles) => {
+                self.recorded = handles;
+                None
+            }
+            Ask::Give { ticket, handle, .. } => {
+                let what = if let Some(deny) = &self.deny {
+                    What::Denied(deny.clone())
+                } else {
+                    self.last += 1;
+                    let [high, low] = self.last.to_be_bytes();
+                    let fresh = IpAddr::from([10, 9, high, low]);
+                    What::Given(vec![*self.held.entry(handle).or_insert(fresh)])
+                };
+                Some(Told { ticket, what })
+            }
+            Ask::Free { ticket, handle } => {
+                self.held.remove(&handle);
+                ticket.map(|ticket| Told { ticket, what: What::Freed })
+            }
+        }
+    }
 }

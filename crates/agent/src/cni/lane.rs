@@ -100,7 +100,7 @@ impl Lane {
     pub(super) fn recover(&mut self) -> Result<Vec<(PodId, PodFact)>, ServeError> {
         let links = self.kernel.links()?;
         let mut facts = BTreeMap::new();
-        let mut kept = Vec::new();
+        let mut on_record = Vec::new();
         for network in self.records.networks()? {
             self.notes.load(&network).map_err(|err| notes_error(&network, err))?;
             let host_link = |notes: &Notes, pod: &PodId| {
@@ -118,8 +118,8 @@ impl Lane {
                 let Some(pod) = pod else { continue };
                 let host_link = host_link(&self.notes, &pod);
                 let key = Key { network: network.clone(), pod };
+                on_record.push(key.clone());
                 let allowed_sources = self.notes.allowed_sources(&key);
-                kept.push(key.clone());
                 match links.get(&host_link).map(|link| (link.state, link.mtu)) {
                     Some((LinkState::InUse, Some(mtu))) => {
                         let network = network.clone();
@@ -136,7 +136,7 @@ impl Lane {
             }
         }
         if let Some(blocks) = &self.blocks {
-            blocks.recorded(kept.iter());
+            blocks.recorded(on_record.iter());
         }
         // A pod whose DEL waited is none any more, though its link may still have been there above: the
         // kernel removes it with the pod's namespace, at any moment.
@@ -163,12 +163,17 @@ impl Lane {
                         let adds = adds_with(job, &mut batch);
                         self.add_all(adds);
                     }
+                    ToLane::Job(job) if matches!(job.call, Call::Assign(_)) => self.assign(job),
                     ToLane::Job(job) => self.serve(job),
                 }
             }
-            let released = self.released();
-            if !released.is_empty() {
-                self.add_all(released);
+            let (adds, others): (Vec<_>, Vec<_>) =
+                self.released().into_iter().partition(|job| matches!(job.call, Call::Add(_)));
+            for job in others {
+                self.assign(job);
+            }
+            if !adds.is_empty() {
+                self.add_all(adds);
             }
         }
     }
@@ -194,12 +199,11 @@ impl Lane {
             }
             Call::Status => self.status(),
             Call::Gc(gc) => self.gc(gc),
-            Call::Assign(_) | Call::Release(_) => Err(CniError::new(
-                Code::NOT_AVAILABLE,
-                "this agent does not hand out addresses without an interface yet",
-            )),
-            // Served together, by `add_all`.
-            Call::Add(_) => Err(CniError::new(Code::IO, "an ADD came the wrong way")),
+            Call::Release(pod) => checked(pod.check()).and_then(|()| self.del(&key_of(pod))),
+            // Served by `add_all`, together, and by `assign`.
+            Call::Add(_) | Call::Assign(_) => {
+                Err(CniError::new(Code::IO, "an ADD came the wrong way"))
+            }
         };
         send(&stream, answer.map(|()| Answer::Done));
     }

@@ -1,5 +1,6 @@
 use std::io;
 
+use russet_api::calico;
 use russet_store::{Revision, ServerRef, Snapshot, SnapshotReason, WatchEvent};
 
 use super::{shelf::fake::FakeShelf, *};

@@ -186,3 +186,59 @@ fn value(key: &str) -> String {
 fn value_of_pool() -> String {
     rows().into_iter().find(|(key, _)| key.contains("/ippools/")).unwrap().1
 }
+
+/// A figure, not a test: `cargo test --release -p russet-agent --lib cold_start -- --ignored --nocapture`.
+#[test]
+#[ignore = "a figure"]
+fn cold_start_of_5000_nodes_and_20000_blocks() {
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1_024
+    };
+    let empty = resident();
+    let snapshot = large();
+    let (octets, full) =
+        (snapshot.entries.iter().map(|kv| kv.value.len()).sum::<usize>(), resident());
+    let mut reader = reader("node-1", Seen::default());
+    let begun = std::time::Instant::now();
+    let Some(News::All { picture, .. }) = reader.take(WatchEvent::Snapshot(snapshot)) else {
+        panic!()
+    };
+    println!(
+        "{} objects of {} MiB in {:?}; resident: {empty} MiB, {full} with the bytes, {} decoded",
+        picture.iter().count(),
+        octets >> 20,
+        begun.elapsed(),
+        resident(),
+    );
+}
+
+fn large() -> Snapshot {
+    let node = rows().into_iter().find(|(key, _)| key.contains("/nodes/")).unwrap().1;
+    let mut entries = vec![kv(POOL, &value_of_pool(), 2)];
+    for n in 0..5_000 {
+        let key = format!("/calico/resources/v3/projectcalico.org/nodes/node-{n}");
+        entries.push(kv(&key, &node, 2));
+    }
+    for n in 0..20_000_u32 {
+        let cidr = format!("10.{}.{}.{}", 64 + (n >> 10), (n >> 2) & 255, (n & 3) * 64);
+        let taken = 20;
+        let allocations: Vec<_> =
+            (0..64).map(|i| if i < taken { i.to_string() } else { "null".into() }).collect();
+        let free: Vec<_> = (taken..64).map(|i| i.to_string()).collect();
+        let attributes: Vec<_> = (0..taken)
+            .map(|i| format!(r#"{{"handle_id":"k8s-pod-network.{n:032x}{i:032x}","secondary":{{"namespace":"default","node":"node-{}","pod":"web-{n}-{i}","timestamp":"2026-03-01 08:01:02.3 +0000 UTC"}}}}"#, n / 4))
+            .collect();
+        let numbers: Vec<_> = (0..taken).map(|i| format!(r#""{i}":1734567890123456789"#)).collect();
+        let text = format!(
+            r#"{{"cidr":"{cidr}/26","affinity":"host:node-{}","allocations":[{}],"unallocated":[{}],"attributes":[{}],"sequenceNumber":1734567890123456789,"sequenceNumberForAllocation":{{{}}},"deleted":false}}"#,
+            n / 4,
+            allocations.join(","),
+            free.join(","),
+            attributes.join(","),
+            numbers.join(","),
+        );
+        entries.push(kv(&format!("/calico/ipam/v2/assignment/ipv4/block/{cidr}-26"), &text, 2));
+    }
+    Snapshot { entries, ..snapshot(9, &[]) }
+}

@@ -1,0 +1,135 @@
+//! What the store tells, in the words of the machine and of those who look for leaks.
+
+use std::sync::Arc;
+
+use russet_api::calico;
+use russet_core::{
+    addressing::blocks::{
+        AffinityState, Key, Outline, Value, Versioned,
+        machine::{Change, Input},
+    },
+    model::calico::Affinity,
+};
+
+use super::{Gate, Ipam, documents::Document, now, shelf::Shelf, wish::Ground};
+use crate::resources::{BlockNews, History, Known, News, Object, Picture};
+
+impl<S: Shelf> Ipam<S> {
+    pub(super) fn news(&mut self, news: News) {
+        match news {
+            News::All { revision, history, picture } => self.all(revision, history, &picture),
+            News::Changed { changes, .. } => {
+                let mut grounds = false;
+                let mut told = Vec::new();
+                for change in changes.iter() {
+                    let (key, known) = (&change.key, change.known.as_ref());
+                    grounds |= self.ground.put(&self.settings.node, key, known);
+                    self.note(key, change.revision, known);
+                    told.extend(translate(key, change.revision, known));
+                }
+                if grounds {
+                    self.configure();
+                }
+                self.machine.handle(Input::Changed(told), now());
+            }
+            News::Doubted { doubt, .. } => {
+                // Nothing is written from here on: what the machine knows is of another store.
+                self.gate = Gate::Doubted(doubt.to_string());
+                self.machine.handle(Input::OtherHistory, now());
+                self.queued.clear();
+            }
+            News::Away(reason) => self.gate = Gate::Away(reason),
+            News::Back => {
+                if let Gate::Away(_) = self.gate {
+                    self.gate = Gate::Open;
+                }
+            }
+        }
+    }
+
+    fn all(&mut self, revision: u64, history: History, picture: &Picture) {
+        let doubted = matches!(self.gate, Gate::Doubted(_));
+        if history == History::Other || doubted {
+            self.machine.handle(Input::OtherHistory, now());
+            self.documents.clear();
+        }
+        self.gate = Gate::Open;
+        self.local.clear();
+        self.nodes.clear();
+        self.ground = Ground::of(picture, &self.settings.node);
+        self.configure();
+        let mut objects = Vec::new();
+        for (key, known) in picture.iter() {
+            self.note(key, known.revision, Some(known));
+            let told = translate(key, known.revision, Some(known));
+            objects.extend(told.and_then(|change| {
+                Some((change.key, Versioned { rev: change.rev, value: change.value? }))
+            }));
+        }
+        self.machine.handle(Input::Snapshot { objects, rev: revision }, now());
+    }
+
+    fn configure(&mut self) {
+        let config = self.ground.config(self.settings.cooldown);
+        self.machine.handle(Input::Config(config), now());
+        self.desk.pools_changed();
+    }
+
+    /// Notes what the collectors and the next writes need of a key.
+    fn note(&mut self, key: &calico::Key, revision: u64, known: Option<&Known>) {
+        let value = known.and_then(|known| known.value.as_ref());
+        match key {
+            calico::Key::Block(cidr) => {
+                if let Some(Object::Block(BlockNews::Own(stored))) = value {
+                    let document = Document::Block(Arc::clone(stored));
+                    self.documents.keep(Key::Block(*cidr), revision, document);
+                }
+                self.local.block(*cidr, revision, value);
+            }
+            calico::Key::BlockAffinity(Affinity::Host(node), cidr)
+                if *node == self.settings.node =>
+            {
+                let state = match value {
+                    Some(Object::Affinity(affinity)) => Some(affinity.state),
+                    _ => None,
+                };
+                self.local.affinity(*cidr, revision, state);
+            }
+            calico::Key::Resource(id) if id.kind == calico::Kind::Node => match known {
+                // A node whose object is bad is there all the same.
+                Some(_) => _ = self.nodes.insert(id.name.clone()),
+                None => _ = self.nodes.remove(&id.name),
+            },
+            _ => {}
+        }
+    }
+}
+
+/// A change in the machine's words. A block that nobody can read exists, and nothing of it can be taken.
+fn translate(key: &calico::Key, rev: u64, known: Option<&Known>) -> Option<Change> {
+    let value = known.map(|known| known.value.as_ref());
+    match key {
+        calico::Key::Block(cidr) => {
+            let value = value.map(|value| match value {
+                Some(Object::Block(BlockNews::Own(stored))) => {
+                    Value::Block(Arc::new(stored.value().clone()))
+                }
+                Some(Object::Block(BlockNews::Other { outline, .. })) => {
+                    Value::Outline(outline.clone())
+                }
+                _ => Value::Outline(Outline::default()),
+            });
+            Some(Change { key: Key::Block(*cidr), rev, value })
+        }
+        calico::Key::BlockAffinity(Affinity::Host(node), cidr) => {
+            let state = |value: Option<&Object>| match value {
+                Some(Object::Affinity(affinity)) => affinity.state,
+                // One that cannot be read is as one that was never confirmed.
+                _ => AffinityState::Pending,
+            };
+            let value = value.map(|value| Value::Affinity(state(value)));
+            Some(Change { key: Key::Affinity(node.clone(), *cidr), rev, value })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,87 @@
+//! When this node's blocks are looked through, and the whole store.
+
+use std::time::Instant;
+
+use russet_core::addressing::blocks::{Collector, StoreOp, gc::Rules, machine::BlockConfig};
+
+use super::{
+    Ask, Done, Gate, Ipam,
+    cluster::{self, Census},
+    gc, now,
+    shelf::Shelf,
+};
+
+impl<S: Shelf> Ipam<S> {
+    /// Reads the index of every handle that has an address in a block of this node.
+    pub(super) fn look(&mut self) {
+        if !matches!(self.gate, Gate::Open) || self.desk.recorded.is_none() {
+            return;
+        }
+        let handles = self.local.handles();
+        let store = self.store.clone();
+        self.work.spawn(async move { Done::Handles(gc::read(store, handles).await) });
+        self.look_at_cluster();
+    }
+
+    /// Looks through the whole store when a node that has blocks is gone; else seldom, for what crashes have left.
+    fn look_at_cluster(&mut self) {
+        self.looks = self.looks.wrapping_add(1);
+        let gone = self.local.hosts().into_iter().any(|host| !self.nodes.contains(host));
+        if !gone && !self.looks.is_multiple_of(SELDOM) {
+            return;
+        }
+        let Some(collector) = self.collector.take() else { return };
+        let BlockConfig { pools, reserved, cooldown, .. } =
+            self.ground.config(self.settings.cooldown);
+        let grace = self.settings.grace;
+        let term = self.settings.look.as_secs().saturating_mul(3).max(10);
+        let census = Census {
+            node: self.settings.node.clone(),
+            nodes: self.nodes.clone(),
+            rules: Rules { grace, pools, reserved, cooldown },
+            term_s: u32::try_from(term).unwrap_or(u32::MAX),
+        };
+        let work = cluster::look(self.store.clone(), census, collector, now());
+        self.work.spawn(async move {
+            let (collector, ops) = work.await;
+            Done::Cluster(collector, ops)
+        });
+    }
+
+    pub(super) fn collected(&mut self, collector: Collector, ops: Vec<StoreOp>) {
+        self.collector = Some(collector);
+        if !matches!(self.gate, Gate::Open) {
+            return;
+        }
+        for op in ops {
+            tracing::info!(op = "collect", subject = ?op.key(), "its node is gone, or nobody owns it");
+            self.queued.push_back((None, op));
+        }
+    }
+
+    pub(super) fn look_at_handles(&mut self, handles: &gc::Handles) {
+        let (Gate::Open, Some(in_use)) = (&self.gate, self.desk.in_use()) else { return };
+        let routed = match (self.settings.routes)() {
+            Ok(routed) => routed,
+            Err(error) => {
+                tracing::warn!(op = "look for leaks", %error, "without the node's routes nothing is freed");
+                return;
+            }
+        };
+        let seen =
+            gc::Seen { node: &self.settings.node, handles, in_use: &in_use, routed: &routed };
+        let config = self.ground.config(self.settings.cooldown);
+        let found = self.local.look(&seen, &config, self.settings.grace, now());
+        for op in found.ops {
+            tracing::info!(op = "free leaks", subject = ?op.key(), "nobody owns what is in it any more");
+            self.queued.push_back((None, op));
+        }
+        for handle in found.strays {
+            tracing::info!(op = "free leaks", subject = %handle, "nobody owns its addresses any more");
+            self.desk.take(Ask::Free { ticket: None, handle }, Instant::now());
+        }
+    }
+}
+
+/// Of so many looks at this node's blocks one is at the whole store, without a reason.
+const SELDOM: u32 = 12;

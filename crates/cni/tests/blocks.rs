@@ -1,0 +1,287 @@
+//! The built plugin against the agent's CNI server where addresses are out of blocks.
+
+// Another file's tests use the rest of it.
+#[allow(dead_code)]
+mod node;
+
+use std::{
+    net::IpAddr,
+    os::unix::net::UnixStream,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use node::{Answer, NET, Node, eventually, ip};
+use russet_agent::{
+    cni::{Core, Server, ServerSettings, fake::FakeAddresses},
+    disk::Files,
+    ipam::Deny,
+};
+use russet_api::{
+    cni::{
+        Text,
+        wire::{self, Add, Assigned, AssignedIp, Call, Pod, Reply, Request},
+    },
+    frame,
+};
+use russet_core::model::{PodNetwork, PodSide};
+use russet_desired::Flag;
+use russet_kernel::netns::Namespace;
+use serde_json::{Value, json};
+
+#[test]
+fn a_pod_s_address_is_asked_for_recorded_set_and_given_back() {
+    let mut site = Site::new();
+    let pod = Namespace::create().unwrap();
+    let result = site.add("c1", &pod).good();
+    assert_eq!(result["ips"][0]["address"], "10.9.0.1/32");
+    assert!(ip(&pod, "-o addr show eth0").contains("10.9.0.1/32"));
+    assert_eq!(site.addresses.held()[&format!("{NET}.c1")], addr("10.9.0.1"));
+    assert_eq!(site.node.recorded()[&addr("10.9.0.1")], "c1\r\neth0");
+    assert_eq!(site.node.core.pods().len(), 1);
+    let checked = with(&site.node.conf(), &json!({"prevResult": result}));
+    site.node.call("CHECK", "c1", Some(&pod.path()), &checked).good();
+    // Asked again, and by an agent that starts anew: the same.
+    assert_eq!(site.add("c1", &pod).good()["ips"], result["ips"]);
+    site.start();
+    assert_eq!(site.addresses.recorded(), [format!("{NET}.c1")]);
+    assert_eq!(site.add("c1", &pod).good()["ips"], result["ips"]);
+
+    site.node.del("c1");
+    eventually("the store has it back", || site.addresses.held().is_empty());
+    eventually("the record is gone", || site.node.recorded().is_empty());
+    eventually("the note is gone", || notes(&site.node) == 0);
+    assert!(site.node.links().is_empty());
+    site.node.del("c1");
+    site.node.del("never-there");
+}
+
+#[test]
+fn an_add_that_waits_stops_no_other_call() {
+    let site = Site::new();
+    let (first, second) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    site.add("first", &first).good();
+    site.addresses.be_silent(true);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| site.add("second", &second).good());
+        thread::sleep(Duration::from_millis(200));
+        assert!(!waits.is_finished(), "there is no answer yet");
+        // A CHECK, a DEL of another and a STATUS are served meanwhile.
+        site.node.del("first");
+        eventually("its link is gone", || site.node.links().is_empty());
+        site.node.call("STATUS", "", None, &site.node.conf()).good();
+        site.addresses.be_silent(false);
+        assert_eq!(waits.join().unwrap()["ips"][0]["address"], "10.9.0.2/32");
+    });
+}
+
+#[test]
+fn a_refusal_is_told_with_its_code_and_nothing_is_left() {
+    let site = Site::new();
+    let pod = Namespace::create().unwrap();
+    site.addresses.deny(Some(Deny::Away("connection refused".to_owned())));
+    let (code, msg) = site.add("c1", &pod).bad();
+    assert_eq!(code, 11);
+    assert!(msg.contains("the datastore is away: connection refused"), "{msg}");
+    assert!(site.node.recorded().is_empty() && site.node.links().is_empty());
+    site.addresses.deny(None);
+    site.add("c1", &pod).good();
+}
+
+#[test]
+fn with_the_store_away_a_del_is_done_and_the_record_stays_until_it_is_back_also_across_a_restart() {
+    let mut site = Site::new();
+    let pod = Namespace::create().unwrap();
+    site.add("c1", &pod).good();
+    site.addresses.be_silent(true);
+    let begun = Instant::now();
+    site.node.del("c1");
+    assert!(begun.elapsed() < Duration::from_secs(3), "nobody waits for the store");
+    eventually("its link is gone", || site.node.links().is_empty());
+    thread::sleep(Duration::from_millis(400));
+    assert_eq!(site.node.recorded().len(), 1, "the store still says that we have it");
+    assert_eq!(notes(&site.node), 1);
+    site.start();
+    assert_eq!(site.node.recorded().len(), 1);
+    site.addresses.be_silent(false);
+    eventually("the store has it back", || site.addresses.held().is_empty());
+    eventually("the record is gone", || site.node.recorded().is_empty());
+    eventually("the note is gone", || notes(&site.node) == 0);
+}
+
+#[test]
+fn an_add_right_after_its_del_waits_for_the_removal() {
+    let site = Site::new();
+    for _ in 0..5 {
+        let pod = Namespace::create().unwrap();
+        site.add("c1", &pod).good();
+        site.node.del("c1");
+    }
+    site.addresses.be_silent(true);
+    let pod = Namespace::create().unwrap();
+    let (code, msg) = site.add("c1", &pod).bad();
+    assert_eq!(code, 11, "{msg}");
+    site.addresses.be_silent(false);
+}
+
+#[test]
+fn a_del_overtakes_the_add_that_waits() {
+    let site = Site::new();
+    let pod = Namespace::create().unwrap();
+    site.addresses.be_silent(true);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| site.add("c1", &pod).bad());
+        thread::sleep(Duration::from_millis(200));
+        site.node.del("c1");
+        let (code, msg) = waits.join().unwrap();
+        assert_eq!(code, 11);
+        assert!(msg.contains("a DEL of it came"), "{msg}");
+    });
+    site.addresses.be_silent(false);
+    eventually("nothing is held", || site.addresses.held().is_empty());
+    assert!(site.node.recorded().is_empty() && site.node.links().is_empty());
+}
+
+#[test]
+fn an_agent_that_died_with_an_address_and_no_record_gets_the_same_one() {
+    let mut site = Site::new();
+    let pod = Namespace::create().unwrap();
+    let first = site.add("c1", &pod).good();
+    // As if it had died right after the store's answer: no link, no record.
+    site.server = None;
+    for link in site.node.links() {
+        ip(&site.node.netns, &format!("link del {link}"));
+    }
+    std::fs::remove_file(site.node.records().join("10.9.0.1")).unwrap();
+    site.start();
+    assert_eq!(site.add("c1", &pod).good()["ips"], first["ips"]);
+    // And with a record, but no link.
+    site.server = None;
+    for link in site.node.links() {
+        ip(&site.node.netns, &format!("link del {link}"));
+    }
+    site.start();
+    assert_eq!(site.add("c1", &pod).good()["ips"], first["ips"]);
+}
+
+#[test]
+fn an_address_that_a_running_pod_has_on_record_is_not_used_whatever_the_store_says() {
+    let site = Site::new();
+    let (first, second) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    site.add("c1", &first).good();
+    // The store forgets, and gives the same again.
+    let other = FakeAddresses::default();
+    let mut emptied = Site { addresses: other, ..site };
+    emptied.start();
+    let (code, msg) = emptied.add("c2", &second).bad();
+    assert_eq!(code, 101);
+    assert!(msg.contains("10.9.0.1 is in use by c1"), "{msg}");
+    eventually("what was given is given back", || emptied.addresses.held().is_empty());
+    assert_eq!(emptied.node.recorded()[&addr("10.9.0.1")], "c1\r\neth0");
+}
+
+#[test]
+fn thirty_adds_at_once_are_served() {
+    let site = Site::new();
+    let pods: Vec<Namespace> = (0..30).map(|_| Namespace::create().unwrap()).collect();
+    thread::scope(|scope| {
+        let site = &site;
+        let adds: Vec<_> = pods
+            .iter()
+            .enumerate()
+            .map(|(n, pod)| scope.spawn(move || site.add(&format!("c{n}"), pod).good()))
+            .collect();
+        for add in adds {
+            add.join().unwrap();
+        }
+    });
+    assert_eq!(site.node.recorded().len(), 30);
+    assert_eq!(site.addresses.held().len(), 30);
+}
+
+#[test]
+fn addresses_alone_are_given_recorded_and_given_back() {
+    let site = Site::new();
+    let pod = Pod {
+        network: NET.to_owned(),
+        container: "c1".to_owned(),
+        ifname: Text("eth0".parse().unwrap()),
+    };
+    let add: Add = serde_json::from_value(json!({
+        "pod": {"network": NET, "container": "c1", "ifname": "eth0"},
+        "mtu": null, "ips": [], "mac": null,
+    }))
+    .unwrap();
+    let assigned = AssignedIp { addr: addr("10.9.0.1"), len: 32 };
+    for _ in 0..2 {
+        let answer = ask(&site, Call::Assign(Box::new(add.clone())));
+        assert_eq!(answer, wire::Answer::Assigned(Assigned { ips: vec![assigned] }));
+    }
+    assert_eq!(site.node.recorded()[&addr("10.9.0.1")], "c1\r\neth0");
+    assert!(site.node.links().is_empty() && site.node.core.pods().is_empty());
+    assert_eq!(ask(&site, Call::Release(pod)), wire::Answer::Done);
+    eventually("the store has it back", || site.addresses.held().is_empty());
+    eventually("the record is gone", || site.node.recorded().is_empty());
+}
+
+fn ask(site: &Site, call: Call) -> wire::Answer {
+    let mut stream = UnixStream::connect(site.node.socket()).unwrap();
+    frame::write(&mut stream, &Request::new(call)).unwrap();
+    frame::read::<Reply>(&mut stream).unwrap().answer
+}
+
+/// A node with routed pods and the addresses' fake.
+struct Site {
+    server: Option<Server>,
+    node: Node,
+    addresses: FakeAddresses,
+}
+
+impl Site {
+    fn new() -> Self {
+        let node = Node::without_agent();
+        node.core.say(Ok(PodNetwork {
+            side: PodSide::Routed { proxy_arp: Flag::Off },
+            ..node::network()
+        }));
+        let mut site = Self { server: None, node, addresses: FakeAddresses::default() };
+        site.start();
+        site
+    }
+
+    /// Starts the agent, or starts it anew.
+    fn start(&mut self) {
+        self.server = None;
+        let settings = ServerSettings {
+            socket: self.node.socket(),
+            spool: self.node.spool(),
+            records: self.node.folder.path().join("networks"),
+        };
+        let core: Arc<dyn Core> = Arc::clone(&self.node.core) as _;
+        let line = Some(self.addresses.line());
+        let serve = || Server::serve(Arc::new(Files), &settings, "boot-1", core, line);
+        let (server, _) = self.node.netns.run(serve).unwrap().unwrap();
+        self.server = Some(server);
+    }
+
+    fn add(&self, container: &str, pod: &Namespace) -> Answer {
+        self.node.call("ADD", container, Some(&pod.path()), &self.node.conf())
+    }
+}
+
+fn notes(node: &Node) -> usize {
+    std::fs::read_dir(node.spool()).map_or(0, Iterator::count)
+}
+
+fn with(conf: &Value, more: &Value) -> Value {
+    let mut conf = conf.clone();
+    for (key, value) in more.as_object().unwrap() {
+        conf[key] = value.clone();
+    }
+    conf
+}
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
