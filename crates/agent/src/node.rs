@@ -7,7 +7,7 @@ use std::{
 
 use russet_core::{
     attachment::routed::HOST_MAC,
-    model::{Attachment, ForeignRoute, NodeFact, UnderlayFact},
+    model::{Attachment, ForeignRoute, GatewayRoute, NodeFact, UnderlayFact},
 };
 use russet_kernel::{
     KernelError,
@@ -92,6 +92,7 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
         v4: wanted.public_ip.or_else(|| v4(link.best_address(Family::V4))),
         v6: wanted.public_ipv6.or_else(|| v6(link.best_address(Family::V6))),
         onlink: link.connected().collect(),
+        gateways: gateways(view, link.name),
         router_advertised: link.router_advertised.is_on(),
         // Nobody sees that by looking; the prober finds out.
         spoils_checksums: Vec::new(),
@@ -158,6 +159,21 @@ fn bearer_of(view: &NodeView, ip: IpAddr) -> Option<&LinkView> {
     view.links.iter().find(|link| link.addresses.iter().any(|address| address.addr == ip))
 }
 
+/// What others' routes reach by a gateway on the uplink: of each destination the one that the kernel takes. A node with
+/// very many is told of the widest only, for each change of them is a change of the node.
+fn gateways(view: &NodeView, uplink: IfName) -> Vec<GatewayRoute> {
+    let on_uplink = view.routes.iter().filter(|route| route.link == Some(uplink));
+    let mut routes: Vec<_> = on_uplink.filter_map(|r| Some((r.dst, r.metric, r.via?))).collect();
+    routes.sort_unstable();
+    routes.dedup_by_key(|(dst, ..)| *dst);
+    routes.sort_by_key(|(dst, ..)| dst.len());
+    routes.truncate(MOST_GATEWAYS);
+    let mut routes: Vec<_> =
+        routes.into_iter().map(|(dst, _, via)| GatewayRoute { dst, via }).collect();
+    routes.sort_unstable();
+    routes
+}
+
 /// Routes that others set, and the subnets of links that others made.
 fn foreign(view: &NodeView) -> Vec<ForeignRoute> {
     let routes = view.routes.iter();
@@ -185,6 +201,7 @@ fn v6(ip: Option<IpAddr>) -> Option<Ipv6Addr> {
     }
 }
 
+const MOST_GATEWAYS: usize = 64;
 /// The kernel's own routes, those of a link's addresses among them.
 const RTPROT_KERNEL: u8 = 2;
 

@@ -76,9 +76,10 @@ impl Picture {
                 reaches.iter().any(|reach| matches!(reach.dst, Dst::Prefix(it) if it.covers(dst)))
             };
             let lease = leases.iter().filter(holds).map(|(claimant, _)| *claimant).min();
-            match verdict(me, lease.map(|claimant| claimant.key), dst, router) {
-                Ok(reach) => {
-                    for item in learned::objects(me, &reach) {
+            let known = |dst| world.learned(dst);
+            match verdict(me, lease.map(|claimant| claimant.key), dst, router, &known) {
+                Ok(taught) => {
+                    for item in learned::objects(me, &taught) {
                         self.tables.insert(item);
                     }
                 }
