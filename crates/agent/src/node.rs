@@ -218,6 +218,9 @@ mod tests {
         assert_eq!(fact.underlay.link.as_str(), "eth0");
         assert_eq!(fact.underlay.v4, Some([192, 168, 77, 1].into()));
         assert_eq!(fact.underlay.onlink, ["192.168.77.0/24".parse().unwrap()]);
+        let gateway =
+            GatewayRoute { dst: "0.0.0.0/0".parse().unwrap(), via: [192, 168, 77, 254].into() };
+        assert_eq!(fact.underlay.gateways, [gateway]);
     }
 
     #[test]
