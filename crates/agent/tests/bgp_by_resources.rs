@@ -78,7 +78,9 @@ impl Part {
 
 fn read(name: &str, documents: &[Value]) -> Resources {
     let mut read = Documents::new(name.parse().unwrap(), None);
-    documents.iter().for_each(|document| read.read(document).unwrap());
+    for document in documents {
+        read.read(document).unwrap();
+    }
     read.done()
 }
 
