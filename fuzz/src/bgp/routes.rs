@@ -161,6 +161,8 @@ fn neighbor(peer: usize) -> Neighbor {
             Peering::Internal if peer == 2 => Relation::NonClient,
             Peering::Internal => Relation::Client,
         },
+        our_asn: Asn::new(65_000),
+        own_as: 0,
         terms,
         import: Arc::new(Policy::accept_all()),
         export: Arc::new(Policy::accept_all()),
