@@ -12,7 +12,7 @@ use std::{
 
 use russet_core::{
     attachment::routed::HOST_MAC,
-    model::{Attachment, ForeignRoute, NodeFact, UnderlayFact},
+    model::{Attachment, ForeignRoute, GatewayRoute, NodeFact, UnderlayFact},
 };
 use russet_kernel::{
     KernelError,
@@ -114,6 +114,7 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
         v4: v4(address(Family::V4)),
         v6: v6(address(Family::V6)),
         onlink: link.connected().collect(),
+        gateways: gateways(view, link.name),
         router_advertised: link.router_advertised.is_on(),
         // Nobody sees that by looking; the prober finds out.
         spoils_checksums: Vec::new(),
@@ -129,6 +130,21 @@ fn own_addresses(view: &NodeView, wanted: &Uplink) -> Result<OwnAddresses, Strin
         Some(detection) => detect(view, detection, &[]),
         None => Ok(OwnAddresses::default()),
     }
+}
+
+/// What others' routes reach by a gateway on the uplink: of each destination the one that the kernel takes. A node with
+/// very many is told of the widest only, for each change of them is a change of the node.
+fn gateways(view: &NodeView, uplink: IfName) -> Vec<GatewayRoute> {
+    let on_uplink = view.routes.iter().filter(|route| route.link == Some(uplink));
+    let mut routes: Vec<_> = on_uplink.filter_map(|r| Some((r.dst, r.metric, r.via?))).collect();
+    routes.sort_unstable();
+    routes.dedup_by_key(|(dst, ..)| *dst);
+    routes.sort_by_key(|(dst, ..)| dst.len());
+    routes.truncate(MOST_GATEWAYS);
+    let mut routes: Vec<_> =
+        routes.into_iter().map(|(dst, _, via)| GatewayRoute { dst, via }).collect();
+    routes.sort_unstable();
+    routes
 }
 
 /// Routes that others set, and the subnets of links that others made.
@@ -158,6 +174,7 @@ fn v6(ip: Option<IpAddr>) -> Option<Ipv6Addr> {
     }
 }
 
+const MOST_GATEWAYS: usize = 64;
 /// The kernel's own routes, those of a link's addresses among them.
 const RTPROT_KERNEL: u8 = 2;
 
@@ -175,6 +192,9 @@ pub(crate) mod tests {
         assert_eq!(fact.underlay.link.as_str(), "eth0");
         assert_eq!(fact.underlay.v4, Some([192, 168, 77, 1].into()));
         assert_eq!(fact.underlay.onlink, ["192.168.77.0/24".parse().unwrap()]);
+        let gateway =
+            GatewayRoute { dst: "0.0.0.0/0".parse().unwrap(), via: [192, 168, 77, 254].into() };
+        assert_eq!(fact.underlay.gateways, [gateway]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use russet_core::{
     },
 };
 use russet_desired::Patches;
-use russet_net::{At, Dst, Family, Reach};
+use russet_net::{Family, Prefix, Reach, Router};
 use russet_store::{EtcdClient, WatchEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -312,12 +312,11 @@ impl Owner {
             Learned::Changed(changed) => changed,
             Learned::All => return self.change(Change::InSync(Source::Routes)),
         };
-        let change = |(dst, at): (Dst, Option<At>)| {
-            let Dst::Prefix(prefix) = dst;
-            let id = FactId::Learned(prefix);
-            match at {
-                Some(At::Node { ip, .. }) => Change::Upsert { id, fact: Fact::Learned(ip), rev: 0 },
-                Some(At::Here) | None => Change::Remove { id },
+        let change = |(dst, router): (Prefix, Option<Router>)| {
+            let id = FactId::Learned(dst);
+            match router {
+                Some(router) => Change::Upsert { id, fact: Fact::Learned(router), rev: 0 },
+                None => Change::Remove { id },
             }
         };
         self.changes(changes.into_iter().map(change));

@@ -186,6 +186,7 @@ fn underlay() -> UnderlayFact {
         v4: Some([192, 168, 77, 1].into()),
         v6: Some("fd77::1".parse().unwrap()),
         onlink: vec!["192.168.77.0/24".parse().unwrap(), "fd77::/64".parse().unwrap()],
+        gateways: Vec::new(),
         router_advertised: false,
         spoils_checksums: Vec::new(),
         prepared: Prepared::new(),

@@ -261,7 +261,8 @@ impl Calc {
         if let Some(me) = self.world.me() {
             peers = self.peers.rebuild(&me, self.world.leases());
             let all = self.world.all_learned().map(|(dst, router)| (dst, Some(router)));
-            routed.apply(self.learned.update(&me, self.peers.claims(), all));
+            let known = |dst| self.world.learned(dst);
+            routed.apply(self.learned.update(&me, self.peers.claims(), &known, all));
         } else {
             self.peers.forget();
         }
@@ -275,7 +276,8 @@ impl Calc {
         self.peers.update(&me, leases.iter().map(lease))
     }
 
-    /// A lease that comes or goes may take, or leave, what was learned within its subnets.
+    /// A lease that comes or goes may take, or leave, what was learned within its subnets; what leads to a router decides
+    /// of what is behind it.
     fn update_learned(&mut self, leases: &[LeaseKey], mut learned: Vec<Prefix>) -> Patches {
         let Some(me) = self.world.me() else { return Patches::default() };
         let subnets = leases
@@ -283,10 +285,10 @@ impl Calc {
             .flat_map(|key| Family::BOTH.into_iter().filter_map(|family| key.of(family)));
         let within = subnets.flat_map(|subnet| self.world.learned_within(subnet));
         learned.extend(within.map(|(dst, _)| dst));
-        learned.sort_unstable();
-        learned.dedup();
+        let learned = self.learned.with_those_behind(learned);
         let learned = learned.into_iter().map(|dst| (dst, self.world.learned(dst)));
-        self.learned.update(&me, self.peers.claims(), learned)
+        let known = |dst| self.world.learned(dst);
+        self.learned.update(&me, self.peers.claims(), &known, learned)
     }
 
     fn rebuild_base(&mut self) -> Patches {

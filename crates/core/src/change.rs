@@ -3,9 +3,9 @@
 //! Every input is a fact with a stable name; a removal or a parse error needs no value. What the node
 //! observes of itself comes in by the same door as what the store declares.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
-use russet_net::Prefix;
+use russet_net::{Prefix, Router};
 
 use crate::{
     error::Fault,
@@ -82,7 +82,7 @@ pub enum Fact {
     Node(NodeFact),
     Own(LeaseKey),
     /// The router that it is behind.
-    Learned(IpAddr),
+    Learned(Router),
     Lease(Lease),
     /// The node that has it.
     Held(NodeName),

@@ -201,6 +201,8 @@ pub struct UnderlayFact {
     pub v6: Option<Ipv6Addr>,
     /// Prefixes that are reached on this link without a gateway.
     pub onlink: Vec<Prefix>,
+    /// What others' routes reach by a gateway on this link, each once; sorted.
+    pub gateways: Vec<GatewayRoute>,
     /// Whether the link's IPv6 default route comes from router advertisements.
     pub router_advertised: bool,
     /// The tunnel devices whose checksums, left to the link, have been found not to come out right.
@@ -222,6 +224,13 @@ impl UnderlayFact {
     pub fn shares_link_with(&self, ip: IpAddr) -> bool {
         self.onlink.iter().any(|prefix| prefix.contains(ip))
     }
+}
+
+/// A route of somebody else's by a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GatewayRoute {
+    pub dst: Prefix,
+    pub via: IpAddr,
 }
 
 /// A route of somebody else.

@@ -12,12 +12,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     ops::RangeBounds,
     sync::Arc,
 };
 
-use russet_net::{Family, Prefix};
+use russet_net::{Family, Prefix, Router};
 
 use crate::{
     change::{Change, Fact, FactId, Source},
@@ -212,7 +211,7 @@ impl World {
     }
 
     /// The router that a prefix is behind.
-    pub fn learned(&self, dst: Prefix) -> Option<IpAddr> {
+    pub fn learned(&self, dst: Prefix) -> Option<Router> {
         match self.good(&FactId::Learned(dst))? {
             (Fact::Learned(router), _) => Some(*router),
             _ => None,
@@ -220,20 +219,20 @@ impl World {
     }
 
     /// Everything learned within a prefix.
-    pub fn learned_within(&self, around: Prefix) -> impl Iterator<Item = (Prefix, IpAddr)> {
+    pub fn learned_within(&self, around: Prefix) -> impl Iterator<Item = (Prefix, Router)> {
         let last = FactId::Learned(Prefix::host(around.last()));
         self.learned_from(FactId::Learned(around)..=last)
     }
 
     /// Everything learned.
-    pub fn all_learned(&self) -> impl Iterator<Item = (Prefix, IpAddr)> {
+    pub fn all_learned(&self) -> impl Iterator<Item = (Prefix, Router)> {
         self.learned_from(FactId::Own..FactId::Lease(LeaseKey::LOWEST))
     }
 
     fn learned_from(
         &self,
         range: impl RangeBounds<FactId>,
-    ) -> impl Iterator<Item = (Prefix, IpAddr)> {
+    ) -> impl Iterator<Item = (Prefix, Router)> {
         self.facts.range(range).filter_map(|(id, known)| match (id, &known.good) {
             (FactId::Learned(dst), Some((Fact::Learned(router), _))) => Some((*dst, *router)),
             _ => None,

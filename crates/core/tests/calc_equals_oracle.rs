@@ -10,12 +10,12 @@ use russet_core::{
     Calc, Change, Fact, FactId, Fault, Source,
     calc::{oracle, picture},
     model::{
-        Backend, Foreign, Lease, LeaseKey, NodeFact, Sealer, Settings, UnderlayFact, Vtep,
-        WireguardEnd,
+        Backend, Foreign, GatewayRoute, Lease, LeaseKey, NodeFact, Sealer, Settings, UnderlayFact,
+        Vtep, WireguardEnd,
     },
 };
 use russet_desired::{Key, Patches, RouteVia, Tables};
-use russet_net::{Port, Prefix, Vni};
+use russet_net::{Port, Prefix, Router, Vni};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
@@ -209,9 +209,19 @@ fn node_fact() -> impl Strategy<Value = NodeFact> {
     ];
     let v6 = prop_oneof![3 => Just(Some("fd77::1".parse().unwrap())), 1 => Just(None)];
     let size = prop_oneof![5 => Just(1_500), 1 => Just(1_300)];
-    (onlink, foreign, v6, size, any::<bool>()).prop_map(
-        |(onlink, foreign, v6, size, router_advertised)| NodeFact {
+    let laid = |dst: &str, via: &str| GatewayRoute {
+        dst: dst.parse().unwrap(),
+        via: via.parse().unwrap(),
+    };
+    let gateways = prop_oneof![
+        2 => Just(vec![]),
+        1 => Just(vec![laid("0.0.0.0/0", "192.168.77.2"), laid("fd99::/16", "fd77::2")]),
+        1 => Just(vec![laid("172.16.0.0/16", "10.99.200.1")]),
+    ];
+    (onlink, foreign, v6, size, any::<bool>(), gateways).prop_map(
+        |(onlink, foreign, v6, size, router_advertised, gateways)| NodeFact {
             underlay: UnderlayFact {
+                gateways,
                 v6,
                 mtu: mtu(size),
                 onlink: vec![onlink.parse().unwrap(), "fd77::/64".parse().unwrap()],
@@ -243,6 +253,8 @@ fn dst() -> impl Strategy<Value = Prefix> {
         "10.50.0.0/16",
         "10.50.7.9/32",
         "10.99.0.0/16",
+        "10.99.128.0/17",
+        "172.16.0.0/12",
         "0.0.0.0/0",
         "fd00:50:0:3::/64",
         "fd99::/32",
@@ -250,9 +262,28 @@ fn dst() -> impl Strategy<Value = Prefix> {
     (0..all.len()).prop_map(move |i| all[i].parse().unwrap())
 }
 
-fn router() -> impl Strategy<Value = IpAddr> {
-    let all = ["192.168.77.1", "192.168.77.3", "192.168.77.4", "10.50.9.9", "fd77::3", "fe80::1"];
-    (0..all.len()).prop_map(move |i| all[i].parse().unwrap())
+/// On the link, in the pods' network, on one link only, and behind what is learned or laid: within `10.99.0.0/16`
+/// and `172.16.0.0/12`, which are behind one another.
+fn router() -> impl Strategy<Value = Router> {
+    let all = [
+        "192.168.77.1",
+        "192.168.77.3",
+        "192.168.77.4",
+        "10.50.9.9",
+        "10.99.0.1",
+        "10.99.200.1",
+        "172.16.0.1",
+        "198.51.100.1",
+        "fd77::3",
+        "fd99::1",
+        "fe80::1",
+    ];
+    let link = prop_oneof![3 => Just(None), 1 => Just(Some("eth1".parse().unwrap()))];
+    (0..all.len(), link).prop_map(move |(i, link)| {
+        let ip = all[i].parse().unwrap();
+        let local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        Router { ip, link: link.filter(|_| local) }
+    })
 }
 
 fn source() -> impl Strategy<Value = Source> {

@@ -88,7 +88,7 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (0..7_usize).prop_map(|i| upsert(FactId::Config, Fact::Config(config(i)), 2)),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact), 2)),
         3 => (dst(), router())
-            .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router), 0)),
+            .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router.into()), 0)),
         1 => dst().prop_map(|dst| Change::Remove { id: FactId::Learned(dst) }),
         1 => source().prop_map(Change::Resync),
         1 => source().prop_map(Change::InSync),

@@ -2,9 +2,15 @@
 
 mod common;
 
-use common::{config, lease_key, ready, routes, upsert_lease, vxlan_lease};
-use russet_core::{Change, Fact, FactId, Source, distribution::bgp, model::Lease};
+use common::{config, lease_key, node, ready, routes, upsert_lease, vxlan_lease};
+use russet_core::{
+    Change, Fact, FactId, Source,
+    calc::oracle,
+    distribution::bgp,
+    model::{GatewayRoute, Lease, NodeFact, UnderlayFact},
+};
 use russet_desired::{Key, NextHopKey, Patches, RouteKey};
+use russet_net::Router;
 
 #[test]
 fn a_learned_prefix_is_a_route_to_its_router_and_goes_with_it() {
@@ -66,6 +72,71 @@ fn a_lease_goes_before_what_routers_say_of_its_subnet_and_no_more() {
 }
 
 #[test]
+fn a_router_on_no_link_is_reached_by_what_leads_to_it_and_by_the_longest_of_it() {
+    let mut calc = ready(config(0));
+    calc.apply([learn("10.99.0.0/24", "172.16.9.1")]);
+    assert!(routes(&calc.tables()).is_empty());
+    // Two steps away: by the router of the router.
+    calc.apply([learn("172.16.0.0/16", "198.51.100.7")]);
+    assert!(routes(&calc.tables()).is_empty());
+    calc.apply([learn("198.51.100.0/24", "192.168.77.3")]);
+    let wanted = |by: &str| {
+        ["10.99.0.0/24", "172.16.0.0/16", "198.51.100.0/24"]
+            .map(|dst| format!("{dst} via {by} dev eth0"))
+    };
+    assert_eq!(routes(&calc.tables()), wanted("192.168.77.3"));
+    // The router moves, and what is behind it.
+    calc.apply([learn("198.51.100.0/24", "192.168.77.4")]);
+    assert_eq!(routes(&calc.tables()), wanted("192.168.77.4"));
+    // A longer prefix leads elsewhere, while it is there.
+    calc.apply([learn("172.16.9.0/24", "192.168.77.5")]);
+    assert!(routes(&calc.tables()).contains(&"10.99.0.0/24 via 192.168.77.5 dev eth0".to_owned()));
+    calc.apply([forget("172.16.9.0/24"), forget("198.51.100.0/24")]);
+    assert!(routes(&calc.tables()).is_empty());
+    let why = calc.refusals()[&learned("10.99.0.0/24")].to_string();
+    assert!(why.contains("172.16.9.1 is not on the underlay's link"), "{why}");
+    assert_eq!(oracle(calc.world()), calc.tables());
+}
+
+#[test]
+fn a_router_on_no_link_is_reached_by_the_kernel_s_gateway_and_nothing_goes_in_circles() {
+    let mut calc = ready(config(0));
+    // Each leads to the other, and one to itself.
+    calc.apply([
+        learn("10.98.0.0/16", "10.99.0.1"),
+        learn("10.99.0.0/16", "10.98.0.1"),
+        learn("10.97.0.0/16", "10.97.0.1"),
+    ]);
+    assert!(routes(&calc.tables()).is_empty());
+    assert_eq!(calc.refusals().len(), 3);
+    let default =
+        GatewayRoute { dst: "0.0.0.0/0".parse().unwrap(), via: [192, 168, 77, 254].into() };
+    let underlay = UnderlayFact { gateways: vec![default], ..node().underlay };
+    let fact = Fact::Node(NodeFact { underlay, ..node() });
+    calc.apply([Change::Upsert { id: FactId::Node, fact, rev: 0 }]);
+    let wanted = [97, 98, 99].map(|n| format!("10.{n}.0.0/16 via 192.168.77.254 dev eth0"));
+    assert_eq!(routes(&calc.tables()), wanted);
+    assert!(calc.refusals().is_empty());
+}
+
+#[test]
+fn a_router_that_holds_on_one_link_is_reached_over_it() {
+    let mut calc = ready(config(2));
+    let router = Router { ip: "fe80::7".parse().unwrap(), link: Some("eth3".parse().unwrap()) };
+    let id = learned("fd99::/32");
+    calc.apply([Change::Upsert { id: id.clone(), fact: Fact::Learned(router), rev: 0 }]);
+    assert_eq!(routes(&calc.tables()), ["fd99::/32 via fe80::7 dev eth3"]);
+    // What is behind somebody behind it goes the same way.
+    calc.apply([learn("fd98::/32", "fd99::1")]);
+    assert_eq!(routes(&calc.tables())[0], "fd98::/32 via fe80::7 dev eth3");
+    assert_eq!(oracle(calc.world()), calc.tables());
+    let ours = Router { link: Some("rst0".parse().unwrap()), ..router };
+    calc.apply([Change::Upsert { id: id.clone(), fact: Fact::Learned(ours), rev: 0 }]);
+    assert!(routes(&calc.tables()).is_empty());
+    assert!(calc.refusals()[&id].to_string().contains("on a link of the pods"));
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_reason() {
     let mut calc = ready(config(0));
     for (dst, router, why) in [
@@ -123,7 +194,11 @@ fn a_node_announces_its_own_subnets() {
 }
 
 fn learn(dst: &str, router: &str) -> Change {
-    Change::Upsert { id: learned(dst), fact: Fact::Learned(router.parse().unwrap()), rev: 0 }
+    Change::Upsert {
+        id: learned(dst),
+        fact: Fact::Learned(router.parse::<std::net::IpAddr>().unwrap().into()),
+        rev: 0,
+    }
 }
 
 fn forget(dst: &str) -> Change {

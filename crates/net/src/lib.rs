@@ -26,6 +26,6 @@ pub use self::{
     mac::Mac,
     number::{Mtu, OutOfRange, Port, Vni},
     prefix::{Family, Prefix},
-    reach::{At, Dst, Form, Reach},
+    reach::{At, Dst, Form, Reach, Router},
     selector::{Selector, SelectorError},
 };

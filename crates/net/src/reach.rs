@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Mac, Port, Prefix, PublicKey};
+use crate::{IfName, Mac, Port, Prefix, PublicKey};
 
 /// What can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +40,20 @@ pub enum Form {
     Extension,
     /// By whatever somebody else has laid; nothing of ours is in the way.
     Foreign,
+}
+
+/// What a routing protocol says something is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Router {
+    pub ip: IpAddr,
+    /// Where the address holds, when it holds on one link only.
+    pub link: Option<IfName>,
+}
+
+impl From<IpAddr> for Router {
+    fn from(ip: IpAddr) -> Self {
+        Self { ip, link: None }
+    }
 }
 
 /// One thing that can be reached, and where.

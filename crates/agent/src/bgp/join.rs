@@ -16,7 +16,7 @@ use russet_bgp::{
     speaker::{PeerAddr, Speaker},
     wire::{Family, NlriKey},
 };
-use russet_net::{At, Dst, Form, Prefix, Reach};
+use russet_net::{Prefix, Reach, Router};
 use tokio::sync::{mpsc, watch};
 
 use super::config::BgpConfig;
@@ -33,7 +33,7 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Learned {
     /// Where these are now; `None` when nobody says any more.
-    Changed(Vec<(Dst, Option<At>)>),
+    Changed(Vec<(Prefix, Option<Router>)>),
     /// All is told.
     All,
 }
@@ -61,7 +61,7 @@ impl Guide {
 #[derive(Debug)]
 pub(super) struct Follower {
     learned: mpsc::Sender<Learned>,
-    unsaid: BTreeMap<Prefix, Option<At>>,
+    unsaid: BTreeMap<Prefix, Option<Router>>,
     guide: Guide,
     /// Who has to tell all, and until when it is waited for; `None` once that was said.
     awaited: Option<(BTreeSet<PeerAddr>, Instant)>,
@@ -96,9 +96,9 @@ impl Follower {
         self.unsaid.extend(places);
     }
 
-    fn place(&self, speaker: &Speaker, prefix: Prefix) -> Option<At> {
+    fn place(&self, speaker: &Speaker, prefix: Prefix) -> Option<Router> {
         if let Some(ip) = self.guide.gateways.get(&prefix) {
-            return Some(At::Node { ip: *ip, form: Form::Plain });
+            return Some((*ip).into());
         }
         if self.guide.withholds(prefix) { None } else { place_of(speaker, &prefix.into()) }
     }
@@ -117,8 +117,7 @@ impl Follower {
                 None => BTreeMap::new(),
             };
             let said = std::mem::replace(&mut self.unsaid, rest);
-            let said = said.into_iter().map(|(prefix, at)| (Dst::Prefix(prefix), at));
-            room.send(Learned::Changed(said.collect()));
+            room.send(Learned::Changed(said.into_iter().collect()));
         }
         let told = |(awaited, until): &mut (BTreeSet<PeerAddr>, Instant)| {
             let all = || awaited.iter().all(|peer| speaker.has_told_all(*peer));
@@ -153,11 +152,17 @@ fn all_prefixes(speaker: &Speaker) -> Vec<Prefix> {
 }
 
 /// Where the best path of a destination leads; nowhere else when it is our own.
-fn place_of(speaker: &Speaker, key: &NlriKey) -> Option<At> {
+fn place_of(speaker: &Speaker, key: &NlriKey) -> Option<Router> {
     let view = speaker.rib().route(key)?;
     let best = view.paths.iter().find(|path| path.used)?;
-    let ip: IpAddr = best.attrs.next_hop.addr();
-    (best.source != Source::LOCAL).then_some(At::Node { ip, form: Form::Plain })
+    if best.source == Source::LOCAL {
+        return None;
+    }
+    let ip = best.attrs.next_hop.addr();
+    let is_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    // It holds on the link of the session that it came by.
+    let link = is_local.then(|| speaker.addr_of(best.source)?.link).flatten();
+    Some(Router { ip, link })
 }
 
 /// How long a peer that is not there is waited for.
@@ -222,7 +227,7 @@ mod tests {
         follower.follow(&mut speaker, now);
         let Ok(Learned::Changed(changed)) = told.try_recv() else { panic!("nothing") };
         // A route of our own leads nowhere else.
-        assert_eq!(changed, [(Dst::Prefix("10.9.0.0/16".parse().unwrap()), None)]);
+        assert_eq!(changed, [("10.9.0.0/16".parse().unwrap(), None)]);
         assert_eq!(follower.due(now), None);
     }
 
@@ -239,8 +244,8 @@ mod tests {
         let guide = Guide { gateways, withheld: vec![prefix("10.9.0.0/16")] };
         follower.guide(&speaker, guide);
         follower.follow(&mut speaker, now);
-        let at = At::Node { ip: [192, 0, 2, 1].into(), form: Form::Plain };
-        let way = |at| Ok(Learned::Changed(vec![(Dst::Prefix(prefix("10.0.0.9/32")), at)]));
+        let at = IpAddr::from([192, 0, 2, 1]).into();
+        let way = |at| Ok(Learned::Changed(vec![(prefix("10.0.0.9/32"), at)]));
         assert_eq!(told.try_recv(), way(Some(at)));
         follower.guide(&speaker, Guide::default());
         follower.follow(&mut speaker, now);

@@ -6,7 +6,7 @@
 //!                                                         rules: what passes ──┘
 //! ```
 //!
-//! [`derive`] is a pure function but for the passwords, which it is handed. One bad object does not stop the rest: a
+//! [`derive()`] is a pure function but for the passwords, which it is handed. One bad object does not stop the rest: a
 //! peer that cannot be settled is named in [`Wished::unsettled`], so that whoever applies the wish leaves its session as it
 //! was. All that is wrong, has no effect or is worth knowing is a [`Report`] at its object.
 //!

@@ -154,6 +154,7 @@ fn ground() -> Result<Vec<Change>> {
         v4: Some(underlay(1)),
         v6: None,
         onlink: vec!["192.168.77.0/24".parse()?],
+        gateways: Vec::new(),
         router_advertised: false,
         spoils_checksums: Vec::new(),
         prepared: Prepared::new(),

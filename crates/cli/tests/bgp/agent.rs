@@ -35,6 +35,21 @@ fn a_node_announces_its_subnet_and_routes_what_it_is_taught() {
 }
 
 #[test]
+fn a_router_that_is_further_away_is_reached_by_the_rack_s_router() {
+    let lab = Lab::new(1);
+    let session = format!("{SESSION} {ELSEWHERE}");
+    let prefixes = ["10.99.0.0/16", "10.200.0.0/24"];
+    let bird = lab.bird(1, &session, &teaches(&prefixes));
+    let mut node = Node::new(&lab);
+    node.start();
+    // What leads to 10.200.0.9 leads to all that is behind it.
+    node.has_route("10.200.0.0/24 via 10.0.1.2 dev to1");
+    node.has_route("10.99.0.0/16 via 10.0.1.2 dev to1");
+    drop(bird);
+    eventually("nobody teaches it", || (!node.routes().contains("10.99.0.0/16")).then_some(()));
+}
+
+#[test]
 fn what_was_taught_outlives_the_agent_and_goes_once_nobody_teaches_it_any_more() {
     let lab = Lab::new(1);
     let bird = lab.bird(1, &format!("{SESSION} {IPV4}"), &teaches(&["10.9.1.0/24", "10.9.2.0/24"]));

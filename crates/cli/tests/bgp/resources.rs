@@ -30,7 +30,7 @@ use crate::{
 #[test]
 fn nodes_are_a_mesh_and_tell_each_other_their_blocks() {
     let rack = Rack::new(&[1, 2, 3]);
-    rack.write(&[rack.nodes(&[1, 2, 3]), vec![pool(), shut_pool()]].concat());
+    rack.write(&[Rack::nodes(&[1, 2, 3]), vec![pool(), shut_pool()]].concat());
     let all: Vec<_> = [1, 2, 3].map(|n| rack.node(n, &["--announce", "10.67.0.0/26"])).into();
     for (n, russet) in [1_u8, 2, 3].into_iter().zip(&all) {
         for other in [1_u8, 2, 3].into_iter().filter(|other| *other != n) {
@@ -49,7 +49,7 @@ fn nodes_are_a_mesh_and_tell_each_other_their_blocks() {
 #[test]
 fn from_mesh_to_reflector_and_back_no_route_is_ever_missing() {
     let rack = Rack::new(&[1, 2, 3, 8]);
-    let in_mesh = [rack.nodes(&[1, 2, 3]), vec![pool(), reflector(8)]].concat();
+    let in_mesh = [Rack::nodes(&[1, 2, 3]), vec![pool(), reflector(8)]].concat();
     rack.write(&in_mesh);
     let nodes = [1, 2, 3].map(|n| rack.node(n, &[]));
     let reflector = rack.node(8, &[]);
@@ -67,10 +67,10 @@ fn from_mesh_to_reflector_and_back_no_route_is_ever_missing() {
             eventually(&format!("{wanted:?} alone at node {n}"), || {
                 let status = russet.ask(&["status"])?;
                 let rows = status["peers"]["rows"].as_array()?.clone();
-                let there = |peer: &&&str| {
-                    rows.iter().any(|row| row["address"] == **peer && row["state"] == "Established")
+                let there = |peer: &&str| {
+                    rows.iter().any(|row| row["address"] == *peer && row["state"] == "Established")
                 };
-                (rows.len() == wanted.len() && wanted.iter().all(|peer| there(&peer))).then_some(())
+                (rows.len() == wanted.len() && wanted.iter().all(|peer| there(peer))).then_some(())
             });
         }
     };
@@ -91,7 +91,7 @@ fn from_mesh_to_reflector_and_back_no_route_is_ever_missing() {
     assert_eq!((&peer["kind"], &peer["object"]), (&json!("node specific"), &json!("rr")));
 
     // The reflector becomes a node among nodes.
-    rack.write(&[rack.nodes(&[1, 2, 3, 8]), vec![pool()]].concat());
+    rack.write(&[Rack::nodes(&[1, 2, 3, 8]), vec![pool()]].concat());
     for russet in [&reflector].into_iter().chain(&nodes) {
         russet.signal("-HUP");
         thread::sleep(Duration::from_millis(400));
@@ -107,7 +107,7 @@ fn from_mesh_to_reflector_and_back_no_route_is_ever_missing() {
 
     // The control: a node that is deleted takes its routes with it, at once, and that is seen.
     let recorder = watched(0);
-    rack.write(&[rack.nodes(&[1, 3]), vec![pool(), mesh(true)]].concat());
+    rack.write(&[Rack::nodes(&[1, 3]), vec![pool(), mesh(true)]].concat());
     nodes[0].signal("-HUP");
     eventually("no route", || nodes[0].paths(V4, &block(2)).is_empty().then_some(()));
     assert!(recorder.stop().1 > 0);
@@ -145,12 +145,12 @@ fn bird_is_the_top_of_a_rack_with_filter_community_and_password() {
         }),
     );
     let all = |filter: Value| {
-        [rack.nodes(&[1]), vec![pool(), settings.clone(), peer.clone(), filter]].concat()
+        [Rack::nodes(&[1]), vec![pool(), settings.clone(), peer.clone(), filter]].concat()
     };
     rack.write(&all(filter("10.8.0.0/16")));
     let russet = rack.node(1, &[]);
     // Nobody opens a session without its password.
-    let status = rack.object_of(&russet, "BGPPeer", "rack");
+    let status = Rack::object_of(&russet, "BGPPeer", "rack");
     assert!(status["reason"].as_str().unwrap().contains("password"), "{status}");
     assert!(russet.peer("10.5.0.254").is_none());
 
@@ -181,7 +181,9 @@ fn bird_keeps_what_a_node_told_while_its_speaker_is_killed_and_starts_anew() {
     let session = "local as 65001; neighbor 10.5.0.1 as 64512; graceful restart on;";
     let bird = rack.bird(254, session, "");
     let peer = json!({"peerIP": "10.5.0.254", "asNumber": 65_001, "node": "n1"});
-    rack.write(&[rack.nodes(&[1, 2, 77]), vec![pool(), object("BGPPeer", "rack", &peer)]].concat());
+    rack.write(
+        &[Rack::nodes(&[1, 2, 77]), vec![pool(), object("BGPPeer", "rack", &peer)]].concat(),
+    );
     let mut russet = rack.node(1, &[]);
     let other = rack.node(2, &[]);
     // Node 77 is down, and costs a start no more than it must.
@@ -229,7 +231,7 @@ fn frr_is_the_reflector_of_a_cluster() {
         ),
     );
     rack.write(
-        &[rack.nodes(&[1, 2]), vec![pool(), reflector(8), mesh(false), to_reflectors()]].concat(),
+        &[Rack::nodes(&[1, 2]), vec![pool(), reflector(8), mesh(false), to_reflectors()]].concat(),
     );
     let [one, two] = [1, 2].map(|n| rack.node(n, &[]));
     one.up("10.5.0.8");
@@ -252,7 +254,7 @@ fn gobgp_is_the_top_of_a_rack() {
          neighbor-address = '10.5.0.1'\npeer-as = 64512\n",
     );
     let peer = json!({"peerIP": "10.5.0.254", "asNumber": 65_001, "nodeSelector": "all()"});
-    rack.write(&[rack.nodes(&[1]), vec![pool(), object("BGPPeer", "rack", &peer)]].concat());
+    rack.write(&[Rack::nodes(&[1]), vec![pool(), object("BGPPeer", "rack", &peer)]].concat());
     let russet = rack.node(1, &[]);
     russet.up("10.5.0.254");
     gobgp.does("global rib add 10.9.1.0/24 nexthop 10.5.0.254");
@@ -272,17 +274,17 @@ fn what_is_wrong_is_told_at_its_object_and_what_was_in_force_stays() {
         object("BGPPeer", name, &spec)
     };
     let empty = object("BGPFilter", "empty", &json!({}));
-    let good = [rack.nodes(&[1]), vec![pool(), empty, peer("wrong", 254, 65_009, &[])]].concat();
+    let good = [Rack::nodes(&[1]), vec![pool(), empty, peer("wrong", 254, 65_009, &[])]].concat();
     rack.write(&[good.clone(), vec![peer("good", 253, 65_001, &[])]].concat());
     let russet = rack.node(1, &[]);
     russet.learns(V4, "10.9.1.0/24");
     let fault = eventually("the wrong AS at its object", || {
-        rack.objects(&russet)
+        Rack::objects(&russet)
             .into_iter()
             .find(|row| row["name"] == "wrong" && row["reason"].to_string().contains("bad peer AS"))
     });
     assert_eq!((&fault["kind"], &fault["grade"]), (&json!("BGPPeer"), &json!("fault")));
-    let idle = rack.object_of(&russet, "BGPFilter", "empty");
+    let idle = Rack::object_of(&russet, "BGPFilter", "empty");
     assert!(idle.to_string().contains("no rule"), "{idle}");
 
     // A filter that is not there, an AS that is none, and an address that is none: what was in force stays.
@@ -291,7 +293,7 @@ fn what_is_wrong_is_told_at_its_object_and_what_was_in_force_stays() {
         rack.write(&[good.clone(), vec![bad]].concat());
         russet.signal("-HUP");
         eventually("a fault", || {
-            let rows = rack.objects(&russet);
+            let rows = Rack::objects(&russet);
             rows.into_iter().find(|row| row["name"] == "good" && row["grade"] == "fault")
         });
         let peer = russet.peer("10.5.0.253").unwrap();
@@ -304,7 +306,7 @@ fn what_is_wrong_is_told_at_its_object_and_what_was_in_force_stays() {
 fn a_check_shows_the_sessions_that_there_would_be() {
     let rack = Rack::new(&[1]);
     let unnamed = object("BGPFilter", "lonely", &json!({"exportV4": [{"action": "Accept"}]}));
-    rack.write(&[rack.nodes(&[1, 2]), vec![reflector(8), to_reflectors(), unnamed]].concat());
+    rack.write(&[Rack::nodes(&[1, 2]), vec![reflector(8), to_reflectors(), unnamed]].concat());
     let russet = env!("CARGO_BIN_EXE_russet");
     let folder = rack.folder("resources").display().to_string();
     let told =
@@ -351,7 +353,7 @@ impl Rack {
         &self.spaces.iter().find(|(number, _)| *number == n).unwrap().1
     }
 
-    fn nodes(&self, numbers: &[u8]) -> Vec<Value> {
+    fn nodes(numbers: &[u8]) -> Vec<Value> {
         let node = |n: &u8| {
             let spec = json!({"bgp": {"ipv4Address": format!("10.5.0.{n}/24")}});
             object("Node", &format!("n{n}"), &spec)
@@ -392,16 +394,16 @@ impl Rack {
         Bird::start(self.space(n), folder, &id, &config)
     }
 
-    fn objects(&self, russet: &Russet<'_>) -> Vec<Value> {
+    fn objects(russet: &Russet<'_>) -> Vec<Value> {
         let status = russet.ask(&["status"]).unwrap_or_default();
         status["objects"].as_array().cloned().unwrap_or_default()
     }
 
     /// What is told of an object.
     #[track_caller]
-    fn object_of(&self, russet: &Russet<'_>, kind: &str, name: &str) -> Value {
+    fn object_of(russet: &Russet<'_>, kind: &str, name: &str) -> Value {
         eventually(&format!("something of {kind} {name}"), || {
-            let mut rows = self.objects(russet).into_iter();
+            let mut rows = Self::objects(russet).into_iter();
             rows.find(|row| row["kind"] == kind && row["name"] == name)
         })
     }

@@ -72,9 +72,10 @@ impl Picture {
             let holds = |claim: Claim| matches!(claim, Claim::Subnet(it) if it.covers(dst));
             let holders = leases.iter().flat_map(|(_, candidate)| candidate.claims());
             let lease = holders.filter(|(claim, _)| holds(*claim)).map(|(_, who)| who).min();
-            match verdict(me, lease.map(|claimant| claimant.key), dst, router) {
-                Ok(reach) => {
-                    for item in learned::objects(me, &reach) {
+            let known = |dst| world.learned(dst);
+            match verdict(me, lease.map(|claimant| claimant.key), dst, router, &known) {
+                Ok(taught) => {
+                    for item in learned::objects(me, &taught) {
                         if !self.tables.contains(&item.key()) {
                             self.tables.insert(item);
                         }

@@ -15,17 +15,11 @@ use russet_bgp::{
     wire::{Family as Routes, FamilySet, HoldTime, MessageLimit},
 };
 use russet_core::model::calico::{
-    BgpPeer, FailureDetection, Name, NextHopMode, SecretRef, SourceAddress,
+    BgpPeer, FailureDetection, Name, NextHopMode, Scope, SecretRef, SourceAddress,
 };
 use russet_net::{Asn, Family, Port, Prefix};
 
-use super::{
-    Grade, Reports, Resources,
-    ours::Ours,
-    rules::Rules,
-    secrets::Secrets,
-    whom::{Rank, Wish},
-};
+use super::{Grade, Reports, Resources, ours::Ours, rules::Rules, secrets::Secrets, whom::Wish};
 use crate::bgp::config::{
     BfdConfig, Hops, Origin, Password, PeerConfig, restart, watched_at_the_usual_pace,
 };
@@ -197,13 +191,15 @@ impl Settle<'_> {
     }
 }
 
-/// The object that says a session.
+/// The object that says a session; the mesh is said by the cluster's settings, or else by the node that there is.
 fn at<'a>(wish: &Wish<'a>, resources: &'a Resources) -> (Kind, &'a Name) {
-    match wish.object {
-        Some((name, _)) => (Kind::BgpPeer, name),
-        None => {
-            (Kind::Node, wish.node.filter(|_| wish.rank == Rank::Mesh).unwrap_or(&resources.node))
-        }
+    if let Some((name, _)) = wish.object {
+        return (Kind::BgpPeer, name);
+    }
+    let settings = resources.configurations.keys().find(|name| Scope::of(name) == Scope::Cluster);
+    match settings {
+        Some(name) => (Kind::BgpConfiguration, name),
+        None => (Kind::Node, wish.node.unwrap_or(&resources.node)),
     }
 }
 

@@ -431,6 +431,7 @@ pub(super) fn underlay(n: u8) -> UnderlayFact {
         v4: Some([192, 168, 77, n].into()),
         v6: Some([0xfd77, 0, 0, 0, 0, 0, 0, n.into()].into()),
         onlink: vec!["192.168.77.0/24".parse().unwrap()],
+        gateways: Vec::new(),
         router_advertised: false,
         spoils_checksums: Vec::new(),
         prepared: BTreeMap::new(),
