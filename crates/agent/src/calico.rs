@@ -6,11 +6,12 @@
 //!   (watch)    │                │ tunnels' addresses
 //!              │     owner ─▶ ends ─▶ register ─▶ the node's own object in the store
 //!              │       observer ─ addresses ┘
-//!              ├─▶ routers ─▶ BGP speaker
+//!              ├─▶ routers ─▶ BGP speaker ─ report ─▶ whoever asks for the node's status
 //!              └─ accept ◀── owner
 //! ```
 
 mod ends;
+mod report;
 mod routers;
 
 use std::{
@@ -18,7 +19,11 @@ use std::{
     sync::Arc,
 };
 
-use russet_core::{Source, model, world::World};
+use russet_core::{
+    Source,
+    model::{self, calico::NodeReport},
+    world::World,
+};
 use russet_net::Family;
 use russet_store::EtcdClient;
 use tokio::{
@@ -30,7 +35,7 @@ pub use self::ends::Announced;
 use crate::{
     bgp::resources::Resources,
     cni,
-    config::BlockSettings,
+    config::{BlockSettings, Config},
     ipam::{self, Tunnel},
     node::OwnAddresses,
     owner::Input,
@@ -77,13 +82,13 @@ pub fn outlets() -> (Outlets, Pending) {
 impl Pending {
     pub fn start(
         self,
-        settings: &BlockSettings,
+        config: &Config,
         client: &EtcdClient,
         seen: Seen,
         inputs: &mpsc::Sender<Input>,
         tasks: &mut JoinSet<()>,
-    ) -> (cni::Line, Running) {
-        let BlockSettings { node, cooldown } = settings;
+    ) -> Option<(cni::Line, Running)> {
+        let BlockSettings { node, cooldown } = config.blocks()?;
         let (tell_ipam, news) = mpsc::channel(resources::NEWS);
         let (asks, asked) = mpsc::channel(ipam::MOST_ASKS);
         let (tell, told) = mpsc::channel(ipam::MOST_ASKS);
@@ -94,6 +99,9 @@ impl Pending {
         let (state, _) = watch::channel(Registered::default());
         let own = register::Inputs { addresses, ends };
         tasks.spawn(register::keep(client.clone(), node.clone(), own, state));
+        let (tell_report, reports) = watch::channel(NodeReport::default());
+        tasks.spawn(report::follow(config.paths.bgp_socket(), tell_report));
+        tasks.spawn(register::answer(client.clone(), node.clone(), reports));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
         tasks.spawn(pass(for_owner, inputs.clone()));
         let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
@@ -107,7 +115,7 @@ impl Pending {
         let lines =
             ipam::Lines { news, asks: asked, told: tell, tunnels: self.tunnels, held: hold };
         tasks.spawn(ipam::serve(client, settings, lines));
-        (cni::Line { asks, told }, Running { routers, addresses: observe })
+        Some((cni::Line { asks, told }, Running { routers, addresses: observe }))
     }
 }
 

@@ -19,7 +19,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     pub checkpoint: Option<Checkpoint>,
-    /// The text of flannel's `subnet.env`; `None` leaves the file as it is.
+    /// What other CNI plugins read of the network: the text of flannel's `subnet.env`, or the MTU in Calico's file. `None`
+    /// leaves the file as it is.
     pub subnet_env: Option<String>,
 }
 

@@ -45,6 +45,7 @@ use russet_kernel::{
     engine::EnginePlaces,
     lane::{LaneSettings, ReconcileLane},
 };
+use russet_net::Reach;
 use russet_store::EtcdClient;
 use tokio::{
     sync::{mpsc, watch},
@@ -143,44 +144,23 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         Owner::new(Arc::clone(config), kept, previous(&paths.subnet_file), crate::seed(), outlets);
     let owner = tokio::spawn(owner.run(inbox));
     let mut tasks = JoinSet::new();
-    let (line, calico) = config
-        .blocks()
-        .zip(calico)
-        .map(|(blocks, pending)| pending.start(blocks, &client, seen, &inputs, &mut tasks))
+    let (line, calico) = calico
+        .and_then(|pending| pending.start(config, &client, seen, &inputs, &mut tasks))
         .unzip();
     let addresses = calico.as_ref().map(|calico| calico.addresses.clone());
     let cni = serve_pods(config, given, inputs.clone(), line).await?;
     let observer = Observer::start(config.uplink.clone(), &inputs, addresses)?;
 
     if let Some(here) = announced {
-        let (learned, taught) = mpsc::channel(LEARNED);
-        let node = bgp::Node { here, learned };
-        match (config.bgp.clone(), &calico) {
-            (Some((config, file)), _) => {
-                tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
-            }
-            (None, Some(calico)) => {
-                let feed = bgp::Feed {
-                    resources: calico.routers.clone(),
-                    base: bgp::resources::Base {
-                        admin_socket: paths.bgp_socket(),
-                        http: None,
-                        announced: Vec::new(),
-                    },
-                    secrets: bgp::resources::Folder(Some(config.bgp_secrets.clone())),
-                };
-                tasks.spawn(bgp::join_by_resources(feed, node));
-            }
-            (None, None) => {}
-        }
-        tasks.spawn(learn(taught, inputs.clone()));
+        speak(config, here, calico.as_ref(), &inputs, &mut tasks).await?;
     }
     tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));
+    let prober = config.path_probe.map(|period| Prober::start(period, &inputs)).transpose()?;
     if calico.is_none() {
-        let keys = Keys::new(&config.prefix);
-        tasks.spawn(store_task::watch(client.clone(), config.prefix.clone(), inputs.clone()));
-        tasks.spawn(store_task::write(client.clone(), keys, to_write, inputs.clone()));
-        tasks.spawn(store_task::name_cluster(client, config.prefix.clone(), names));
+        let prefix = config.prefix.clone();
+        tasks.spawn(store_task::watch(client.clone(), prefix.clone(), inputs.clone()));
+        tasks.spawn(store_task::write(client.clone(), Keys::new(&prefix), to_write, inputs));
+        tasks.spawn(store_task::name_cluster(client, prefix, names));
     }
     tasks.spawn(admin::serve(admin_socket, handle.clone()));
     if let Some(listener) = web {
@@ -189,9 +169,36 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
             http::AgentPages { owner: handle, engines: paths.engines() },
         ));
     }
-    // Last: it waits for the owner, which runs only when this thread does.
-    let prober = config.path_probe.map(|period| Prober::start(period, &inputs)).transpose()?;
     Ok(Running { tasks, owner, cni, observer, prober, calico })
+}
+
+/// Starts the node's BGP speaker: by its own file, or by the datastore's objects.
+async fn speak(
+    config: &Config,
+    here: watch::Receiver<Vec<Reach>>,
+    calico: Option<&calico::Running>,
+    inputs: &mpsc::Sender<Input>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), StartError> {
+    let (learned, taught) = mpsc::channel(LEARNED);
+    let node = bgp::Node { here, learned };
+    match (config.bgp.clone(), calico) {
+        (Some((config, file)), _) => {
+            tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
+        }
+        (None, Some(calico)) => {
+            let admin_socket = config.paths.bgp_socket();
+            let feed = bgp::Feed {
+                resources: calico.routers.clone(),
+                base: bgp::resources::Base { admin_socket, http: None, announced: Vec::new() },
+                secrets: bgp::resources::Folder(Some(config.bgp_secrets.clone())),
+            };
+            tasks.spawn(bgp::join_by_resources(feed, node));
+        }
+        (None, None) => {}
+    }
+    tasks.spawn(learn(taught, inputs.clone()));
+    Ok(())
 }
 
 /// Passes on to the owner what the speaker was taught. While the owner is busy the speaker keeps the newest.

@@ -97,7 +97,7 @@ fn of_family(family: &str, peers: &[&PeerRow], now: u64) -> String {
     format!("{family} BGP status\n{}", table(&titles, rows))
 }
 
-/// What kind of peer it is, is what its description says.
+/// One that a file says has no kind, and what its description says.
 fn row(peer: &PeerRow, now: u64) -> Vec<String> {
     let is_up = peer.up_s.is_some();
     let since = peer.up_s.map(|age| rfc3339(now.saturating_sub(age))).unwrap_or_default();
@@ -106,7 +106,7 @@ fn row(peer: &PeerRow, now: u64) -> Vec<String> {
         _ => peer.state.clone(),
     };
     let state = if is_up { "up" } else { "start" };
-    let kind = peer.description.clone().unwrap_or_default();
+    let kind = peer.kind.clone().or_else(|| peer.description.clone()).unwrap_or_default();
     vec![peer.address.clone(), kind, state.to_owned(), since, info]
 }
 

@@ -111,6 +111,8 @@ impl RawBgp {
     }
 }
 
+/// Where Calico's own plugin, and others, look for the pods' MTU.
+const CALICO_MTU: &str = "/var/lib/calico/mtu";
 const BGP_SECRETS: &str = "/etc/russet/bgp-secrets";
 
 /// What flags and environment say; each wins over the file.
@@ -173,7 +175,7 @@ impl RawConfig {
         let addressing = self.addressing(settings.as_ref(), &mut faults);
         let endpoints = self.store.endpoints();
         let store = self.store.client(&mut faults);
-        let paths = self.paths.check(&mut faults);
+        let paths = self.paths.check(preset, &mut faults);
         let bgp_secrets = self.bgp.secrets.clone().unwrap_or_else(|| BGP_SECRETS.into());
         let bgp = self.bgp.read(&mut faults);
         match (settings, store, faults.0.is_empty()) {
@@ -427,8 +429,12 @@ fn read_password(path: &Path, faults: &mut Faults) -> Option<String> {
 }
 
 impl RawPaths {
-    fn check(self, faults: &mut Faults) -> Paths {
+    fn check(self, preset: Option<Preset>, faults: &mut Faults) -> Paths {
         let usual = Paths::default();
+        let told = match preset {
+            Some(Preset::Calico) => CALICO_MTU.into(),
+            _ => usual.subnet_file,
+        };
         let mut absolute = |place: &str, path: Option<PathBuf>, usual: PathBuf| {
             let path = path.unwrap_or(usual);
             if !path.is_absolute() {
@@ -445,7 +451,7 @@ impl RawPaths {
                 state.join("wireguard.key"),
             ),
             state,
-            subnet_file: absolute("paths.subnet-file", self.subnet_file, usual.subnet_file),
+            subnet_file: absolute("paths.subnet-file", self.subnet_file, told),
             pods: absolute("paths.pods", self.pods, usual.pods),
         }
     }

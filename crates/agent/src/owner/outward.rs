@@ -8,7 +8,10 @@ use std::{
 use russet_api::admin::{Answer, Ask, Page, Refused, SHOWN, Status, StoreStatus};
 use russet_api::flannel::SubnetEnv;
 use russet_core::{
-    Change, Fact, FactId, Source, distribution::bgp, lease::LeaseOutput, model::Addressing,
+    Change, Fact, FactId, Source,
+    distribution::bgp,
+    lease::LeaseOutput,
+    model::{Addressing, Preset},
 };
 
 use super::{CalicoView, Owner, errand, view};
@@ -155,6 +158,10 @@ impl Owner {
 
     fn subnet_env(&self) -> Option<String> {
         let me = self.calc.world().me()?;
+        if me.settings.preset == Preset::Calico {
+            // As Felix writes it: the number alone.
+            return Some(me.footing.pod_mtu.to_string());
+        }
         let masquerade = self.config.settings.masquerade;
         let own = me.own.lease()?;
         Some(SubnetEnv::new(&me.footing.config, own, me.footing.pod_mtu, masquerade).write())

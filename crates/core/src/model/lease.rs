@@ -107,6 +107,10 @@ impl Lease {
         match (&self.backend, family) {
             (Backend::Wireguard { v4, .. }, Family::V4) => *v4,
             (Backend::Wireguard { v6, .. }, Family::V6) => *v6,
+            // Every node listens on one port there.
+            (Backend::Ends(ends), family) => {
+                ends.wireguard(family).map(|key| WireguardEnd { key, port: None })
+            }
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ use russet_net::{At, Dst, Family, Form, IfName, Mtu, Port, Prefix, Reach};
 use super::{Me, Transport};
 use crate::{
     error::Fault,
-    model::{Backend, Lease, NetworkConfig, Preset, Settings, UdpConfig, UnderlayFact},
+    model::{Backend, Lease, NetworkConfig, Preset, Settings, Tunnel, UdpConfig, UnderlayFact},
 };
 
 /// This node's device and engine.
@@ -88,8 +88,9 @@ pub(super) fn device(me: &Me<'_>, device: Device, engine: EngineSpec, out: &mut 
         link,
         LinkSpec { kind: LinkKind::Tun, role, mac, mtu, master, inherits: Flag::Off },
     ));
-    for subnet in me.footing.config.families().filter_map(|family| me.own.of(family)) {
-        out.push(super::whole_address(link, subnet.addr()));
+    let families = me.footing.config.families();
+    for addr in families.filter_map(|family| me.own.tunnel_addr(Tunnel::Wireguard, family)) {
+        out.push(super::whole_address(link, addr));
     }
     out.push(super::no_router_advertisements(link));
     out.push(accept_local(link));

@@ -6,19 +6,19 @@
 //! | `ipipMode` | ipip |
 //! | neither | direct; with BGP on the nodes, whatever routers lead to |
 //!
-//! `CrossSubnet` is a habit of the pool: a peer on a shared link is handed its packets as they are.
+//! With `wireguardEnabled` all that is wireguard's: whoever has no key is reached as before. `CrossSubnet` is a habit of the pool: a peer on a shared link is handed its packets as they are.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use russet_desired::Flag;
-use russet_net::{Family, Mac, Mtu, sha1};
+use russet_net::{Family, Mac, Mtu, Port, sha1};
 
 use super::{Encapsulation, FelixConfiguration, IpPool, Name, Node, OnSubnet};
 use crate::{
     choices::{Distribution, When},
     model::{
         Backend, Ends, IpipConfig, Lease, NetworkConfig, Pool, PoolHabits, TransportConfig,
-        VxlanConfig, VxlanEnd,
+        VxlanConfig, VxlanEnd, WireguardConfig, WireguardMode,
     },
 };
 
@@ -29,13 +29,23 @@ pub fn network(
     distribution: Distribution,
 ) -> NetworkConfig {
     NetworkConfig::of_pools(pools.values().map(|pool| {
-        let when = when(pool.encapsulation());
+        let sealed = match pool.family() {
+            Family::V4 => felix.wireguard,
+            Family::V6 => felix.wireguard_v6,
+        };
+        let sealed = sealed == Some(Flag::On);
+        // What is sealed is so over a shared link too.
+        let when = when(pool.encapsulation()).filter(|_| !sealed);
         let habits = PoolHabits {
             direct_routing: Flag::from(when == Some(When::CrossSubnet)),
             nat_outgoing: Some(pool.nat_outgoing),
             bgp_export: pool.bgp_export,
         };
-        let transport = transport(pool.encapsulation(), felix, distribution);
+        let transport = if sealed {
+            TransportConfig::Wireguard(wireguard(felix))
+        } else {
+            transport(pool.encapsulation(), felix, distribution)
+        };
         (Pool::of_blocks(pool.cidr(), pool.block_len(), habits), transport)
     }))
 }
@@ -75,12 +85,25 @@ fn transport(
     }
 }
 
+fn wireguard(felix: &FelixConfiguration) -> WireguardConfig {
+    let mtu = felix.wireguard_mtu.or(felix.wireguard_mtu_v6);
+    WireguardConfig {
+        mode: WireguardMode::Separate,
+        port: felix.wireguard_port.unwrap_or(Port::FLANNEL_WIREGUARD),
+        port_v6: felix.wireguard_port_v6.unwrap_or(Port::FLANNEL_WIREGUARD_V6),
+        psk: None,
+        keepalive: 0,
+        mtu: mtu.and_then(|mtu| Mtu::try_from(mtu.get() + WIREGUARD_OVERHEAD).ok()),
+    }
+}
+
 /// Felix names the tunnel's MTU; ours is the underlay's.
 fn outer(inner: Mtu) -> Option<Mtu> {
     Mtu::try_from(inner.get() + VXLAN_OVERHEAD).ok()
 }
 
 const VXLAN_OVERHEAD: u32 = 50;
+const WIREGUARD_OVERHEAD: u32 = 80;
 
 /// How a node is reached, and where its tunnels end.
 pub fn host(name: &Name, node: &Node) -> Lease {

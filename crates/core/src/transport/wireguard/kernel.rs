@@ -16,12 +16,17 @@ impl Wireguard {
     pub(super) fn devices(&self, me: &Me<'_>, out: &mut Emit) {
         for family in me.footing.config.families() {
             let (link, port) = self.device_of(family);
-            let Some(addr) = me.own.tunnel_addr(Tunnel::Wireguard, family) else { continue };
+            let addr = me.own.tunnel_addr(Tunnel::Wireguard, family);
+            if addr.is_none() && me.own.lease().is_some() {
+                continue;
+            }
             // Said twice where both families have one; the second is as the first.
             out.push(Item::Link(link, self.link_spec()));
             out.push(Item::WireguardDevice(link, WireguardDeviceSpec { key: self.key, port }));
             out.push(no_router_advertisements(link));
-            out.push(whole_address(link, addr));
+            if let Some(addr) = addr {
+                out.push(whole_address(link, addr));
+            }
         }
     }
 
