@@ -12,7 +12,7 @@ use std::{
 
 use russet_core::{
     attachment::routed::HOST_MAC,
-    model::{Attachment, ForeignRoute, GatewayRoute, NodeFact, UnderlayFact},
+    model::{Attachment, ForeignRoute, GatewayRoute, NodeFact, UnderlayFact, calico::OnSubnet},
 };
 use russet_kernel::{
     KernelError,
@@ -45,7 +45,7 @@ impl Observer {
         let inputs = inputs.downgrade();
         let tell = move |view: NodeView| {
             if let Some(addresses) = &addresses {
-                let own = own_addresses(&view, &uplink).ok();
+                let own = registered(&view, &uplink).ok();
                 addresses.send_if_modified(|told| {
                     // What is not found any more stays told: a link that flaps does not change who a node is.
                     let changed = own.is_some() && *told != own;
@@ -123,6 +123,22 @@ pub fn fact(view: &NodeView, wanted: &Uplink) -> Result<NodeFact, String> {
     Ok(NodeFact { underlay, foreign: foreign(view) })
 }
 
+/// The node's addresses with their subnets, for others to read: those that are looked for, or those of the uplink that is
+/// named.
+fn registered(view: &NodeView, wanted: &Uplink) -> Result<OwnAddresses, String> {
+    if wanted.detection.is_some() {
+        return own_addresses(view, wanted);
+    }
+    let link = uplink::uplink(view, wanted, &OwnAddresses::default())?;
+    let found = |family| {
+        let addr = wanted.public(family).or_else(|| link.best_address(family))?;
+        let on = link.addresses.iter().find(|on| on.addr == addr);
+        let len = on.map_or(family.bits(), |on| on.len);
+        Some(Found { link: on.map(|_| link.name), addr: OnSubnet::new(addr, len).ok()? })
+    };
+    Ok(OwnAddresses { v4: found(Family::V4), v6: found(Family::V6) })
+}
+
 /// The node's addresses with their subnets, where they are looked for as calico/node does; else none.
 fn own_addresses(view: &NodeView, wanted: &Uplink) -> Result<OwnAddresses, String> {
     match &wanted.detection {
@@ -185,6 +201,17 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config::{Detection, LinkChoice, Wish};
+
+    #[test]
+    fn a_named_uplink_is_registered_with_its_subnet() {
+        let uplink = Uplink { choices: vec!["eth1".parse().unwrap()], ..Uplink::default() };
+        let own = registered(&node(), &uplink).unwrap();
+        assert_eq!(own.v4.unwrap().addr.to_string(), "172.17.0.1/16");
+        assert_eq!(own.v6, None);
+        let told = Uplink { public_ip: Some([203, 0, 113, 9].into()), ..uplink };
+        let own = registered(&node(), &told).unwrap();
+        assert_eq!(own.v4.unwrap().addr.to_string(), "203.0.113.9/32");
+    }
 
     #[test]
     fn the_default_route_tells_the_uplink_and_its_address() {

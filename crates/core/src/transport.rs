@@ -171,7 +171,7 @@ impl Carrier {
 
     /// Whether it is a device that can go on hearing beside another transport.
     const fn can_retire(&self) -> bool {
-        matches!(self, Self::Vxlan(_) | Self::Ipip(_))
+        matches!(self, Self::Vxlan(_) | Self::Ipip(_) | Self::Wireguard(_))
     }
 
     const fn tunnel(&self) -> Option<Tunnel> {

@@ -159,6 +159,14 @@ impl Transport for Wireguard {
         }
     }
 
+    /// A lease that says wireguard is nobody's who could send to another transport's node.
+    fn may_hear(&self, lease: &Lease) -> bool {
+        match &lease.backend {
+            Backend::Ends(ends) => Family::BOTH.into_iter().any(|it| ends.wireguard(it).is_some()),
+            _ => false,
+        }
+    }
+
     fn remote(&self, _me: &Me<'_>, reach: &Reach, out: &mut Emit) {
         let Dst::Prefix(subnet) = reach.dst;
         let At::Node { ip, form: Form::Wireguard(key, port) } = reach.at else { return };
