@@ -29,7 +29,7 @@ use crate::{
     attachment,
     change::{Change, FactId, Source},
     error::Fault,
-    model::{Lease, LeaseKey, PodNetwork, Settings},
+    model::{Lease, LeaseKey, PodNetwork, Settings, Tunnel},
     transport::{Footing, Me},
     world::World,
 };
@@ -43,7 +43,7 @@ pub const PIECE: usize = 512;
 pub struct Calc {
     world: World,
     /// What `base` and `peers` were computed for.
-    ground: Option<(Footing, Option<LeaseKey>)>,
+    ground: Option<Ground>,
     base: Base,
     peers: Peers,
     /// What of the peers is wanted.
@@ -53,6 +53,30 @@ pub struct Calc {
     routed: Tables,
     refusals: BTreeMap<FactId, Fault>,
     generation: u64,
+}
+
+/// What of this node the way to every peer depends on.
+#[derive(Debug)]
+struct Ground {
+    footing: Footing,
+    own: Option<LeaseKey>,
+    /// The families in which it has told its key.
+    sealed: [bool; 2],
+}
+
+impl Ground {
+    fn of(me: &Me<'_>) -> Self {
+        let (footing, own) = (me.footing.clone(), me.own.lease());
+        Self { footing, own, sealed: sealed(me) }
+    }
+
+    fn is_of(&self, me: &Me<'_>) -> bool {
+        self.footing == *me.footing && self.own == me.own.lease() && self.sealed == sealed(me)
+    }
+}
+
+fn sealed(me: &Me<'_>) -> [bool; 2] {
+    Family::BOTH.map(|family| me.own.announces(Tunnel::Wireguard, family))
 }
 
 /// How a peer is reached.
@@ -245,12 +269,12 @@ impl Calc {
     fn ground_has_moved(&mut self) -> bool {
         let now = self.world.me();
         let same = match (&self.ground, now) {
-            (Some((footing, own)), Some(me)) => footing == me.footing && *own == me.own.lease(),
+            (Some(ground), Some(me)) => ground.is_of(&me),
             (None, None) => true,
             _ => false,
         };
         if !same {
-            self.ground = now.map(|me| (me.footing.clone(), me.own.lease()));
+            self.ground = now.map(|me| Ground::of(&me));
         }
         !same
     }

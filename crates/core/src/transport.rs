@@ -291,7 +291,12 @@ impl Footing {
     /// # Errors
     ///
     /// When the holder speaks a backend that we do not.
-    pub fn carrier(&self, lease: &Lease, subnet: Prefix) -> Result<&dyn Transport, Fault> {
+    pub fn carrier(
+        &self,
+        lease: &Lease,
+        subnet: Prefix,
+        own: &Own,
+    ) -> Result<&dyn Transport, Fault> {
         let family = subnet.family();
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
         let pool = self.config.pool_of(subnet);
@@ -303,7 +308,7 @@ impl Footing {
                 let direct = pool.is_some_and(|pool| pool.habits.direct_routing.is_on());
                 let direct = shared && (direct || matches!(carrier, Carrier::Direct(_)));
                 let chosen =
-                    if direct { Some(DIRECT) } else { self.by_ends(carrier, ends, subnet) };
+                    if direct { Some(DIRECT) } else { self.by_ends(carrier, ends, subnet, own) };
                 let chosen = chosen.filter(|it| shared || !matches!(it, Carrier::Direct(_)));
                 let chosen = chosen.or(shared.then_some(DIRECT));
                 let chosen = chosen.or(self.routers.then_some(UNMANAGED));
@@ -338,10 +343,14 @@ impl Footing {
         wanted: &'a Carrier,
         ends: &Ends,
         subnet: Prefix,
+        own: &Own,
     ) -> Option<&'a Carrier> {
+        // Who is sent something sealed must know our key too.
+        let sealed = own.announces(Tunnel::Wireguard, subnet.family());
+        let may_send = |it: &&Carrier| sealed || !matches!(it, Carrier::Wireguard(_));
         let others = self.retiring.iter().chain(&self.carriers).filter(|it| it.can_retire());
         let mut all = std::iter::once(wanted).chain(others);
-        all.find(|carrier| carrier.reaches(ends, subnet.family()))
+        all.find(|carrier| may_send(carrier) && carrier.reaches(ends, subnet.family()))
     }
 
     fn not_reached(&self, lease: &Lease, wanted: &Carrier, family: Family) -> Fault {

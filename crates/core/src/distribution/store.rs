@@ -122,7 +122,7 @@ fn reach(
     } else {
         lies_right(me, subnet, pool.network())?;
     }
-    let carrier = me.footing.carrier(lease, subnet);
+    let carrier = me.footing.carrier(lease, subnet, me.own);
     let ip = match &carrier {
         Ok(carrier) => carrier.address(lease, family),
         Err(_) => lease.public(family),

@@ -59,6 +59,11 @@ impl Own {
         self.subnets().find(|subnet| subnet.overlaps(prefix))
     }
 
+    /// Whether this node's own Node says where a tunnel ends.
+    pub fn announces(&self, tunnel: Tunnel, family: Family) -> bool {
+        self.ends.as_ref().is_some_and(|ends| ends.has(tunnel, family))
+    }
+
     /// What a tunnel's device has for an address: one of its own, or the base of the subnet.
     pub fn tunnel_addr(&self, tunnel: Tunnel, family: Family) -> Option<IpAddr> {
         match &self.ends {
