@@ -27,6 +27,7 @@
 //!
 //! A pool that turns from vxlan or ipip to another transport keeps its tunnel's end as *retiring*, to receive by, until
 //! no peer's lease says so any more: the others send into the tunnel until they have seen our new lease.
+//! One that is left to routers from then on is reached by its old tunnel until a router teaches the way.
 
 mod direct;
 mod extension;
@@ -36,13 +37,17 @@ mod unmanaged;
 mod vxlan;
 mod wireguard;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use russet_desired::{
     AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, NextHopKey, NextHopSpec, RouteKey,
     RouteSpec, SysctlKey, SysctlSpec,
 };
-use russet_net::{At, Family, Form, IfName, Mac, Mtu, Prefix, Reach};
+use russet_net::{At, Dst, Family, Form, IfName, Mac, Mtu, Prefix, Reach};
 
 pub use self::{
     direct::Direct, extension::Extension, ipip::Ipip, udp::Udp, unmanaged::Unmanaged, vxlan::Vxlan,
@@ -55,7 +60,7 @@ use crate::{
         Backend, Ends, Lease, LeaseKey, NetworkConfig, Own, Pool, Settings, TransportConfig,
         Tunnel, UnderlayFact,
     },
-    world::Holding,
+    world::{Holding, Taught},
 };
 
 /// One way across the underlay.
@@ -117,6 +122,8 @@ pub struct Footing {
     carriers: Vec<Carrier>,
     /// What pools were before, and peers may still send by.
     retiring: Vec<Carrier>,
+    /// Pools that routers were left with, and the tunnels that were theirs.
+    left: BTreeMap<Prefix, Tunnel>,
     /// Whether a node that no tunnel reaches yet is left to routers.
     routers: bool,
 }
@@ -183,12 +190,41 @@ impl Carrier {
         }
     }
 
+    /// What of it none of the others has, when that can go on hearing.
+    fn beside(&self, others: &[Self]) -> Option<Self> {
+        match self {
+            Self::Vxlan(vxlan) => {
+                let mut left = vxlan.clone();
+                for other in others {
+                    if let Self::Vxlan(other) = other {
+                        left = left.without(other)?;
+                    }
+                }
+                Some(Self::Vxlan(left))
+            }
+            Self::Ipip(_) => {
+                (!others.iter().any(|it| matches!(it, Self::Ipip(_)))).then(|| self.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it has an end of its own for a family.
+    fn has_end(&self, family: Family) -> bool {
+        match self {
+            Self::Vxlan(vxlan) => vxlan.link(family).is_some(),
+            Self::Ipip(_) => family == Family::V4,
+            _ => true,
+        }
+    }
+
     /// Whether a node that says where its tunnels end takes packets by this.
     fn reaches(&self, ends: &Ends, family: Family) -> bool {
         match self {
             Self::Direct(_) | Self::Unmanaged(_) => true,
             Self::Vxlan(_) | Self::Ipip(_) | Self::Wireguard(_) => {
-                self.tunnel().is_some_and(|tunnel| ends.has(tunnel, family))
+                let has = |tunnel| ends.has(tunnel, family);
+                self.has_end(family) && self.tunnel().is_some_and(has)
             }
             Self::Udp(_) | Self::Extension(_) => false,
         }
@@ -216,6 +252,7 @@ impl Footing {
             underlay: underlay.clone(),
             pod_mtu: underlay.mtu,
             retiring: Vec::new(),
+            left: BTreeMap::new(),
             routers: settings.distribution == Distribution::Bgp,
         };
         footing.pod_mtu = footing.least_mtu()?;
@@ -226,15 +263,28 @@ impl Footing {
     #[must_use]
     pub fn after(self, old: Option<&Self>) -> Self {
         let mut retiring: Vec<Carrier> = Vec::new();
-        let left = old.into_iter().flat_map(|old| old.carriers.iter().chain(&old.retiring));
-        for carrier in left.filter(|carrier| carrier.can_retire()) {
-            let kind = std::mem::discriminant(carrier);
-            let has = |all: &[Carrier]| all.iter().any(|it| std::mem::discriminant(it) == kind);
-            if !has(&self.carriers) && !has(&retiring) {
-                retiring.push(carrier.clone());
-            }
+        for carrier in old.into_iter().flat_map(Self::all) {
+            let left = carrier.beside(&self.carriers);
+            retiring.extend(left.and_then(|left| left.beside(&retiring)));
         }
-        Self { retiring, ..self }
+        let left = old.map(|old| self.left_to_routers(old)).unwrap_or_default();
+        Self { retiring, left, ..self }
+    }
+
+    /// The pools that were a tunnel's and are routers' now, with the tunnel.
+    fn left_to_routers(&self, old: &Self) -> BTreeMap<Prefix, Tunnel> {
+        let tunnel = |pool: Pool| {
+            matches!(self.carriers.get(pool.transport())?, Carrier::Unmanaged(_)).then_some(())?;
+            let before = old.config.pool_of(pool.network())?;
+            let before_last = || old.left.get(&pool.network()).copied();
+            let tunnel = old.carriers.get(before.transport())?.tunnel().or_else(before_last)?;
+            Some((pool.network(), tunnel))
+        };
+        self.config.pools().filter_map(tunnel).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Carrier> {
+        self.carriers.iter().chain(&self.retiring)
     }
 
     /// The tunnels' ends that only receive.
@@ -258,8 +308,26 @@ impl Footing {
 
     /// The tunnels that were the pools'.
     pub fn retiring_tunnels(&self) -> BTreeSet<(Tunnel, Family)> {
-        let tunnels = self.retiring.iter().filter_map(Carrier::tunnel);
-        tunnels.flat_map(|tunnel| Family::BOTH.map(|family| (tunnel, family))).collect()
+        let of = |carrier: &Carrier| {
+            let families = Family::BOTH.into_iter().filter(|family| carrier.has_end(*family));
+            let families: Vec<_> = families.collect();
+            let tunnel = carrier.tunnel().into_iter();
+            tunnel.flat_map(move |tunnel| families.clone().into_iter().map(move |it| (tunnel, it)))
+        };
+        self.retiring.iter().flat_map(of).collect()
+    }
+
+    /// The tunnel that reaches a node's subnet although its pool is routers' now: none of them teaches the way yet.
+    pub fn not_taught_yet(&self, holding: &Holding, subnet: Prefix) -> Option<Tunnel> {
+        let Backend::Ends(ends) = &holding.lease.backend else { return None };
+        self.old_tunnel(ends, subnet, holding.taught).and_then(Carrier::tunnel)
+    }
+
+    fn old_tunnel(&self, ends: &Ends, subnet: Prefix, taught: Taught) -> Option<&Carrier> {
+        let pool = self.config.pool_of(subnet).filter(|_| taught == Taught::No)?;
+        let tunnel = *self.left.get(&pool.network())?;
+        let mut all = self.all().filter(|it| it.tunnel() == Some(tunnel));
+        all.find(|carrier| carrier.reaches(ends, subnet.family()))
     }
 
     /// What this node's own lease says.
@@ -296,6 +364,7 @@ impl Footing {
         lease: &Lease,
         subnet: Prefix,
         own: &Own,
+        taught: Taught,
     ) -> Result<&dyn Transport, Fault> {
         let family = subnet.family();
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
@@ -303,6 +372,10 @@ impl Footing {
         let carrier = pool.and_then(|pool| self.carriers.get(pool.transport()));
         let carrier = carrier.unwrap_or_else(|| self.first());
         match (&lease.backend, carrier) {
+            (Backend::Ends(ends), Carrier::Unmanaged(unmanaged)) => {
+                let old = self.old_tunnel(ends, subnet, taught);
+                Ok(old.map_or(unmanaged, Carrier::transport))
+            }
             (_, Carrier::Unmanaged(unmanaged)) => Ok(unmanaged),
             (Backend::Ends(ends), _) => {
                 let direct = pool.is_some_and(|pool| pool.habits.direct_routing.is_on());
@@ -362,9 +435,11 @@ impl Footing {
 
     /// The transport that a reach was made for.
     pub fn carrier_of(&self, reach: &Reach) -> &dyn Transport {
-        let At::Node { form, .. } = reach.at else { return &Direct };
+        let (At::Node { form, .. }, Dst::Prefix(subnet)) = (reach.at, reach.dst) else {
+            return &Direct;
+        };
         let is_it = |carrier: &&Carrier| {
-            matches!(
+            let is_of_form = matches!(
                 (carrier, form),
                 (Carrier::Vxlan(_), Form::Vtep { .. })
                     | (Carrier::Udp(_), Form::Udp)
@@ -372,20 +447,21 @@ impl Footing {
                     | (Carrier::Unmanaged(_), Form::Foreign)
                     | (Carrier::Extension(_), Form::Extension)
                     | (Carrier::Wireguard(_), Form::Wireguard(..))
-            )
+            );
+            is_of_form && carrier.has_end(subnet.family())
         };
-        let mut all = self.carriers.iter().chain(&self.retiring);
+        let mut all = self.all();
         let otherwise = if form == Form::Foreign { UNMANAGED } else { DIRECT };
         all.find(is_it).unwrap_or(otherwise).transport()
     }
 
     /// Our VTEP's MAC of a family, when there is one.
     pub fn own_mac(&self, family: Family) -> Option<Mac> {
-        self.vxlan().and_then(|vxlan| vxlan.mac(family))
+        self.vxlans().find_map(|vxlan| vxlan.mac(family))
     }
 
-    fn vxlan(&self) -> Option<&Vxlan> {
-        self.carriers.iter().chain(&self.retiring).find_map(|carrier| match carrier {
+    fn vxlans(&self) -> impl Iterator<Item = &Vxlan> {
+        self.all().filter_map(|carrier| match carrier {
             Carrier::Vxlan(vxlan) => Some(vxlan),
             _ => None,
         })
@@ -435,7 +511,7 @@ impl Footing {
 
     /// Our VXLAN device of a family, when the pool has one.
     pub fn vxlan_link(&self, family: Family) -> Option<IfName> {
-        self.vxlan().and_then(|vxlan| vxlan.link(family))
+        self.vxlans().find_map(|vxlan| vxlan.link(family))
     }
 }
 

@@ -20,6 +20,7 @@ use russet_net::{Family, Prefix, Router};
 
 use crate::{
     change::{Change, Fact, FactId, Source},
+    choices::Distribution,
     error::Fault,
     model::{
         Addressing, Backend, Ends, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact,
@@ -45,6 +46,15 @@ pub struct Holding {
     /// The lease's own create revision.
     pub rev: u64,
     pub holder: Option<Holder>,
+    pub taught: Taught,
+}
+
+/// Whether some router teaches the way to what a node holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Taught {
+    #[default]
+    No,
+    Yes,
 }
 
 /// A node that leases name.
@@ -116,7 +126,12 @@ impl World {
         });
         // What a node holds is where the node is.
         let moved = hosts.filter_map(|name| self.held_by.get(name)).flatten();
-        let moved: Vec<_> = moved.map(|key| FactId::Lease(*key)).collect();
+        let mut moved: Vec<_> = moved.map(|key| FactId::Lease(*key)).collect();
+        let learned = touched.iter().filter_map(|id| match id {
+            FactId::Learned(dst) => Some(*dst),
+            _ => None,
+        });
+        moved.extend(learned.flat_map(|dst| self.held_within(dst)).map(FactId::Lease));
         touched.extend(moved);
         // None of these says anything of this node.
         let is_others =
@@ -161,7 +176,7 @@ impl World {
 
     /// A lease that is readable, with its revision.
     pub fn lease(&self, key: LeaseKey) -> Option<Holding> {
-        self.holding(self.good(&FactId::Lease(key))?)
+        self.holding(key, self.good(&FactId::Lease(key))?)
     }
 
     /// Every readable lease, our own included.
@@ -171,22 +186,55 @@ impl World {
 
     fn leases_from(&self, first: FactId) -> impl Iterator<Item = (LeaseKey, Holding)> {
         self.facts.range(first..).filter_map(|(id, known)| match (id, &known.good) {
-            (FactId::Lease(key), Some(good)) => Some((*key, self.holding(good)?)),
+            (FactId::Lease(key), Some(good)) => Some((*key, self.holding(*key, good)?)),
             _ => None,
         })
     }
 
-    fn holding(&self, (fact, rev): &(Fact, u64)) -> Option<Holding> {
+    fn holding(&self, key: LeaseKey, (fact, rev): &(Fact, u64)) -> Option<Holding> {
+        let rev = *rev;
         match fact {
-            Fact::Lease(lease) => Some(Holding { lease: lease.clone(), rev: *rev, holder: None }),
+            Fact::Lease(lease) => {
+                let (lease, holder, taught) = (lease.clone(), None, Taught::No);
+                Some(Holding { lease, rev, holder, taught })
+            }
             Fact::Held(name) => {
                 let host = self.host(name);
                 let holder = Some(Holder { name: name.clone(), rev: host.map(|(_, rev)| rev) });
                 let lease = host.map_or_else(nowhere, |(lease, _)| lease.clone());
-                Some(Holding { lease, rev: *rev, holder })
+                Some(Holding { lease, rev, holder, taught: self.taught(key) })
             }
             _ => None,
         }
+    }
+
+    /// Whether a router teaches a block by itself, or more of its pool.
+    fn taught(&self, key: LeaseKey) -> Taught {
+        let (Some(footing), Some(subnet)) = (&self.in_force, key.subnets().next()) else {
+            return Taught::No;
+        };
+        let pool = footing.config.pool_of(subnet).filter(|_| self.leaves_to_routers());
+        let lengths = pool.into_iter().flat_map(|pool| pool.network().len()..=subnet.len());
+        let mut around = lengths.filter_map(|len| Prefix::around(subnet.addr(), len).ok());
+        if around.any(|dst| self.learned(dst).is_some()) { Taught::Yes } else { Taught::No }
+    }
+
+    /// What is held within what a router teaches.
+    fn held_within(&self, dst: Prefix) -> impl Iterator<Item = LeaseKey> {
+        let of = |family| (dst.family() == family).then_some(dst);
+        let first = LeaseKey::new(of(Family::V4), of(Family::V6));
+        let first = first.filter(|_| self.leaves_to_routers()).into_iter();
+        let from = first.flat_map(|first| self.facts.range(FactId::Lease(first)..));
+        let keys = from.map_while(|(id, _)| match id {
+            FactId::Lease(key) => Some(*key),
+            _ => None,
+        });
+        keys.take_while(move |key| key.subnets().all(|subnet| dst.covers(subnet)))
+    }
+
+    fn leaves_to_routers(&self) -> bool {
+        self.settings.addressing == Addressing::Blocks
+            && self.settings.distribution == Distribution::Bgp
     }
 
     /// How a node is reached, with its revision.
@@ -438,7 +486,23 @@ impl World {
         });
         let left: Vec<_> = left.collect();
         wanted.extend(left);
+        wanted.extend(self.sent_by(footing));
         wanted
+    }
+
+    /// The tunnels of before that this node still sends by: whoever takes packets by one is told to go on.
+    fn sent_by(&self, footing: &Footing) -> BTreeSet<(Tunnel, Family)> {
+        if footing.retiring().next().is_none() {
+            return BTreeSet::new();
+        }
+        let is_own = |it: &Holding| {
+            it.holder.as_ref().is_some_and(|holder| holder.name.as_str() == self.settings.node)
+        };
+        let sent = self.leases().filter(|(_, it)| !is_own(it)).filter_map(|(key, it)| {
+            let subnet = key.subnets().next()?;
+            Some((footing.not_taught_yet(&it, subnet)?, subnet.family()))
+        });
+        sent.collect()
     }
 
     /// A route that is in the way may yet turn out to lead to a lease's subnet.

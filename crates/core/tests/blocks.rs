@@ -3,7 +3,10 @@
 mod common;
 
 use common::{
-    blocks::{config, holds, host, ipip, is_at, key, name, pool, ready, settings, upsert, vxlan},
+    blocks::{
+        by_routers, config, holds, host, ipip, is_at, key, name, pool, ready, ready_with, settings,
+        upsert, vxlan,
+    },
     node, routes,
 };
 use russet_core::{
@@ -127,6 +130,51 @@ fn a_pool_turns_to_another_tunnel_node_by_node_and_the_old_end_goes_last() {
     calc.apply([is_at(2, host(77, 2, "v"))]);
     assert_eq!(remote(&calc), [by_vxlan]);
     assert_eq!(links(&calc), ["vxlan.calico"]);
+}
+
+#[test]
+fn a_family_that_leaves_vxlan_hears_by_it_while_a_node_has_the_end_and_the_other_family_stays() {
+    let mut calc = ready(config(0));
+    calc.apply([is_at(2, host(77, 2, "v6")), holds(2, "10.244.1.0/26")]);
+    let six = config(0).pools().nth(1).unwrap().network().to_string();
+    let pools = [pool("10.244.0.0/16", TransportConfig::Direct, false), pool(&six, vxlan(), false)];
+    calc.apply([upsert(FactId::Config, Fact::Config(NetworkConfig::of_pools(pools)), 2)]);
+    assert_eq!(remote(&calc), ["10.244.1.0/26 via 192.168.77.2 dev eth0"]);
+    assert_eq!(links(&calc), ["vxlan-v6.calico", "vxlan.calico"]);
+    calc.apply([is_at(2, host(77, 2, "6"))]);
+    assert_eq!(links(&calc), ["vxlan-v6.calico"]);
+}
+
+#[test]
+fn a_pool_that_is_left_to_routers_goes_by_its_tunnel_until_they_teach_the_way() {
+    let mut calc = ready_with(by_routers(), config(6));
+    let others = [holds(2, "10.244.1.0/26"), holds(2, "10.244.2.0/26")];
+    calc.apply(others.into_iter().chain([is_at(2, host(77, 2, "i"))]));
+    calc.apply([upsert(FactId::Config, Fact::Config(config(7)), 2)]);
+    let by_ipip = |block: &str| format!("{block} via 192.168.77.2 dev tunl0 onlink");
+    assert_eq!(remote(&calc), [by_ipip("10.244.1.0/26"), by_ipip("10.244.2.0/26")]);
+    let ipip = (Tunnel::Ipip, Family::V4);
+    assert_eq!(calc.world().tunnels().into_iter().collect::<Vec<_>>(), [ipip]);
+
+    let learn = |dst: &str| {
+        let router = std::net::IpAddr::from([192, 168, 77, 2]).into();
+        upsert(FactId::Learned(dst.parse().unwrap()), Fact::Learned(router), 0)
+    };
+    calc.apply([learn("10.244.1.0/26")]);
+    assert_eq!(
+        remote(&calc),
+        ["10.244.1.0/26 via 192.168.77.2 dev eth0".to_owned(), by_ipip("10.244.2.0/26")]
+    );
+    // What a rack's router teaches may be larger than a block, but not all there is.
+    calc.apply([learn("0.0.0.0/0")]);
+    assert!(remote(&calc).contains(&by_ipip("10.244.2.0/26")));
+    calc.apply([learn("10.244.0.0/18")]);
+    assert!(!remote(&calc).contains(&by_ipip("10.244.2.0/26")));
+    assert!(calc.world().tunnels().is_empty());
+    // It hears by the tunnel as long as the other has an end.
+    assert_eq!(links(&calc), ["tunl0"]);
+    calc.apply([is_at(2, host(77, 2, ""))]);
+    assert!(links(&calc).is_empty());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{
-    blocks::{config, host, key, name, settings, upsert},
+    blocks::{by_routers, config, host, key, name, settings, upsert},
     node,
 };
 use proptest::{collection::vec, prelude::*};
@@ -19,8 +19,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn calc_equals_the_oracle_after_every_batch(batches in vec(vec(change(), 1..6), 1..24)) {
-        let mut calc = Calc::new(settings());
+    fn calc_equals_the_oracle_after_every_batch(
+        batches in vec(vec(change(), 1..6), 1..24),
+        settings in prop_oneof![Just(settings()), Just(by_routers())],
+    ) {
+        let mut calc = Calc::new(settings);
         let mut followed = Tables::default();
         for batch in prelude().into_iter().chain(batches) {
             followed.apply(calc.apply(batch));
@@ -85,7 +88,7 @@ fn one_each(changes: Vec<Change>) -> Vec<Change> {
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         12 => held_or_host(),
-        2 => (0..7_usize).prop_map(|i| upsert(FactId::Config, Fact::Config(config(i)), 2)),
+        2 => (0..9_usize).prop_map(|i| upsert(FactId::Config, Fact::Config(config(i)), 2)),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact), 2)),
         3 => (dst(), router())
             .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router.into()), 0)),

@@ -91,6 +91,9 @@ enum Command {
         /// Shows only packets of VXLAN
         #[arg(long)]
         vxlan: bool,
+        /// Shows only packets of IPv4 in IPv4
+        #[arg(long, conflicts_with = "vxlan")]
+        ipip: bool,
         /// Writes them to a file for tcpdump or Wireshark as well
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
@@ -168,8 +171,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             run::run(&file, store, &settings, keep.into())
         }
         Command::Exec { which, place, command } => exec(&which.client()?, place, command),
-        Command::Capture { which, link, count, seconds, vxlan, pcap } => {
-            let show = if vxlan { Show::Vxlan } else { Show::All };
+        Command::Capture { which, link, count, seconds, vxlan, ipip, pcap } => {
+            let show = match (vxlan, ipip) {
+                (true, _) => Show::Vxlan,
+                (false, true) => Show::Ipip,
+                (false, false) => Show::All,
+            };
             let limit = Limit { count, until: Instant::now() + Duration::from_secs(seconds) };
             capture(&which.client()?, &link, limit, show, pcap)
         }
@@ -219,6 +226,7 @@ fn exec(client: &Client, place: String, mut command: Vec<String>) -> Result<Exit
 enum Show {
     All,
     Vxlan,
+    Ipip,
 }
 
 /// When a capture ends.
@@ -244,7 +252,12 @@ fn capture(
     while shown < limit.count {
         let Some(octets) = capture.next(limit.until)? else { break };
         let frame = Frame::decode(octets);
-        if show == Show::Vxlan && frame.vxlan().is_none() {
+        let is_shown = match show {
+            Show::All => true,
+            Show::Vxlan => frame.vxlan().is_some(),
+            Show::Ipip => frame.ipip().is_some(),
+        };
+        if !is_shown {
             continue;
         }
         if let Some(file) = &mut file {

@@ -104,8 +104,8 @@ pub(crate) fn agent_config(topology: &Topology, node: &Node) -> Result<String> {
     if !stores.is_empty() {
         settings.insert("store".to_owned(), json!({ "endpoints": stores }));
     }
-    if topology.router == Router::None {
-        // An agent tells the uplink by the default route, and here there is none.
+    if topology.router == Router::None && !node.agent.contains_key("detect") {
+        // An agent tells the uplink by the default route, and here there is none, unless it looks for its addresses.
         settings.insert("interface".to_owned(), json!("eth0"));
     }
     for (key, value) in &node.agent {

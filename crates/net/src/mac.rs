@@ -1,6 +1,6 @@
 //! Ethernet addresses.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use crate::ParseError;
 
@@ -24,6 +24,19 @@ impl Mac {
 
     pub const fn octets(self) -> [u8; 6] {
         self.0
+    }
+
+    /// The link-local address of the link that has this one (RFC 4291 appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f].into()
+    }
+
+    /// The address that a link-local one was made of.
+    pub fn of_link_local(addr: Ipv6Addr) -> Option<Self> {
+        let [.., a, b, c, _, _, d, e, f] = addr.octets();
+        let mac = Self([a ^ 0x02, b, c, d, e, f]);
+        (mac.link_local() == addr).then_some(mac)
     }
 
     /// Whether the address may be a station's own: not a group address and not all zero.
@@ -104,5 +117,13 @@ mod tests {
     fn a_local_address_is_unicast_and_locally_administered() {
         assert_eq!(Mac::local([0xff; 6]).octets()[0], 0xfe);
         assert!(Mac::local([0; 6]).is_unicast());
+    }
+
+    #[test]
+    fn a_link_local_address_is_the_one_that_the_kernel_makes() {
+        let all = Mac::new([0xee; 6]).link_local();
+        assert_eq!(all.to_string(), "fe80::ecee:eeff:feee:eeee");
+        assert_eq!(Mac::of_link_local(all), Some(Mac::new([0xee; 6])));
+        assert_eq!(Mac::of_link_local("fe80::1".parse().unwrap()), None);
     }
 }

@@ -8,11 +8,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use russet_core::model::calico::{VxlanEnd, WireguardAddr};
 use russet_net::{Mac, PublicKey};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     ipam::Tunnel,
@@ -35,19 +36,64 @@ pub async fn join(
     mut held: watch::Receiver<BTreeMap<Tunnel, IpAddr>>,
     ends: watch::Sender<Ends>,
 ) {
+    let mut farewell = Farewell::default();
     loop {
         let now = wanted
             .borrow_and_update()
             .as_ref()
             .map(|wanted| of(wanted, &held.borrow_and_update()))
             .unwrap_or_default();
+        let (now, until) = farewell.delay(now, Instant::now());
         ends.send_if_modified(|told| std::mem::replace(told, now) != now);
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
             changed = held.changed() => if changed.is_err() { return },
+            () = at(until) => {}
         }
     }
 }
+
+async fn at(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Since when an end is not wanted. It is taken back a while later: peers that are taught the other way by routers, and not by
+/// the store, may still send to it, and nobody tells us.
+#[derive(Debug, Default)]
+struct Farewell {
+    ipip: Option<Instant>,
+    vxlan_v4: Option<Instant>,
+    vxlan_v6: Option<Instant>,
+}
+
+impl Farewell {
+    /// What may be said now, and when more may be.
+    fn delay(&mut self, mut ends: Ends, now: Instant) -> (Ends, Option<Instant>) {
+        let later = [
+            put_off(&mut self.ipip, &mut ends.ipip, now),
+            put_off(&mut self.vxlan_v4, &mut ends.vxlan_v4, now),
+            put_off(&mut self.vxlan_v6, &mut ends.vxlan_v6, now),
+        ];
+        (ends, later.into_iter().flatten().min())
+    }
+}
+
+fn put_off<T>(since: &mut Option<Instant>, end: &mut Said<T>, now: Instant) -> Option<Instant> {
+    if !matches!(end, Said::None) {
+        *since = None;
+        return None;
+    }
+    let until = *since.get_or_insert(now) + FAREWELL;
+    (now < until).then(|| {
+        *end = Said::Nothing;
+        until
+    })
+}
+
+const FAREWELL: Duration = Duration::from_secs(3);
 
 fn of(wanted: &Announced, held: &BTreeMap<Tunnel, IpAddr>) -> Ends {
     let v4 = |tunnel| match held.get(&tunnel) {
@@ -110,5 +156,15 @@ mod tests {
         assert_eq!(ends.vxlan_v4, Said::This(vxlan));
         assert_eq!(ends.vxlan_v6, Said::Nothing);
         assert_eq!(ends.ipip, Said::None);
+    }
+
+    #[test]
+    fn an_end_is_taken_back_a_while_after_it_is_not_wanted() {
+        let (mut farewell, start) = (Farewell::default(), Instant::now());
+        let none = Ends { ipip: Said::None, ..Ends::default() };
+        assert_eq!(farewell.delay(none, start), (Ends::default(), Some(start + FAREWELL)));
+        assert_eq!(farewell.delay(none, start + FAREWELL), (none, None));
+        farewell.delay(Ends::default(), start + FAREWELL);
+        assert_eq!(farewell.delay(none, start + FAREWELL).0, Ends::default());
     }
 }

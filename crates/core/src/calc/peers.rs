@@ -6,10 +6,10 @@
 //! MAC), so no two peers that stand want the same object. Leases that name their node share the node's, which are
 //! counted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use russet_desired::{Emit, Item, Key, Patches, Tables};
-use russet_net::{At, Family, Form, Prefix};
+use russet_net::{At, Family, Form, Mac, Prefix};
 
 use super::Standing;
 use crate::{
@@ -131,13 +131,13 @@ impl Peers {
         let claims: Vec<Claim> = match key {
             Key::Route(route) => vec![Claim::Subnet(route.dst)],
             Key::Neighbour(neighbour) => {
-                based_at(neighbour.ip).chain([Claim::Inner(neighbour.ip)]).collect()
+                based_at(neighbour.ip).chain(ends_at(neighbour.ip)).collect()
             }
             Key::EnginePeer(peer) => vec![Claim::Subnet(peer.prefix)],
             Key::WireguardPeer(peer) => vec![Claim::Subnet(peer.prefix)],
             Key::Fdb(fdb) => Family::BOTH.map(|family| Claim::Vtep(family, fdb.mac)).into(),
             Key::NextHop(hop) => {
-                let of_node = [Claim::Address(hop.via), Claim::Inner(hop.via)];
+                let of_node = ends_at(hop.via).chain([Claim::Address(hop.via)]);
                 based_at(hop.via).chain(of_node).collect()
             }
             _ => return None,
@@ -263,8 +263,17 @@ pub(super) fn objects(me: &Me<'_>, reaches: Reaches) -> Vec<Item> {
     out.items
 }
 
+/// The tunnel's end that an address stands for.
+fn ends_at(ip: IpAddr) -> impl Iterator<Item = Claim> {
+    let mac = match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(addr) => Mac::of_link_local(addr),
+    };
+    std::iter::once(Claim::Inner(ip)).chain(mac.map(|mac| Claim::Vtep(Family::V6, mac)))
+}
+
 /// Every subnet that begins at an address.
-fn based_at(ip: std::net::IpAddr) -> impl Iterator<Item = Claim> {
+fn based_at(ip: IpAddr) -> impl Iterator<Item = Claim> {
     let subnet = move |len| Prefix::new(ip, len).ok().map(Claim::Subnet);
     (0..=Family::of(ip).bits()).filter_map(subnet)
 }

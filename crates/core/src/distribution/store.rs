@@ -18,7 +18,7 @@ use russet_net::{At, Dst, Family, Form, Mac, Prefix, PublicKey, Reach};
 
 use crate::{
     error::Fault,
-    model::{Lease, LeaseKey, NodeName, Pool},
+    model::{LeaseKey, NodeName, Pool},
     transport::Me,
     world::{Holder, Holding},
 };
@@ -53,13 +53,14 @@ impl Candidate {
     ///
     /// The first thing in it that cannot be.
     pub fn new(me: &Me<'_>, key: LeaseKey, holding: Holding) -> Result<Self, Fault> {
-        let Holding { lease, rev, holder } = holding;
+        let reaches = reaches(me, key, &holding);
+        let Holding { rev, holder, .. } = holding;
         let holder = match holder {
             None => None,
             Some(Holder { name, rev: Some(rev) }) => Some((name, rev)),
             Some(Holder { name, rev: None }) => return Err(Fault::HolderUnknown { holder: name }),
         };
-        let reaches = reaches(me, key, &lease, holder.is_some())?;
+        let reaches = reaches?;
         Ok(Self { key, rev, holder, reaches })
     }
 
@@ -95,8 +96,8 @@ impl Candidate {
     }
 }
 
-fn reaches(me: &Me<'_>, key: LeaseKey, lease: &Lease, held: bool) -> Result<Reaches, Fault> {
-    let of = |family| reach(me, key, lease, family, held);
+fn reaches(me: &Me<'_>, key: LeaseKey, holding: &Holding) -> Result<Reaches, Fault> {
+    let of = |family| reach(me, key, holding, family);
     let reaches = Reaches { v4: of(Family::V4)?, v6: of(Family::V6)? };
     if reaches.v4.is_none() && reaches.v6.is_none() {
         let family = me.footing.config.families().next().unwrap_or(Family::V4);
@@ -110,19 +111,19 @@ fn reaches(me: &Me<'_>, key: LeaseKey, lease: &Lease, held: bool) -> Result<Reac
 fn reach(
     me: &Me<'_>,
     key: LeaseKey,
-    lease: &Lease,
+    holding: &Holding,
     family: Family,
-    held: bool,
 ) -> Result<Option<Reach>, Fault> {
     let (Some(pool), Some(subnet)) = (me.footing.config.pool(family), key.of(family)) else {
         return Ok(None);
     };
-    if held {
+    let lease = &holding.lease;
+    if holding.holder.is_some() {
         me.footing.config.pool_of(subnet).ok_or(Fault::OutsidePools { subnet })?;
     } else {
         lies_right(me, subnet, pool.network())?;
     }
-    let carrier = me.footing.carrier(lease, subnet, me.own);
+    let carrier = me.footing.carrier(lease, subnet, me.own, holding.taught);
     let ip = match &carrier {
         Ok(carrier) => carrier.address(lease, family),
         Err(_) => lease.public(family),

@@ -2,7 +2,8 @@
 //!
 //! One device per family, `nolearning`: what is behind which VTEP is told by the leases. Per peer three
 //! objects make one path: the route's gateway is the base of the peer's subnet, the neighbour entry maps
-//! it to the peer's VTEP MAC, the FDB entry maps the MAC to the peer's underlay address.
+//! it to the peer's VTEP MAC, the FDB entry maps the MAC to the peer's underlay address. A peer that says where its tunnel
+//! ends is its own gateway.
 
 use std::net::IpAddr;
 
@@ -76,6 +77,13 @@ impl Vxlan {
 
     pub fn mac(&self, family: Family) -> Option<Mac> {
         self.end(family).map(|end| end.mac)
+    }
+
+    /// What is left of it beside one that has the other's devices.
+    pub fn without(self, other: &Self) -> Option<Self> {
+        let left = |ours: Option<End>, theirs: Option<End>| ours.filter(|_| theirs.is_none());
+        let (v4, v6) = (left(self.v4, other.v4), left(self.v6, other.v6));
+        (v4.is_some() || v6.is_some()).then_some(Self { v4, v6, ..self })
     }
 
     fn end(&self, family: Family) -> Option<End> {
@@ -154,11 +162,12 @@ impl Transport for Vxlan {
     }
 
     fn may_hear(&self, lease: &Lease) -> bool {
+        let mut families = Family::BOTH.into_iter().filter(|family| self.end(*family).is_some());
         if let Backend::Ends(ends) = &lease.backend {
-            return Family::BOTH.into_iter().any(|family| ends.vxlan(family).is_some());
+            return families.any(|family| ends.vxlan(family).is_some());
         }
         let same = |vtep: Vtep| vtep.vni == self.config.vni;
-        Family::BOTH.into_iter().filter_map(|family| lease.vtep(family)).any(same)
+        families.filter_map(|family| lease.vtep(family)).any(same)
     }
 
     /// Neighbour, FDB entry, next hop, route: each needs the one before.
@@ -166,7 +175,7 @@ impl Transport for Vxlan {
         let Dst::Prefix(subnet) = reach.dst;
         let At::Node { ip, form: Form::Vtep { mac, inner } } = reach.at else { return };
         let Some(End { link, .. }) = self.end(subnet.family()) else { return };
-        let base = inner.unwrap_or(subnet.addr());
+        let base = inner.map_or(subnet.addr(), |addr| gateway(addr, mac));
         let via = NextHopKey { via: base, link };
         out.push(Item::Neighbour(NeighbourKey { link, ip: base }, NeighbourSpec { mac }));
         out.push(Item::Fdb(FdbKey { link, mac }, FdbSpec { dst: ip }));
@@ -188,6 +197,15 @@ impl End {
             master: None,
             inherits,
         }
+    }
+}
+
+/// What stands for a peer that says where its tunnel ends. In IPv6 it is not the address that it says: the kernel takes
+/// no gateway onlink to which another device leads, and before a pool turns to VXLAN the route to the peer's block does.
+fn gateway(addr: IpAddr, mac: Mac) -> IpAddr {
+    match Family::of(addr) {
+        Family::V4 => addr,
+        Family::V6 => mac.link_local().into(),
     }
 }
 

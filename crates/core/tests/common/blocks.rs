@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
+    choices::Distribution,
     model::{
         Backend, Ends, IpipConfig, Lease, LeaseKey, NetworkConfig, NodeName, Pool, PoolHabits,
         Preset, Settings, TransportConfig, VxlanConfig, VxlanEnd, calico::BlockLen,
@@ -16,6 +17,11 @@ use super::node;
 
 pub fn settings() -> Settings {
     Settings::new("node-a", Preset::Calico, "unused".parse().unwrap())
+}
+
+/// A node that routers teach the ways that no tunnel is for.
+pub fn by_routers() -> Settings {
+    Settings { distribution: Distribution::Bgp, ..settings() }
 }
 
 pub fn vxlan() -> TransportConfig {
@@ -37,7 +43,8 @@ pub fn pool(cidr: &str, transport: TransportConfig, cross: bool) -> (Pool, Trans
 }
 
 /// 0: vxlan in both families; 1: vxlan and ipip; 2: direct; 3: vxlan across subnets, direct elsewhere;
-/// 4: left to others, and ipip; 5: no pool at all; 6: ipip everywhere.
+/// 4: left to others, and ipip; 5: no pool at all; 6: ipip everywhere; 7: left to others; 8: left to others, and vxlan
+/// for IPv6.
 pub fn config(i: usize) -> NetworkConfig {
     let (one, two, six) = ("10.244.0.0/16", "10.245.0.0/16", "fd00:10:244::/64");
     NetworkConfig::of_pools(match i {
@@ -47,7 +54,9 @@ pub fn config(i: usize) -> NetworkConfig {
         3 => vec![pool(one, vxlan(), true), pool(two, TransportConfig::Direct, false)],
         4 => vec![pool(one, TransportConfig::Unmanaged, false), pool(two, ipip(), false)],
         5 => vec![],
-        _ => vec![pool(one, ipip(), false), pool(two, ipip(), false)],
+        6 => vec![pool(one, ipip(), false), pool(two, ipip(), false)],
+        7 => vec![pool(one, TransportConfig::Unmanaged, false)],
+        _ => vec![pool(one, TransportConfig::Unmanaged, false), pool(six, vxlan(), false)],
     })
 }
 
@@ -94,7 +103,11 @@ pub fn holds(n: u8, prefix: &str) -> Change {
 
 /// In sync, with a block and tunnels of its own.
 pub fn ready(config: NetworkConfig) -> Calc {
-    let mut calc = Calc::new(settings());
+    ready_with(settings(), config)
+}
+
+pub fn ready_with(settings: Settings, config: NetworkConfig) -> Calc {
+    let mut calc = Calc::new(settings);
     calc.apply(Source::ALL.map(Change::Resync));
     calc.apply([
         upsert(FactId::Config, Fact::Config(config), 1),

@@ -1,10 +1,10 @@
-//! From octets to a value: Ethernet, ARP, IPv4, IPv6, ICMP, UDP, TCP, and VXLAN with what it carries.
+//! From octets to a value: Ethernet, ARP, IPv4, IPv6, ICMP, UDP, TCP, and VXLAN and IP in IPv4 with what they carry.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use etherparse::{
-    ArpPacketSlice, Icmpv4Slice, Icmpv6Slice, LaxNetSlice, LaxSlicedPacket, LinkSlice, TcpSlice,
-    TransportSlice, UdpSlice,
+    ArpPacketSlice, Icmpv4Slice, Icmpv6Slice, IpNumber, LaxIpv4Slice, LaxNetSlice, LaxSlicedPacket,
+    LinkSlice, TcpSlice, TransportSlice, UdpSlice,
 };
 use russet_net::{Mac, Vni};
 
@@ -48,6 +48,8 @@ pub enum Transport {
     Icmp(Icmp),
     Udp(Udp),
     Tcp(Tcp),
+    /// IPv4 in IPv4 (RFC 2003), which has no header of its own: the packet within begins with its IP header.
+    Ip(Box<Frame>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +97,15 @@ impl Frame {
 
     /// The packet within, when there is one.
     pub fn inner(&self) -> Option<&Frame> {
-        self.vxlan().map(|vxlan| &*vxlan.inner)
+        self.vxlan().map(|vxlan| &*vxlan.inner).or_else(|| self.ipip())
+    }
+
+    /// The packet that an IPv4 packet carries as it is.
+    pub fn ipip(&self) -> Option<&Frame> {
+        match &self.transport {
+            Some(Transport::Ip(inner)) => Some(inner),
+            _ => None,
+        }
     }
 
     pub fn vxlan(&self) -> Option<&Vxlan> {
@@ -111,21 +121,21 @@ impl Frame {
             (Some(Transport::Icmp(_)), ..) => "icmp".to_owned(),
             (Some(Transport::Udp(_)), ..) => "udp".to_owned(),
             (Some(Transport::Tcp(_)), ..) => "tcp".to_owned(),
-            (None, Some(ip), _) => ip.protocol.to_string(),
-            (None, None, Some(_)) => "arp".to_owned(),
-            (None, None, None) => format!("{:#06x}", self.ether_type),
+            (_, Some(ip), _) => ip.protocol.to_string(),
+            (_, None, Some(_)) => "arp".to_owned(),
+            (_, None, None) => format!("{:#06x}", self.ether_type),
         }
     }
 
-    /// The fields that an expectation can name. `src` and its neighbours are of the whole packet, with
-    /// VXLAN `outer.src` are the same, and `inner.src` those of the packet within.
+    /// The fields that an expectation can name. `src` and its neighbours are of the whole packet, in a
+    /// tunnel `outer.src` are the same, and `inner.src` those of the packet within.
     pub fn fields(&self) -> BTreeMap<&'static str, String> {
         let mut fields = self.own_fields(["src", "dst", "proto"]);
         fields.insert("length", self.length.to_string());
-        if let Some(vxlan) = self.vxlan() {
-            fields.insert("vni", vxlan.vni.to_string());
+        fields.extend(self.vxlan().map(|vxlan| ("vni", vxlan.vni.to_string())));
+        if let Some(inner) = self.inner() {
             fields.extend(self.own_fields(["outer.src", "outer.dst", "outer.proto"]));
-            fields.extend(vxlan.inner.own_fields(["inner.src", "inner.dst", "inner.proto"]));
+            fields.extend(inner.own_fields(["inner.src", "inner.dst", "inner.proto"]));
             if let Some(Transport::Udp(udp)) = &self.transport {
                 fields.insert("outer.port", udp.dst.to_string());
             }
@@ -145,6 +155,17 @@ impl Frame {
 
 /// `depth` bounds how many tunnels are followed.
 fn decode(octets: &[u8], depth: u8) -> Frame {
+    let sliced = LaxSlicedPacket::from_ethernet(octets).map_err(|err| err.to_string());
+    read(octets, sliced, depth)
+}
+
+/// A packet that begins with its IP header.
+fn decode_ip(octets: &[u8], depth: u8) -> Frame {
+    let sliced = LaxSlicedPacket::from_ip(octets).map_err(|err| err.to_string());
+    read(octets, sliced, depth)
+}
+
+fn read(octets: &[u8], sliced: Result<LaxSlicedPacket<'_>, String>, depth: u8) -> Frame {
     let mut frame = Frame {
         length: octets.len(),
         src: Mac::ZERO,
@@ -155,10 +176,10 @@ fn decode(octets: &[u8], depth: u8) -> Frame {
         transport: None,
         stopped: None,
     };
-    let sliced = match LaxSlicedPacket::from_ethernet(octets) {
+    let sliced = match sliced {
         Ok(sliced) => sliced,
         Err(err) => {
-            frame.stopped = Some(err.to_string());
+            frame.stopped = Some(err);
             return frame;
         }
     };
@@ -172,7 +193,11 @@ fn decode(octets: &[u8], depth: u8) -> Frame {
         Some(net) => frame.ip = ip(net),
         None => {}
     }
-    frame.transport = sliced.transport.as_ref().and_then(|slice| transport(slice, depth));
+    frame.transport = match (&sliced.transport, &sliced.net) {
+        (Some(slice), _) => transport(slice, depth),
+        (None, Some(LaxNetSlice::Ipv4(outer))) => ipip(outer, depth),
+        _ => None,
+    };
     frame.stopped = sliced.stop_err.map(|(err, layer)| format!("{layer}: {err}"));
     frame
 }
@@ -204,6 +229,12 @@ fn ip(net: &LaxNetSlice<'_>) -> Option<Ip> {
         }),
         LaxNetSlice::Arp(_) => None,
     }
+}
+
+fn ipip(outer: &LaxIpv4Slice<'_>, depth: u8) -> Option<Transport> {
+    let payload = outer.payload();
+    let is_ip = payload.ip_number == IpNumber::IPV4 && !payload.fragmented && depth > 0;
+    is_ip.then(|| Transport::Ip(Box::new(decode_ip(payload.payload, depth - 1))))
 }
 
 fn transport(slice: &TransportSlice<'_>, depth: u8) -> Option<Transport> {
@@ -298,6 +329,32 @@ pub(in crate::capture) mod tests {
             panic!("{frame:?}")
         };
         assert_eq!(icmp.echo, Some((7, 3)));
+    }
+
+    #[test]
+    fn a_packet_of_ipip_has_two_headers_and_both_are_read() {
+        let inner = PacketBuilder::ipv4([10, 244, 1, 2], [10, 244, 3, 2], 63);
+        let mut within = Vec::new();
+        inner.icmpv4_echo_request(7, 3).write(&mut within, b"ping").unwrap();
+        let outer = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let outer = outer.ipv4([192, 168, 1, 11], [192, 168, 2, 13], 64);
+        let mut packet = Vec::new();
+        outer.write(&mut packet, IpNumber::IPV4, &within).unwrap();
+        let frame = Frame::decode(&packet);
+        let fields = frame.fields();
+        for (field, wanted) in [
+            ("outer.src", "192.168.1.11"),
+            ("outer.dst", "192.168.2.13"),
+            ("outer.proto", "4"),
+            ("inner.src", "10.244.1.2"),
+            ("inner.dst", "10.244.3.2"),
+            ("inner.proto", "icmp"),
+        ] {
+            assert_eq!(fields.get(field).map(String::as_str), Some(wanted), "{field}");
+        }
+        let text = frame.to_string();
+        assert!(text.contains("\n    IPv4      10.244.1.2 → 10.244.3.2  ttl 63\n"), "{text}");
+        assert!(!text.contains("    Ethernet"), "{text}");
     }
 
     #[test]

@@ -13,6 +13,10 @@ impl fmt::Display for Frame {
 fn headers(frame: &Frame, indent: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let kind = ether_type(frame.ether_type);
     line(f, indent, "Ethernet", format_args!("{} → {}  {kind}", frame.src, frame.dst))?;
+    behind_ethernet(frame, indent, f)
+}
+
+fn behind_ethernet(frame: &Frame, indent: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(arp) = &frame.arp {
         let what = if arp.operation == 1 {
             format!("who has {}? tell {}", arp.target, arp.sender)
@@ -35,6 +39,7 @@ fn headers(frame: &Frame, indent: &str, f: &mut fmt::Formatter<'_>) -> fmt::Resu
         Some(Transport::Icmp(icmp)) => icmp_line(*icmp, indent, f)?,
         Some(Transport::Tcp(tcp)) => tcp_line(tcp, indent, f)?,
         Some(Transport::Udp(udp)) => udp_lines(udp, indent, f)?,
+        Some(Transport::Ip(inner)) => behind_ethernet(inner, &format!("{indent}    "), f)?,
         None => {}
     }
     match &frame.stopped {

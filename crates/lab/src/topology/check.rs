@@ -425,11 +425,12 @@ fn line_of(tree: &Tree, place: &str) -> u64 {
 }
 
 /// The fields of a decoded packet that an expectation can name.
-pub(crate) const PACKET_FIELDS: [&str; 11] = [
+pub(crate) const PACKET_FIELDS: [&str; 12] = [
     "vni",
     "outer.src",
     "outer.dst",
     "outer.port",
+    "outer.proto",
     "inner.src",
     "inner.dst",
     "inner.proto",

@@ -132,7 +132,7 @@ pub struct Packet {
     /// What is sent meanwhile.
     #[serde(rename = "while")]
     pub meanwhile: Reach,
-    /// Fields of the decoded packet and their values: `vni`, `outer.src`, `outer.dst`, `outer.port`,
+    /// Fields of the decoded packet and their values: `vni`, `outer.src`, `outer.dst`, `outer.port`, `outer.proto`,
     /// `inner.src`, `inner.dst`, `inner.proto`, `src`, `dst`, `proto`, `length`.
     /// A value may name a pod or node in place of its address.
     pub fields: BTreeMap<String, Value>,
