@@ -7,8 +7,7 @@
 //! One task holds the [`Picture`]: each key with its last good value and its present fault. An object that
 //! cannot be read is told by its key and stops no other: settings, pools and nodes keep their last good value,
 //! and a block is one that exists and has nothing free. Of others' blocks only an outline is kept; handles are
-//! not watched at all, there is one for each pod of the cluster. While a snapshot is read, others' blocks are cut
-//! down page by page (`trim`), so that the values of a large cluster are never here all at once.
+//! not watched at all, there is one for each pod of the cluster.
 //!
 //! A snapshot is judged as flannel's are (`owner::trust`): one of another cluster, one that is older than what
 //! this node has seen, or one without any pool, is told as [`News::Doubted`], and nothing of it counts until it
@@ -18,13 +17,12 @@ mod decode;
 mod picture;
 #[cfg(test)]
 mod tests;
-mod trim;
 
 use std::sync::Arc;
 
 use russet_api::calico::{Key, Kind, ResourceId};
 use russet_core::model::calico::Name;
-use russet_store::{EtcdClient, SnapshotReason, WatchEvent, WatchRequest, client::Trim};
+use russet_store::{EtcdClient, SnapshotReason, WatchEvent, WatchRequest};
 use tokio::sync::mpsc;
 
 pub use self::{
@@ -108,23 +106,12 @@ pub async fn serve(
     listeners: Vec<mpsc::Sender<News>>,
     mut accepted: mpsc::Receiver<()>,
 ) {
-    let name = node.clone();
-    let trim = Trim::new(move |kv| trim::block(&name, kv));
-    let mut watch = client.watch_trimmed(request(&node), trim);
+    let mut watch = client.watch(request(&node));
     let mut reader = Reader::new(node, seen);
     loop {
         let news = tokio::select! {
             event = watch.recv() => match event {
-                Some(event) => {
-                    // A large snapshot takes longer than others on this thread should wait.
-                    let taken = tokio::task::spawn_blocking(move || {
-                        let news = reader.take(event);
-                        (reader, news)
-                    });
-                    let Ok((back, news)) = taken.await else { return };
-                    reader = back;
-                    news
-                }
+                Some(event) => reader.take(event),
                 None => return,
             },
             Some(()) = accepted.recv() => reader.accept(),

@@ -6,7 +6,6 @@
 //! - `client/guarded.rs`: many writes at once, under conditions;
 //! - `client/maintenance.rs`: a server's own file: its size, its snapshot;
 //! - `client/identity.rs`: the cluster's id;
-//! - `client/trim.rs`: what a snapshot's values are made smaller by;
 //! - `client/watch.rs`: a snapshot, then every change, across breaks and compactions.
 //!
 //! A handle is cheap to clone and shares its connections. Creating one connects to nothing: the
@@ -20,7 +19,6 @@ mod identity;
 mod kv;
 mod lease;
 mod maintenance;
-mod trim;
 mod watch;
 
 use std::sync::{
@@ -39,7 +37,6 @@ pub use self::{
     kv::{Listing, ServerStatus},
     lease::LeaseTime,
     maintenance::{MemberStatus, TransferError},
-    trim::Trim,
     watch::Watch,
 };
 use crate::{
@@ -117,13 +114,7 @@ impl EtcdClient {
     /// nothing.
     #[must_use]
     pub fn watch(&self, request: WatchRequest) -> Watch {
-        self.watch_trimmed(request, Trim::default())
-    }
-
-    /// The same, and each value of a snapshot is made smaller before it is handed on. Changes are not.
-    #[must_use]
-    pub fn watch_trimmed(&self, request: WatchRequest, trim: Trim) -> Watch {
-        Watch::start(self.clone(), request, trim)
+        Watch::start(self.clone(), request)
     }
 }
 

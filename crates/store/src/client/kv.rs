@@ -5,7 +5,6 @@ use tonic::transport::Channel;
 use super::{
     EtcdClient,
     call::{Op, printable},
-    trim::Trim,
 };
 use crate::{
     contract::{
@@ -89,16 +88,6 @@ impl EtcdClient {
         prefix: &[u8],
         at: Option<Revision>,
     ) -> Result<Listing, StoreError> {
-        self.range_trimmed(prefix, at, &Trim::default()).await
-    }
-
-    /// The same, and each value is made smaller as soon as its page is there.
-    pub(crate) async fn range_trimmed(
-        &self,
-        prefix: &[u8],
-        at: Option<Revision>,
-        trim: &Trim,
-    ) -> Result<Listing, StoreError> {
         let op = Op::read("list", prefix);
         let mut page = Page::first(prefix, at);
         let mut entries = Vec::new();
@@ -114,7 +103,7 @@ impl EtcdClient {
             page.server = Some(status.server);
             let revision = *page.at.get_or_insert(status.revision);
             let (more, before) = (answer.more, entries.len());
-            entries.extend(answer.kvs.into_iter().map(|kv| trim.apply(KeyValue::from(kv))));
+            entries.extend(answer.kvs.into_iter().map(KeyValue::from));
             if !more {
                 return Ok(Listing { revision, server: status.server, entries });
             }

@@ -28,7 +28,6 @@ use super::{
     backoff::Backoff,
     call::Op,
     kv::{Listing, ServerStatus, status_of},
-    trim::Trim,
 };
 use crate::{
     contract::{
@@ -51,9 +50,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn start(client: EtcdClient, request: WatchRequest, trim: Trim) -> Self {
+    pub(crate) fn start(client: EtcdClient, request: WatchRequest) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_QUEUED);
-        let watcher = Watcher::new(client, request, trim, sender);
+        let watcher = Watcher::new(client, request, sender);
         let task = tokio::spawn(watcher.run()).abort_handle();
         Self { events, task }
     }
@@ -80,7 +79,6 @@ impl Drop for Watch {
 struct Watcher {
     client: EtcdClient,
     request: WatchRequest,
-    trim: Trim,
     events: mpsc::Sender<WatchEvent>,
     position: Option<Position>,
     /// Why the next snapshot is taken.
@@ -124,17 +122,12 @@ impl From<StoreError> for Ended {
 }
 
 impl Watcher {
-    fn new(
-        client: EtcdClient,
-        request: WatchRequest,
-        trim: Trim,
-        events: mpsc::Sender<WatchEvent>,
-    ) -> Self {
+    fn new(client: EtcdClient, request: WatchRequest, events: mpsc::Sender<WatchEvent>) -> Self {
         let prefixes = without_overlap(request.prefixes);
         let request = WatchRequest { prefixes, ..request };
         let reason = SnapshotReason::First;
         let health = Health::Starting;
-        Self { client, request, trim, events, position: None, reason, health, up_since: None }
+        Self { client, request, events, position: None, reason, health, up_since: None }
     }
 
     async fn run(mut self) {
@@ -246,7 +239,7 @@ impl Watcher {
         let ServerStatus { server, revision } = status;
         let mut entries = Vec::new();
         for prefix in &self.request.prefixes {
-            let listing = self.client.range_trimmed(prefix, Some(revision), &self.trim).await?;
+            let listing = self.client.range_prefix(prefix, Some(revision)).await?;
             check_cluster(prefix, server, listing.server)?;
             let Listing { entries: listed, .. } = listing;
             entries.extend(listed);
