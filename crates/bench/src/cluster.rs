@@ -75,19 +75,9 @@ pub struct Agent {
 impl Agent {
     /// Starts it and waits until it is ready.
     pub fn start(programs: &Programs, node: &Node, name: &str) -> Result<Self> {
-        Self::start_with(programs, node, name, Addresses::OfItsSubnet)
-    }
-
-    /// The same where addresses come from elsewhere.
-    pub fn start_with(
-        programs: &Programs,
-        node: &Node,
-        name: &str,
-        addresses: Addresses,
-    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("agent.toml");
-        fs::write(&file, settings(name, folder.path(), addresses))
+        fs::write(&file, settings(name, folder.path()))
             .context("write the agent's configuration")?;
         let args = ["agent", "--config", file.to_str().context("a folder in UTF-8")?];
         let log = folder.path().join("log");
@@ -145,24 +135,12 @@ fn ask(socket: &Path) -> Result<Status> {
     }
 }
 
-/// Where an agent's pods have their addresses from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addresses {
-    OfItsSubnet,
-    /// Calico's pools; pods are routed then.
-    OfBlocks,
-}
-
-fn settings(node: &str, folder: &Path, addresses: Addresses) -> String {
+fn settings(node: &str, folder: &Path) -> String {
     let folder = folder.display();
-    let (addressing, attachment) = match addresses {
-        Addresses::OfItsSubnet => ("node-subnet", "bridge"),
-        Addresses::OfBlocks => ("blocks", "routed"),
-    };
     format!(
-        "node = '{node}'\ninterface = 'eth0'\naddressing = '{addressing}'\n\
+        "node = '{node}'\ninterface = 'eth0'\n\
          [store]\nendpoints = ['http://{SWITCH}:{PORT}']\n\
-         [pods]\nmasquerade = true\nattachment = '{attachment}'\n\
+         [pods]\nmasquerade = true\n\
          [paths]\nrun = '{folder}/run'\nstate = '{folder}/state'\n\
          subnet-file = '{folder}/run/subnet.env'\npods = '{folder}/pods'\n\
          [http]\nlisten = 'off'\n"

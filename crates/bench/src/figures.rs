@@ -1,7 +1,6 @@
 //! The figures: one file for each subject of measurement.
 
 mod bgp;
-mod blocks;
 mod burst;
 mod cni;
 mod engine;
@@ -30,8 +29,6 @@ pub enum Name {
     Cni,
     /// 20 ADDs at once
     CniBurst,
-    /// 100 ADDs at once, with addresses out of blocks in a real etcd
-    CniBlocks,
     /// 10,000 remote nodes, and one change
     Scale,
     /// A node on a real etcd with 5,000 leases: start, memory, the return of etcd
@@ -91,7 +88,6 @@ impl Name {
             Self::Path => path::measure(setup),
             Self::Cni => cni::measure(setup),
             Self::CniBurst => burst::measure(setup),
-            Self::CniBlocks => blocks::measure(setup),
             Self::Scale => scale::measure(setup),
             Self::Flannel => flannel::measure(setup),
             Self::Memory => memory::measure(setup),

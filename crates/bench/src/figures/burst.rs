@@ -67,7 +67,7 @@ fn row(what: &str, [ours, bare, again, debian]: &[Vec<f64>; 4]) -> Result<Row> {
 }
 
 /// Adds the pods at once and deletes them one by one.
-pub(super) fn plugin_burst(node: &Node, plugin: &Plugin, pods: &[Container]) -> Result<Vec<f64>> {
+fn plugin_burst(node: &Node, plugin: &Plugin, pods: &[Container]) -> Result<Vec<f64>> {
     let took = at_once(&node.namespace, pods, |pod| Ok(plugin.add(pod)?.took))?;
     for pod in pods {
         node.namespace.run(|| plugin.del(pod))?;
@@ -75,7 +75,7 @@ pub(super) fn plugin_burst(node: &Node, plugin: &Plugin, pods: &[Container]) -> 
     Ok(took)
 }
 
-pub(super) fn bare_burst(node: &mut Node, pods: &[Container]) -> Result<Vec<f64>> {
+fn bare_burst(node: &mut Node, pods: &[Container]) -> Result<Vec<f64>> {
     let numbered: Vec<_> = pods.iter().zip(2_u8..).collect();
     let took = at_once(&node.namespace, &numbered, |(pod, n)| bare_add(&pod.namespace.path(), *n))?;
     for (_, n) in &numbered {
@@ -154,7 +154,7 @@ fn host_link(n: u8) -> String {
 }
 
 /// Between two bursts, for what a program still does after its answer.
-pub(super) const BREATH: Duration = Duration::from_millis(500);
+const BREATH: Duration = Duration::from_millis(500);
 const BURST: usize = 20;
-pub(super) const POD_MTU: u32 = 1_450;
-pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 60, 1, 1);
+const POD_MTU: u32 = 1_450;
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 60, 1, 1);

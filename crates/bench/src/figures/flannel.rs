@@ -103,17 +103,17 @@ impl Scene {
 }
 
 /// Debian's etcd on the switch, with its file on a disk.
-pub(super) struct Server {
+struct Server {
     folder: TempDir,
     program: Option<Program>,
 }
 
 impl Server {
-    pub(super) fn new() -> Result<Self> {
+    fn new() -> Result<Self> {
         Ok(Self { folder: tempfile::tempdir()?, program: None })
     }
 
-    pub(super) fn start(&mut self, site: &Site) -> Result<()> {
+    fn start(&mut self, site: &Site) -> Result<()> {
         let url = format!("http://{}", address());
         let data = self.folder.path().join("data");
         let data = data.to_str().context("a folder in UTF-8")?;
@@ -134,7 +134,7 @@ impl Server {
     }
 
     /// Waits until it answers, which it does not before it has a leader.
-    pub(super) fn client(&mut self, site: &Site) -> Result<Etcd> {
+    fn client(&mut self, site: &Site) -> Result<Etcd> {
         let program = self.program.as_mut().context("etcd was started")?;
         program.wait(PATIENCE, || {
             let mut client = Etcd::connect(&site.switch, address()).ok()?;
