@@ -2,6 +2,7 @@
 
 mod bgp;
 mod burst;
+mod calico;
 mod cni;
 mod engine;
 mod flannel;
@@ -33,6 +34,8 @@ pub enum Name {
     Scale,
     /// A node on a real etcd with 5,000 leases: start, memory, the return of etcd
     Flannel,
+    /// A node of a cluster of Calico's with 5,000 nodes and 20,000 blocks: start, memory, one block more, idle
+    Calico,
     /// The agent's resident memory
     Memory,
     /// The agent's idle time on a core
@@ -90,6 +93,7 @@ impl Name {
             Self::CniBurst => burst::measure(setup),
             Self::Scale => scale::measure(setup),
             Self::Flannel => flannel::measure(setup),
+            Self::Calico => calico::measure(setup),
             Self::Memory => memory::measure(setup),
             Self::Idle => memory::measure_idle(setup),
             Self::Repair => repair::measure(setup),

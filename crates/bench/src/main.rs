@@ -3,7 +3,7 @@
 //! ```text
 //!   figures/*  one subject each: what is measured, beside what, what is wanted of it
 //!      │ build with          │ measure with         │ tell
-//!   net, cluster, etcd, bgp    traffic, cni, process    stats ─▶ report ─▶ table, JSON
+//!   net, cluster, calico, etcd, bgp    traffic, cni, process    stats ─▶ report ─▶ table, JSON
 //! ```
 //!
 //! Before anything else the program leaves the machine's network for an empty namespace of its own, and
@@ -14,6 +14,7 @@
 #![allow(unreachable_pub, reason = "a program exports nothing: `pub` says that other files use it")]
 
 mod bgp;
+mod calico;
 mod cluster;
 mod cni;
 mod etcd;
