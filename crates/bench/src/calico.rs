@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Cluster {
     pub client: Etcd,
-    pub server: Server,
+    _server: Server,
 }
 
 impl Cluster {
@@ -33,7 +33,7 @@ impl Cluster {
         for (key, value) in [objects::pool(mode), objects::cluster()] {
             client.put(&key, &value, 0)?;
         }
-        Ok(Self { client, server })
+        Ok(Self { client, _server: server })
     }
 
     /// Writes nodes 1 to `nodes`, each with so many blocks.

@@ -82,6 +82,9 @@ enum Hidden {
     /// Connects a pod to the bridge, and does nothing else
     #[command(hide = true)]
     BareAdd { pod: PathBuf, number: u8 },
+    /// Gives a pod a link and a route of its own, and does nothing else
+    #[command(hide = true)]
+    BareRouted { pod: PathBuf, number: u8 },
 }
 
 fn main() -> ExitCode {
@@ -92,6 +95,9 @@ fn main() -> ExitCode {
         }
         Some(Hidden::BareAdd { pod, number }) => {
             figures::be_bare(&pod, number).map(|()| ExitCode::SUCCESS)
+        }
+        Some(Hidden::BareRouted { pod, number }) => {
+            figures::be_bare_routed(&pod, number).map(|()| ExitCode::SUCCESS)
         }
         None => run(cli.run),
     };

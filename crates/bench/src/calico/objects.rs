@@ -1,6 +1,6 @@
 //! Calico's objects as they lie in etcd.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use russet_net::Mac;
 
@@ -89,40 +89,39 @@ impl Remote {
         resource("Node", &name, &spec)
     }
 
-    /// A block of its with 20 to 60 addresses that pods have.
+    /// A block of its with 20 to 60 addresses that pods have; the second of its first is its tunnel's.
     pub fn block(self, nth: u16) -> Object {
         let place = usize::from(self.0) * 7 + usize::from(nth) * 13;
-        self.block_of(nth, 20 + place % 41)
+        let (name, base) = (self.name(), self.base(nth));
+        block_with(&name, base, 20 + place % 41, |ordinal| match (nth, ordinal) {
+            (0, 1) => tunnel_attribute(&name),
+            _ => pod_attribute(&name, base, ordinal),
+        })
     }
+}
 
-    /// A block of its of which the first addresses are taken: the second by its tunnel, the others by pods.
-    fn block_of(self, nth: u16, taken: usize) -> Object {
-        let (base, name) = (self.base(nth), self.name());
-        let mut allocations = Vec::new();
-        let (mut attributes, mut numbers) = (String::new(), String::new());
-        for ordinal in 0..SIZE {
-            if ordinal >= taken {
-                allocations.push("null".to_owned());
-                continue;
-            }
-            let comma = if ordinal == 0 { "" } else { "," };
-            allocations.push(ordinal.to_string());
-            attributes.push_str(comma);
-            attributes.push_str(&match (nth, ordinal) {
-                (0, 1) => tunnel_attribute(&name),
-                _ => pod_attribute(&name, base, ordinal),
-            });
-            let _ =
-                write!(numbers, r#"{comma}"{ordinal}":{}"#, 1_734_567_890_123_456_789 + ordinal);
-        }
-        let free: Vec<_> = (taken..SIZE).map(|ordinal| ordinal.to_string()).collect();
-        let value = format!(
-            r#"{{"cidr":"{base}/26","affinity":"host:{name}","affinityClaimTime":"2026-03-01T08:00:00Z","allocations":[{}],"unallocated":[{}],"attributes":[{attributes}],"sequenceNumber":1734567890123456900,"sequenceNumberForAllocation":{{{numbers}}},"deleted":false}}"#,
-            allocations.join(","),
-            free.join(","),
-        );
-        (format!("/calico/ipam/v2/assignment/ipv4/block/{base}-26"), value)
-    }
+/// A block of a node's of which the first addresses are pods'.
+pub fn block_of(node: &str, base: Ipv4Addr, taken: usize) -> Object {
+    block_with(node, base, taken, |ordinal| pod_attribute(node, base, ordinal))
+}
+
+fn block_with(
+    node: &str,
+    base: Ipv4Addr,
+    taken: usize,
+    attribute: impl Fn(usize) -> String,
+) -> Object {
+    let join = |items: Vec<String>| items.join(",");
+    let allocation = |n: usize| if n < taken { n.to_string() } else { "null".to_owned() };
+    let allocations = join((0..SIZE).map(allocation).collect());
+    let free = join((taken..SIZE).map(|n| n.to_string()).collect());
+    let attributes = join((0..taken).map(attribute).collect());
+    let number = |n| format!(r#""{n}":{}"#, 1_734_567_890_123_456_789 + n);
+    let numbers = join((0..taken).map(number).collect());
+    let value = format!(
+        r#"{{"cidr":"{base}/26","affinity":"host:{node}","affinityClaimTime":"2026-03-01T08:00:00Z","allocations":[{allocations}],"unallocated":[{free}],"attributes":[{attributes}],"sequenceNumber":1734567890123456900,"sequenceNumberForAllocation":{{{numbers}}},"deleted":false}}"#
+    );
+    (format!("/calico/ipam/v2/assignment/ipv4/block/{base}-26"), value)
 }
 
 fn tunnel_attribute(node: &str) -> String {

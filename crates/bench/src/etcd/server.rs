@@ -47,10 +47,6 @@ impl Server {
         self.program = None;
     }
 
-    pub fn pid(&self) -> Option<u32> {
-        self.program.as_ref().map(Program::pid)
-    }
-
     /// Waits until it answers, which it does not before it has a leader.
     pub fn client(&mut self, site: &Site) -> Result<Etcd> {
         let program = self.program.as_mut().context("etcd was started")?;

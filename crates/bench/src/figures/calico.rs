@@ -99,11 +99,7 @@ impl Started {
         let wanted = usize::from(nodes) * usize::from(BLOCKS);
         let began = Instant::now();
         let agent = launch(&setup.programs, node, name, Distribution::Store)?;
-        // Every look at a full table takes the kernel a while, so there are few.
-        while block_routes(&mut rtnl)? < wanted {
-            ensure!(began.elapsed() < PATIENCE, "{} of {wanted} routes", block_routes(&mut rtnl)?);
-            thread::sleep(LOOK);
-        }
+        until_block_routes(&mut rtnl, wanted)?;
         Ok(Self { agent, took: began.elapsed() })
     }
 }
@@ -116,6 +112,17 @@ fn block_routes(rtnl: &mut Rtnl) -> Result<usize> {
         (message.u8(1) == 26 && message.attrs(12).find(5).is_some()).then_some(())
     })?;
     Ok(routes.len())
+}
+
+/// Waits until there are so many.
+pub(super) fn until_block_routes(rtnl: &mut Rtnl, wanted: usize) -> Result<()> {
+    let began = Instant::now();
+    // Every look at a full table takes the kernel a while, so there are few.
+    while block_routes(rtnl)? < wanted {
+        ensure!(began.elapsed() < PATIENCE, "{} of {wanted} routes", block_routes(rtnl)?);
+        thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// Sends the fewest messages and returns the seconds.
