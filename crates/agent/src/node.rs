@@ -270,7 +270,7 @@ pub(crate) mod tests {
 
     #[test]
     fn without_a_default_route_the_node_says_what_to_do() {
-        let view = NodeView { routes: Vec::new(), ..node() };
+        let view = NodeView { routes: std::sync::Arc::default(), ..node() };
         let err = fact(&view, &Uplink::default()).unwrap_err();
         assert!(err.contains("eth0, eth1") && err.contains("--interface"), "{err}");
     }
@@ -281,7 +281,7 @@ pub(crate) mod tests {
             link(2, "eth0", 0, [192, 168, 77, 1], 24),
             link(4, "cni0", GROUP, [10, 50, 7, 1], 24),
         ];
-        let view = NodeView { routes: Vec::new(), links };
+        let view = NodeView { routes: std::sync::Arc::default(), links };
         assert_eq!(fact(&view, &Uplink::default()).unwrap().underlay.link.as_str(), "eth0");
     }
 
@@ -305,7 +305,7 @@ pub(crate) mod tests {
             link(3, "eth1", 0, [172, 17, 0, 1], 16),
             link(4, "cni0", GROUP, [10, 50, 7, 1], 24),
         ];
-        NodeView { links, routes: vec![via] }
+        NodeView { links, routes: [via].into() }
     }
 
     pub(crate) fn link(index: u32, name: &str, group: u32, addr: [u8; 4], len: u8) -> LinkView {

@@ -99,7 +99,7 @@ pub async fn keep(
 ) {
     let mut keeper = Keeper::new(client, name);
     let own_key = keeper.key.clone().into_bytes();
-    let request = WatchRequest { prefixes: vec![own_key], sentinel: None };
+    let request = WatchRequest { prefixes: vec![own_key], ..WatchRequest::default() };
     let mut own = keeper.client.watch(request);
     let mut failures = 0;
     loop {

@@ -22,7 +22,9 @@ use std::sync::Arc;
 
 use russet_api::calico::{Key, Kind, ResourceId};
 use russet_core::model::calico::Name;
-use russet_store::{EtcdClient, SnapshotReason, WatchEvent, WatchRequest};
+use russet_store::{
+    Delivery, EtcdClient, KeyValue, Part, Place, SnapshotReason, WatchEvent, WatchRequest,
+};
 use tokio::sync::mpsc;
 
 pub use self::{
@@ -88,7 +90,8 @@ pub fn request(node: &Name) -> WatchRequest {
     let claims = format!("{}host/{node}/", Key::IPAM);
     let prefixes = resources.chain(ipam).chain([claims]).map(String::into_bytes).collect();
     let sentinel = cluster().map(|key| key.to_string().into_bytes());
-    WatchRequest { prefixes, sentinel }
+    // Blocks are many and large, and little of them is kept.
+    WatchRequest { prefixes, sentinel, delivery: Delivery::Parts }
 }
 
 /// The key of what the cluster says of itself.
@@ -130,6 +133,8 @@ pub struct Reader {
     node: Name,
     seen: Seen,
     picture: Arc<Picture>,
+    /// What is read of a snapshot that is under way.
+    coming: Vec<Decoded>,
     revision: u64,
     history: History,
     doubt: Option<Doubt>,
@@ -141,6 +146,7 @@ impl Reader {
             node,
             seen,
             picture: Arc::default(),
+            coming: Vec::new(),
             revision: 0,
             history: History::Same,
             doubt: None,
@@ -150,13 +156,21 @@ impl Reader {
     /// Takes one event of the watch.
     pub fn take(&mut self, event: WatchEvent) -> Option<News> {
         match event {
+            WatchEvent::Part(Part { place, entries, .. }) => {
+                if place == Place::First {
+                    self.coming.clear();
+                }
+                self.read(entries);
+                None
+            }
             WatchEvent::Snapshot(snapshot) => {
                 self.revision = snapshot.revision.get();
                 if is_other(snapshot.reason) {
                     self.history = History::Other;
                 }
-                let decoded = snapshot.entries.into_iter().filter_map(|kv| decode(&self.node, kv));
-                self.picture = Arc::new(Picture::of(decoded, &self.picture));
+                self.read(snapshot.entries);
+                let decoded = std::mem::take(&mut self.coming);
+                self.picture = Arc::new(Picture::of(decoded.into_iter(), &self.picture));
                 Some(self.judged())
             }
             WatchEvent::Changes { revision, changes } => {
@@ -176,6 +190,11 @@ impl Reader {
             WatchEvent::Interrupted { cause } => Some(News::Away(one_line(&cause).into())),
             WatchEvent::Resumed { .. } => Some(News::Back),
         }
+    }
+
+    fn read(&mut self, entries: Vec<KeyValue>) {
+        let Self { node, coming, .. } = self;
+        coming.extend(entries.into_iter().filter_map(|kv| decode(node, kv)));
     }
 
     /// Takes the store as it is now for the truth, by the operator's word. Without a pool there is nothing to

@@ -14,6 +14,7 @@ pub async fn watch(client: EtcdClient, prefix: String, owner: mpsc::Sender<Input
     let request = WatchRequest {
         prefixes: vec![format!("{prefix}/").into_bytes()],
         sentinel: Some(ClusterId::key(&prefix)),
+        ..WatchRequest::default()
     };
     let mut watch = client.watch(request);
     while let Some(event) = watch.recv().await {

@@ -42,6 +42,7 @@ mod workload;
 
 pub(crate) use self::at::cut;
 pub use self::{
+    block::{Glance, Other},
     fault::{FieldFault, ObjectFault},
     fields::{Stranger, strangers},
     keys::{Key, ResourceId, StoreKey},

@@ -75,19 +75,27 @@ pub struct Agent {
 impl Agent {
     /// Starts it and waits until it is ready.
     pub fn start(programs: &Programs, node: &Node, name: &str) -> Result<Self> {
+        let mut agent = Self::launch(programs, node, |folder| settings(name, folder))?;
+        agent.wait_until(|status| status.ready)?;
+        Ok(agent)
+    }
+
+    /// Starts it with what `settings` says of its folder, and does not wait.
+    pub fn launch(
+        programs: &Programs,
+        node: &Node,
+        settings: impl FnOnce(&Path) -> String,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("agent.toml");
-        fs::write(&file, settings(name, folder.path()))
-            .context("write the agent's configuration")?;
+        fs::write(&file, settings(folder.path())).context("write the agent's configuration")?;
         let args = ["agent", "--config", file.to_str().context("a folder in UTF-8")?];
         let log = folder.path().join("log");
         let program = Program::start(&node.namespace, &programs.path("russet")?, &args, log)?;
         let socket = folder.path().join("run/cni.sock");
         let plugin =
             Plugin::russet(programs.path("russet-cni")?, &socket, &folder.path().join("spool"));
-        let mut agent = Self { plugin, program, folder };
-        agent.wait_until(|status| status.ready)?;
-        Ok(agent)
+        Ok(Self { plugin, program, folder })
     }
 
     pub fn pid(&self) -> u32 {
@@ -135,7 +143,8 @@ fn ask(socket: &Path) -> Result<Status> {
     }
 }
 
-fn settings(node: &str, folder: &Path) -> String {
+/// An agent's configuration file.
+pub fn settings(node: &str, folder: &Path) -> String {
     let folder = folder.display();
     format!(
         "node = '{node}'\ninterface = 'eth0'\n\

@@ -5,6 +5,8 @@
 //! So this is gRPC by hand: one HTTP/2 connection, one call at a time, headers without compression
 //! (RFC 9113, RFC 7541 §6.2.2), three messages of protobuf. An answer without a message is a refusal.
 
+mod server;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -13,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub use self::server::Server;
 use crate::net::Namespace;
 
 #[derive(Debug)]
@@ -113,7 +116,11 @@ impl Etcd {
         self.next_stream += 2;
         let body = prefixed(message)?;
         let mut out = frame(HEADERS, END_HEADERS, id, &self.headers(path));
-        out.extend(frame(DATA, END_STREAM, id, &body));
+        let mut parts = body.chunks(FRAME).peekable();
+        while let Some(part) = parts.next() {
+            let flags = if parts.peek().is_none() { END_STREAM } else { 0 };
+            out.extend(frame(DATA, flags, id, part));
+        }
         let needed = i64::try_from(body.len())?;
         while self.window < needed {
             self.read_frame(id)?;
@@ -192,7 +199,7 @@ fn text(block: &mut Vec<u8>, value: &str) {
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
-    // A frame's length has 24 bits; ours are a few hundred octets.
+    // A frame's length has 24 bits; ours have [`FRAME`] octets at most.
     let [_, a, b, c] = u32::try_from(body.len()).unwrap_or_default().to_be_bytes();
     let mut out = vec![a, b, c, kind, flags];
     out.extend_from_slice(&stream.to_be_bytes());
@@ -229,6 +236,9 @@ const LARGE_WINDOWS: [u8; 6] = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of a connection, until the server says otherwise (RFC 9113 §6.9.2).
 const INITIAL_WINDOW: i64 = 65_535;
+
+/// What a frame may hold unless the other side says otherwise (RFC 9113 §6.5.2).
+const FRAME: usize = 16_384;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -273,6 +283,8 @@ mod tests {
 
         let mut client = connect_within(&namespace, Duration::from_secs(10));
         client.grant(77).unwrap();
+        // More than one frame holds.
+        client.put("/large", &"v".repeat(40_000), 77).unwrap();
         // More than the windows of a connection and of a stream hold together.
         for n in 0..400 {
             client.put(&format!("/k/{n}"), &"v".repeat(400), 77).unwrap();

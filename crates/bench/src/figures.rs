@@ -2,16 +2,21 @@
 
 mod bgp;
 mod burst;
+mod calico;
+mod calico_bgp;
+mod calico_path;
+mod calico_pods;
 mod cni;
 mod engine;
 mod flannel;
+mod foreign;
 mod memory;
 mod path;
 mod repair;
 mod scale;
 mod store;
 
-pub use self::burst::be_bare;
+pub use self::{burst::be_bare, calico_pods::be_bare_routed};
 
 use std::fmt;
 
@@ -33,6 +38,16 @@ pub enum Name {
     Scale,
     /// A node on a real etcd with 5,000 leases: start, memory, the return of etcd
     Flannel,
+    /// A node of a cluster of Calico's with 5,000 nodes and 20,000 blocks: start, memory, one block more, idle
+    Calico,
+    /// A block of Calico's that appears on a remote node, by way of a route reflector
+    CalicoBgp,
+    /// 100 pods at once, with addresses out of blocks in a real etcd
+    CalicoPods,
+    /// TCP streams and round trips between routed pods on two nodes
+    CalicoPath,
+    /// 30,000 routes of others', of which 1,000 change each second
+    Foreign,
     /// The agent's resident memory
     Memory,
     /// The agent's idle time on a core
@@ -90,6 +105,11 @@ impl Name {
             Self::CniBurst => burst::measure(setup),
             Self::Scale => scale::measure(setup),
             Self::Flannel => flannel::measure(setup),
+            Self::Calico => calico::measure(setup),
+            Self::CalicoBgp => calico_bgp::measure(setup),
+            Self::CalicoPods => calico_pods::measure(setup),
+            Self::CalicoPath => calico_path::measure(setup),
+            Self::Foreign => foreign::measure(setup),
             Self::Memory => memory::measure(setup),
             Self::Idle => memory::measure_idle(setup),
             Self::Repair => repair::measure(setup),

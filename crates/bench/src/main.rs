@@ -3,7 +3,7 @@
 //! ```text
 //!   figures/*  one subject each: what is measured, beside what, what is wanted of it
 //!      │ build with          │ measure with         │ tell
-//!   net, cluster, etcd, bgp    traffic, cni, process    stats ─▶ report ─▶ table, JSON
+//!   net, cluster, calico, etcd, bgp    traffic, cni, process    stats ─▶ report ─▶ table, JSON
 //! ```
 //!
 //! Before anything else the program leaves the machine's network for an empty namespace of its own, and
@@ -14,6 +14,7 @@
 #![allow(unreachable_pub, reason = "a program exports nothing: `pub` says that other files use it")]
 
 mod bgp;
+mod calico;
 mod cluster;
 mod cni;
 mod etcd;
@@ -81,6 +82,9 @@ enum Hidden {
     /// Connects a pod to the bridge, and does nothing else
     #[command(hide = true)]
     BareAdd { pod: PathBuf, number: u8 },
+    /// Gives a pod a link and a route of its own, and does nothing else
+    #[command(hide = true)]
+    BareRouted { pod: PathBuf, number: u8 },
 }
 
 fn main() -> ExitCode {
@@ -91,6 +95,9 @@ fn main() -> ExitCode {
         }
         Some(Hidden::BareAdd { pod, number }) => {
             figures::be_bare(&pod, number).map(|()| ExitCode::SUCCESS)
+        }
+        Some(Hidden::BareRouted { pod, number }) => {
+            figures::be_bare_routed(&pod, number).map(|()| ExitCode::SUCCESS)
         }
         None => run(cli.run),
     };

@@ -140,6 +140,8 @@ struct Lane {
     rules: nft::Monitor,
     authors: Authors,
     schedule: Schedule,
+    /// Kernel events wait in their socket until then, and are read together: the last ones were nothing to us.
+    listen_at: Option<Instant>,
     generation: Generation,
     counters: Counters,
     report: Box<dyn FnMut(Report) + Send>,
@@ -176,6 +178,7 @@ impl Lane {
             rules,
             authors: Authors::default(),
             schedule: Schedule::new(settings.sweep_every, Instant::now()),
+            listen_at: None,
             generation: Generation::default(),
             counters: Counters::default(),
             report,
@@ -215,6 +218,7 @@ impl Lane {
     fn take_events(&mut self) {
         let now = Instant::now();
         self.authors.forget();
+        let before = self.counters.events;
         let Self { monitor, all, authors, counters, .. } = self;
         let drained = monitor.drain(|message| {
             counters.events += 1;
@@ -245,9 +249,12 @@ impl Lane {
             }
         }
         self.all.observe_engines();
-        if self.all.is_pending() {
+        let pending = self.all.is_pending();
+        if pending {
             self.schedule.event(now);
         }
+        let heard = self.counters.events != before;
+        self.listen_at = (heard && !pending).then(|| now + LULL);
     }
 
     fn act(&mut self) {
@@ -303,15 +310,19 @@ impl Lane {
 
     /// Waits until there is mail, an event, or something is due.
     fn sleep(&self) -> Result<(), Errno> {
-        let idle = self.schedule.idle(Instant::now());
+        let now = Instant::now();
+        let listen_in = self.listen_at.map(|at| at.saturating_duration_since(now));
+        let idle = self.schedule.idle(now);
+        let idle = listen_in.map_or(idle, |lull| lull.min(idle));
         let timeout = Timespec::try_from(idle).map_err(|_| Errno::INVAL)?;
         let mailbox = self.mailbox.as_fd();
         let monitor = self.monitor.as_fd();
         let rules = self.rules.as_fd();
         let engines = self.all.host().engines.watch();
-        let mut fds = [mailbox, monitor, rules, engines]
+        let mut fds = [mailbox, rules, engines, monitor]
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        match poll(&mut fds, Some(&timeout)) {
+        let heard = if listen_in.is_some() { fds.len() - 1 } else { fds.len() };
+        match poll(&mut fds[..heard], Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
         }
@@ -327,4 +338,6 @@ fn keep_few_repairs(news: &mut Vec<News<russet_desired::Key>>) {
     });
 }
 
+/// How long events wait behind some that were nothing to us: others may change their routes a thousand times a second.
+const LULL: Duration = Duration::from_millis(5);
 const POLL_FAILED_PAUSE: Duration = Duration::from_secs(1);

@@ -2,12 +2,15 @@
 //!
 //! Plain data, told anew whenever it has changed. A thread of its own listens to the kernel and waits for a
 //! moment of quiet; our own routes and those of the kernel are passed over, so that 10,000 remote nodes cost
-//! it nothing.
+//! it nothing. Of others' routes there may be tens of thousands too, which change all the time (a full BGP table): `routes`
+//! keeps them event by event, and `pace` has them told ever less often while that goes on.
 
+mod pace;
 mod parse;
+mod routes;
 mod watch;
 
-use std::{cmp::Reverse, net::IpAddr};
+use std::{cmp::Reverse, net::IpAddr, sync::Arc};
 
 use russet_desired::Flag;
 use russet_net::{Family, IfName, Mac, Prefix};
@@ -20,7 +23,7 @@ pub struct NodeView {
     /// Sorted by index.
     pub links: Vec<LinkView>,
     /// Routes of the main table that are neither ours nor the kernel's own, sorted.
-    pub routes: Vec<RouteView>,
+    pub routes: Arc<[RouteView]>,
 }
 
 /// One link with its addresses.

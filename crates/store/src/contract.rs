@@ -117,11 +117,26 @@ pub struct WatchRequest {
     /// that resuming in it would be wrong even though its revision is high enough. Looked at each
     /// time the watch reconnects. The cluster's id is such a key.
     pub sentinel: Option<Vec<u8>>,
+    /// How snapshots come.
+    pub delivery: Delivery,
+}
+
+/// How a snapshot comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Everything at once.
+    #[default]
+    Whole,
+    /// [`WatchEvent::Part`] by part, for a receiver that keeps little of what it is told: few of them wait at a time,
+    /// however large the store is. [`WatchEvent::Snapshot`] then has the rest.
+    Parts,
 }
 
 /// What a watch tells.
 #[derive(Debug)]
 pub enum WatchEvent {
+    /// Some of what there is, before the [`Self::Snapshot`] that it belongs to; only with [`Delivery::Parts`].
+    Part(Part),
     /// Everything there is. What is not in it is gone.
     Snapshot(Snapshot),
     /// What changed since, all of one prefix: `changes` is never empty, in order of revision, and a
@@ -134,13 +149,39 @@ pub enum WatchEvent {
     Resumed { revision: Revision },
 }
 
+/// Entries of a snapshot that is being read.
+#[derive(Debug)]
+pub struct Part {
+    pub place: Place,
+    /// Sorted by key within a prefix.
+    pub entries: Vec<KeyValue>,
+    /// Held until it is taken.
+    pub(crate) _slot: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl Part {
+    /// A part that waits for nobody.
+    #[must_use]
+    pub const fn new(place: Place, entries: Vec<KeyValue>) -> Self {
+        Self { place, entries, _slot: None }
+    }
+}
+
+/// Where a part stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The parts before it, if any, were of a snapshot that was not read to its end.
+    First,
+    Later,
+}
+
 /// Everything under the watched prefixes at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     pub revision: Revision,
     pub server: ServerRef,
     pub reason: SnapshotReason,
-    /// Prefix by prefix, sorted by key within.
+    /// Prefix by prefix, sorted by key within. With [`Delivery::Parts`] what no part had.
     pub entries: Vec<KeyValue>,
 }
 

@@ -26,7 +26,7 @@ pub mod snapshot;
 pub use client::{EtcdClient, Watch};
 pub use config::{ClientConfig, ClientSettings, ConfigFaults};
 pub use contract::{
-    CreateOutcome, Expect, KeyChange, KeyValue, LeaseId, Revision, ServerRef, Snapshot,
-    SnapshotReason, WatchEvent, WatchRequest, WriteOutcome,
+    CreateOutcome, Delivery, Expect, KeyChange, KeyValue, LeaseId, Part, Place, Revision,
+    ServerRef, Snapshot, SnapshotReason, WatchEvent, WatchRequest, WriteOutcome,
 };
 pub use error::{Refusal, StoreError};

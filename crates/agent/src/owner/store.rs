@@ -224,6 +224,8 @@ impl Owner {
     pub(super) fn store_event(&mut self, event: WatchEvent, now: Instant) {
         self.store.events += 1;
         match event {
+            // It was not asked for.
+            WatchEvent::Part(_) => {}
             WatchEvent::Snapshot(snapshot) => self.snapshot(snapshot, now),
             WatchEvent::Changes { revision, changes } => {
                 self.store.revision = revision.get();

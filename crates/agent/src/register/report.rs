@@ -21,7 +21,8 @@ use crate::one_line;
 /// Answers for ever. `reports` has the newest of what is to be told; its time is set when it is written.
 pub async fn answer(client: EtcdClient, name: Name, reports: watch::Receiver<NodeReport>) {
     let prefix = Key::all_of(Kind::CalicoNodeStatus).into_bytes();
-    let mut watch = client.watch(WatchRequest { prefixes: vec![prefix], sentinel: None });
+    let mut watch =
+        client.watch(WatchRequest { prefixes: vec![prefix], ..WatchRequest::default() });
     let mut requests = Requests::new(name);
     loop {
         let far = Instant::now() + FAR;
@@ -87,7 +88,8 @@ impl Requests {
                     }
                 }
             }
-            WatchEvent::Interrupted { .. } | WatchEvent::Resumed { .. } => {}
+            // Parts are not asked for.
+            WatchEvent::Part(_) | WatchEvent::Interrupted { .. } | WatchEvent::Resumed { .. } => {}
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use russet_api::calico::{Form, Key, Kind, Layout, ObjectFault, ResourceId, StoreKey, Stored};
+use russet_api::calico::{
+    Form, Glance, Key, Kind, Layout, ObjectFault, ResourceId, StoreKey, Stored,
+};
 use russet_core::{
     Fault,
     addressing::blocks::{Outline, Reserved, Timestamp},
@@ -86,13 +88,19 @@ fn resource(id: &ResourceId, value: &[u8]) -> Option<Result<Object, Fault>> {
 
 /// A block of this node's is kept whole, with what is unknown in it, because it is written again.
 fn block(node: &Name, cidr: Prefix, value: &[u8]) -> Result<Object, Fault> {
+    if let Some(seen) = Glance::at(value)
+        && seen.cidr == cidr
+        && !is_of(node, seen.affinity.as_ref())
+    {
+        return Ok(others(node, seen));
+    }
     let stored: Stored<IpamBlock> = bare(value).map_err(Fault::from)?;
     let block = stored.value();
     if block.cidr() != cidr {
         let reason = format!("cidr {} is not that of its key, {cidr}", block.cidr());
         return Err(Fault::Unreadable { what: "IPAMBlock", reason });
     }
-    if block.affinity().and_then(Affinity::host) == Some(node) {
+    if is_of(node, block.affinity()) {
         return Ok(Object::Block(BlockNews::Own(Arc::new(stored))));
     }
     let held = block.allocated().filter(|(_, of)| of.node() == Some(node.as_str()));
@@ -101,6 +109,21 @@ fn block(node: &Name, cidr: Prefix, value: &[u8]) -> Result<Object, Fault> {
     let outline = Outline::of(block, &Reserved::default(), Timestamp::default());
     let borrowed = borrowed(block).into();
     Ok(Object::Block(BlockNews::Other { outline, ours: ours.into(), borrowed }))
+}
+
+fn is_of(node: &Name, affinity: Option<&Affinity>) -> bool {
+    affinity.and_then(Affinity::host) == Some(node)
+}
+
+/// Another's block, of which all that is needed was seen at a glance.
+fn others(node: &Name, seen: Glance) -> Object {
+    let ours = seen.others.iter().filter(|other| other.node == node.as_str());
+    let mut ours: Vec<_> = ours.filter_map(|other| other.handle.clone()).collect();
+    ours.dedup();
+    let borrowed = seen.others.iter().filter_map(|it| Some((it.addr, it.node.parse().ok()?)));
+    let borrowed: Arc<[_]> = borrowed.collect();
+    let outline = Outline { affinity: seen.affinity, free: seen.free };
+    Object::Block(BlockNews::Other { outline, ours: ours.into(), borrowed })
 }
 
 /// The addresses of a block that nodes have to which it has no affinity. A node that no object can be named after is none.

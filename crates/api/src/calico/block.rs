@@ -1,5 +1,7 @@
 //! `IPAMBlock`: in etcd the value alone, in Kubernetes within an object.
 
+mod glance;
+
 use russet_core::{
     addressing::blocks::{
         Attributes, Timestamp,
@@ -10,6 +12,7 @@ use russet_core::{
 use russet_net::Prefix;
 use serde_json::{Map, Value};
 
+pub use self::glance::{Glance, Other};
 use super::{
     at::{At, Notes},
     kind::Kind,

@@ -67,7 +67,7 @@ fn row(what: &str, [ours, bare, again, debian]: &[Vec<f64>; 4]) -> Result<Row> {
 }
 
 /// Adds the pods at once and deletes them one by one.
-fn plugin_burst(node: &Node, plugin: &Plugin, pods: &[Container]) -> Result<Vec<f64>> {
+pub(super) fn plugin_burst(node: &Node, plugin: &Plugin, pods: &[Container]) -> Result<Vec<f64>> {
     let took = at_once(&node.namespace, pods, |pod| Ok(plugin.add(pod)?.took))?;
     for pod in pods {
         node.namespace.run(|| plugin.del(pod))?;
@@ -77,7 +77,9 @@ fn plugin_burst(node: &Node, plugin: &Plugin, pods: &[Container]) -> Result<Vec<
 
 fn bare_burst(node: &mut Node, pods: &[Container]) -> Result<Vec<f64>> {
     let numbered: Vec<_> = pods.iter().zip(2_u8..).collect();
-    let took = at_once(&node.namespace, &numbered, |(pod, n)| bare_add(&pod.namespace.path(), *n))?;
+    let took = at_once(&node.namespace, &numbered, |(pod, n)| {
+        bare("bare-add", &pod.namespace.path(), *n)
+    })?;
     for (_, n) in &numbered {
         let link = node.rtnl.index(&host_link(*n))?;
         node.rtnl.delete_link(link)?;
@@ -86,7 +88,7 @@ fn bare_burst(node: &mut Node, pods: &[Container]) -> Result<Vec<f64>> {
 }
 
 /// Starts one job for each item at the same moment, in the namespace, and returns their seconds.
-fn at_once<T: Sync>(
+pub(super) fn at_once<T: Sync>(
     namespace: &Namespace,
     items: &[T],
     job: impl Fn(&T) -> Result<Duration> + Sync,
@@ -112,10 +114,11 @@ fn at_once<T: Sync>(
     })
 }
 
-fn bare_add(pod: &str, n: u8) -> Result<Duration> {
+/// Starts this program under the name of a bare one, for the pod whose namespace has that path.
+pub(super) fn bare(name: &str, pod: &str, n: u8) -> Result<Duration> {
     let own = std::env::current_exe().context("find this program")?;
     let mut command = Command::new(own);
-    command.args(["bare-add", pod, &n.to_string()]);
+    command.args([name, pod, &n.to_string()]);
     let start = Instant::now();
     let status = command.status().context("start the bare program")?;
     ensure!(status.success(), "the bare program: {status}");

@@ -6,27 +6,22 @@
 //! is written, until the kernel has its route.
 
 use std::{
-    net::SocketAddr,
-    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use tempfile::TempDir;
-
 use super::{Setup, memory, scale};
 use crate::{
     cluster::{Agent, CONFIG_KEY, Peer, WIDE_NETWORK, configuration},
-    etcd::Etcd,
+    etcd::Server,
     net::{
-        site::{SWITCH, Site, Transport},
+        site::{Site, Transport},
         wire::RTM_NEWROUTE,
     },
     process,
-    program::Program,
     report::{Bound, Figure, Row, Unit},
 };
+use anyhow::{Context, Result};
 
 /// Start, memory, and the return of etcd.
 pub fn measure(setup: &Setup) -> Result<Figure> {
@@ -70,7 +65,7 @@ impl Scene {
         let site = Site::new(1)?;
         let mut etcd = Server::new()?;
         etcd.start(&site)?;
-        etcd.fill(&site)?;
+        fill(&mut etcd, &site)?;
         let node = site.nodes.first().context("a site has a node")?;
         let mut rtnl = node.namespace.rtnl()?;
         let began = Instant::now();
@@ -83,7 +78,7 @@ impl Scene {
 
     /// Stops etcd, starts it, and returns the time from its first answer until all is right.
     fn away_and_back(&mut self) -> Result<Duration> {
-        self.etcd.program = None;
+        self.etcd.stop();
         thread::sleep(OUTAGE);
         let node = self.site.nodes.first().context("a site has a node")?;
         let peer = Peer { number: LEASES + 1, transport: Transport::Vxlan };
@@ -102,74 +97,20 @@ impl Scene {
     }
 }
 
-/// Debian's etcd on the switch, with its file on a disk.
-struct Server {
-    folder: TempDir,
-    program: Option<Program>,
-}
-
-impl Server {
-    fn new() -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()?, program: None })
-    }
-
-    fn start(&mut self, site: &Site) -> Result<()> {
-        let url = format!("http://{}", address());
-        let data = self.folder.path().join("data");
-        let data = data.to_str().context("a folder in UTF-8")?;
-        let args = [
-            "--data-dir",
-            data,
-            "--listen-client-urls",
-            &url,
-            "--advertise-client-urls",
-            &url,
-            "--log-level",
-            "error",
-        ];
-        let log = self.folder.path().join("log");
-        let program = Program::start(&site.switch, &etcd()?, &args, log)?;
-        self.program = Some(program);
-        Ok(())
-    }
-
-    /// Waits until it answers, which it does not before it has a leader.
-    fn client(&mut self, site: &Site) -> Result<Etcd> {
-        let program = self.program.as_mut().context("etcd was started")?;
-        program.wait(PATIENCE, || {
-            let mut client = Etcd::connect(&site.switch, address()).ok()?;
-            client.put("/ready", "", 0).ok().map(|()| client)
-        })
-    }
-
-    /// Writes the network's configuration and every lease.
-    fn fill(&mut self, site: &Site) -> Result<()> {
-        let mut client = self.client(site)?;
-        client.grant(GRANT)?;
-        client.put(CONFIG_KEY, &configuration(WIDE_NETWORK, Transport::Vxlan), 0)?;
-        (1..=LEASES).try_for_each(|number| {
-            let peer = Peer { number, transport: Transport::Vxlan };
-            client.put(&peer.key(), &peer.value(), GRANT)
-        })
-    }
-}
-
-/// Where the system has it.
-fn etcd() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).map(|folder| folder.join("etcd"));
-    places.find(|place| place.is_file()).context("there is no program etcd")
-}
-
-fn address() -> SocketAddr {
-    SocketAddr::from((SWITCH, PORT))
+/// Writes the network's configuration and every lease.
+fn fill(etcd: &mut Server, site: &Site) -> Result<()> {
+    let mut client = etcd.client(site)?;
+    client.grant(GRANT)?;
+    client.put(CONFIG_KEY, &configuration(WIDE_NETWORK, Transport::Vxlan), 0)?;
+    (1..=LEASES).try_for_each(|number| {
+        let peer = Peer { number, transport: Transport::Vxlan };
+        client.put(&peer.key(), &peer.value(), GRANT)
+    })
 }
 
 const LEASES: u16 = 5_000;
 const GRANT: u64 = 4_711;
-const PORT: u16 = 2_379;
 /// Longer than the agent's pauses need to reach their longest.
 const OUTAGE: Duration = Duration::from_secs(20);
 /// How long an agent that has just started is left alone.
 const SETTLE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_mins(1);

@@ -26,7 +26,9 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
     for transport in [Transport::Direct, Transport::Vxlan] {
         let hand = Hand::build(transport)?;
         let ours = Ours::build(setup, transport).context("build with Russet")?;
-        compare(&mut figure, transport, &hand, &ours)?;
+        let node = [&hand.site.nodes[0].namespace, &ours.site.nodes[0].namespace];
+        let pod = [&hand.pods[0], &ours.pods[0].namespace];
+        differences(&mut figure, transport, node, pod)?;
         race(
             &mut figure,
             setup,
@@ -40,7 +42,7 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
 }
 
 /// The rounds of one transport. The paths: by hand, by Russet, by hand again, node to node.
-fn race(
+pub(super) fn race(
     figure: &mut Figure,
     setup: &Setup,
     transport: Transport,
@@ -68,12 +70,15 @@ fn race(
     Ok(())
 }
 
-/// Counts what a packet would meet differently.
-fn compare(figure: &mut Figure, transport: Transport, hand: &Hand, ours: &Ours) -> Result<()> {
-    let node = (&hand.site.nodes[0].namespace, &ours.site.nodes[0].namespace);
-    let pod = (&hand.pods[0], &ours.pods[0].namespace);
+/// Counts what a packet would meet differently by hand and by Russet, on a node and in a pod.
+pub(super) fn differences(
+    figure: &mut Figure,
+    transport: Transport,
+    node: [&Namespace; 2],
+    pod: [&Namespace; 2],
+) -> Result<()> {
     let mut found = Vec::new();
-    for (place, (hand, ours)) in [("node", node), ("pod", pod)] {
+    for (place, [hand, ours]) in [("node", node), ("pod", pod)] {
         let differences = state::differences(&state::read(hand)?, &state::read(ours)?);
         found.extend(
             differences.into_iter().map(|text| format!("{}, {place}: {text}", transport.word())),

@@ -148,3 +148,40 @@ pub fn add_pod(host: &mut Rtnl, pod: &mut Rtnl, wish: &PodWish<'_>) -> Result<()
     pod.add_address(inside, wish.address)?;
     pod.add_route((Ipv4Addr::UNSPECIFIED, 0), Via::Gateway(wish.gateway, inside))
 }
+
+/// What the part of the network of a pod on a link of its own is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct RoutedWish<'a> {
+    pub namespace: BorrowedFd<'a>,
+    pub host_link: &'a str,
+    pub mtu: u32,
+    pub address: Ipv4Addr,
+}
+
+/// Makes such a pod's veth, address and routes, and returns the index of the node's end.
+///
+/// # Errors
+///
+/// What the kernel refused.
+pub fn add_routed_pod(host: &mut Rtnl, pod: &mut Rtnl, wish: &RoutedWish<'_>) -> Result<u32> {
+    let near = host.add_veth(&Veth {
+        name: wish.host_link,
+        master: None,
+        mtu: wish.mtu,
+        peer: "eth0",
+        peer_mac: Some(wire::mac_of(wish.address)),
+        peer_namespace: Some(wish.namespace),
+    })?;
+    let inside = pod.index("eth0")?;
+    pod.up(inside)?;
+    pod.add_address(inside, (wish.address, 32))?;
+    pod.send("add route", |batch| wire::link_route(batch, (GATEWAY, 32), inside))?;
+    pod.add_route((Ipv4Addr::UNSPECIFIED, 0), Via::Gateway(GATEWAY, inside))?;
+    pod.add_neighbour(inside, GATEWAY, HOST_MAC)?;
+    host.send("add route", |batch| wire::link_route(batch, (wish.address, 32), near))?;
+    Ok(near)
+}
+
+/// The gateway of every pod of Calico's, which is nobody's address, and its MAC address.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+pub const HOST_MAC: Mac = Mac::new([0xee; 6]);

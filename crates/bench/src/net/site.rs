@@ -156,7 +156,7 @@ impl Node {
     }
 
     /// Loads a ruleset with `nft`.
-    fn load_rules(&self, rules: &str) -> Result<()> {
+    pub fn load_rules(&self, rules: &str) -> Result<()> {
         self.namespace.run(|| {
             let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn();
             let nft = nft.as_mut().map_err(|err| anyhow::anyhow!("start nft: {err}"))?;

@@ -79,6 +79,7 @@ fn link(message: Message<'_>) -> Link {
     let kind = info.clone().find(IFLA_INFO_KIND).map(|attr| attr.str()).unwrap_or_default();
     let role = match (kind, attrs.clone().find(IFLA_MASTER)) {
         ("veth", Some(_)) => "pod's port",
+        ("veth", None) if name.starts_with("cali") => "pod's port",
         ("bridge" | "vxlan", _) => kind,
         _ => name,
     };

@@ -91,6 +91,11 @@ pub fn admin(batch: &mut Batch, index: u32, admin: Admin) {
     batch.push(RTM_NEWLINK, 0, &ifinfo(index, admin));
 }
 
+pub fn set_mac(batch: &mut Batch, index: u32, mac: Mac) {
+    let mut message = batch.push(RTM_NEWLINK, 0, &ifinfo(index, Admin::Keep));
+    message.bytes(IFLA_ADDRESS, &mac.octets());
+}
+
 pub fn delete_link(batch: &mut Batch, index: u32) {
     batch.push(RTM_DELLINK, 0, &ifinfo(index, Admin::Keep));
 }
@@ -143,11 +148,19 @@ pub enum Via {
     Object(u32),
 }
 
-pub fn route(batch: &mut Batch, (dst, len): Net, via: Via) {
+pub fn route(batch: &mut Batch, net: Net, via: Via) {
+    route_by(batch, PROTOCOL_BOOT, net, via);
+}
+
+/// A route as a routing daemon lays it.
+pub fn foreign_route(batch: &mut Batch, net: Net, via: Via) {
+    route_by(batch, PROTOCOL_BIRD, net, via);
+}
+
+fn route_by(batch: &mut Batch, protocol: u8, (dst, len): Net, via: Via) {
     let onlink = if matches!(via, Via::Onlink(..)) { RTNH_F_ONLINK } else { 0 };
     let [a, b, c, d] = onlink.to_ne_bytes();
-    let fixed =
-        [AF_INET, len, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, SCOPE_UNIVERSE, UNICAST, a, b, c, d];
+    let fixed = [AF_INET, len, 0, 0, TABLE_MAIN, protocol, SCOPE_UNIVERSE, UNICAST, a, b, c, d];
     let mut message = batch.push(RTM_NEWROUTE, CREATE, &fixed);
     if len > 0 {
         message.ip(RTA_DST, dst.into());
@@ -158,6 +171,12 @@ pub fn route(batch: &mut Batch, (dst, len): Net, via: Via) {
             message.ip(RTA_GATEWAY, gateway.into()).u32(RTA_OIF, index)
         }
     };
+}
+
+/// A route onto a link, to whom is there.
+pub fn link_route(batch: &mut Batch, (dst, len): Net, index: u32) {
+    let fixed = [AF_INET, len, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
+    batch.push(RTM_NEWROUTE, CREATE, &fixed).ip(RTA_DST, dst.into()).u32(RTA_OIF, index);
 }
 
 /// Removes the route to a prefix in the main table, whoever made it and however it goes there.
@@ -245,7 +264,9 @@ const RTNH_F_ONLINK: u32 = 4;
 const TABLE_MAIN: u8 = 254;
 /// As flannel and `ip` leave it.
 const PROTOCOL_BOOT: u8 = 3;
+const PROTOCOL_BIRD: u8 = 12;
 const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
 /// In a removal: of any scope.
 const SCOPE_NOWHERE: u8 = 255;
 const UNICAST: u8 = 1;

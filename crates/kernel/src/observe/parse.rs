@@ -3,13 +3,16 @@
 use std::net::IpAddr;
 
 use russet_desired::TABLE_MAIN;
-use russet_net::{IfName, Prefix};
+use russet_net::Prefix;
 
-use super::{AddressView, LinkView, RouteView, Scope};
+use super::{
+    AddressView, LinkView, RouteView, Scope,
+    routes::{Paths, RouteNews, Way, What, Whose},
+};
 use crate::{
     link::{Links, ObservedLink},
     netlink::{
-        Attrs, Message,
+        Attrs, Message, flags,
         rt::{self, ADDR_HEADER_LEN, ROUTE_HEADER_LEN},
     },
     route::PROTOCOL,
@@ -59,24 +62,14 @@ pub(super) fn address(message: &Message<'_>) -> Option<(u32, AddressView)> {
     Some((message.u32(4), view))
 }
 
-/// What a route is to us.
-pub(super) enum Whose {
-    /// Nothing to tell of: ours, the kernel's own, of another table, or an exception.
-    Nobodys,
-    Foreign(RouteView),
-}
-
-pub(super) fn route(links: &Links, message: &Message<'_>) -> Whose {
-    foreign(links, message).map_or(Whose::Nobodys, Whose::Foreign)
-}
-
-fn foreign(links: &Links, message: &Message<'_>) -> Option<RouteView> {
+/// Reads a route of the main table; `None` for one of another table, or an exception.
+pub(super) fn route(links: &Links, message: &Message<'_>) -> Option<RouteNews> {
     let family = rt::family_of(message.u8(0))?;
     let protocol = message.u8(5);
-    if message.u32(8) & rt::RTM_F_CLONED != 0 || [PROTOCOL, rt::RTPROT_KERNEL].contains(&protocol) {
+    if message.u32(8) & rt::RTM_F_CLONED != 0 {
         return None;
     }
-    let (mut table, mut metric) = (u32::from(message.u8(4)), 0);
+    let (mut table, mut metric, mut paths) = (u32::from(message.u8(4)), 0, Paths::One);
     let (mut dst, mut link, mut via): (_, _, Option<IpAddr>) = (family.unspecified(), None, None);
     for attr in message.attrs(ROUTE_HEADER_LEN) {
         match attr.kind {
@@ -85,8 +78,11 @@ fn foreign(links: &Links, message: &Message<'_>) -> Option<RouteView> {
             rt::RTA_PRIORITY => metric = attr.u32(),
             rt::RTA_OIF => link = links.name(attr.u32()),
             rt::RTA_GATEWAY => via = attr.ip(),
-            rt::RTA_MULTIPATH if link.is_none() => {
-                (link, via) = first_path(links, attr.value);
+            rt::RTA_MULTIPATH => {
+                paths = Paths::Several;
+                if link.is_none() {
+                    (link, via) = first_path(links, attr.value);
+                }
             }
             _ => {}
         }
@@ -95,11 +91,24 @@ fn foreign(links: &Links, message: &Message<'_>) -> Option<RouteView> {
         return None;
     }
     let dst = Prefix::new(dst, message.u8(1)).ok()?;
-    Some(RouteView { dst, metric, protocol, link, via })
+    let route = RouteView { dst, metric, protocol, link, via };
+    let whose = match protocol {
+        PROTOCOL | rt::RTPROT_KERNEL => Whose::Nobodys,
+        _ => Whose::Foreign,
+    };
+    Some(RouteNews { route, whose, what: what(message), paths })
+}
+
+fn what(message: &Message<'_>) -> What {
+    match message.kind {
+        rt::RTM_DELROUTE => What::Went,
+        _ if message.flags & flags::REPLACE != 0 => What::Replaced,
+        _ => What::Came,
+    }
 }
 
 /// The first of several paths (`struct rtnexthop`).
-fn first_path(links: &Links, paths: &[u8]) -> (Option<IfName>, Option<IpAddr>) {
+fn first_path(links: &Links, paths: &[u8]) -> Way {
     let index = paths.get(4..8).and_then(|octets| octets.first_chunk());
     let link = index.and_then(|octets| links.name(u32::from_ne_bytes(*octets)));
     let len = paths.first_chunk().map_or(0, |octets| u16::from_ne_bytes(*octets));

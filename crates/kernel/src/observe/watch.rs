@@ -15,8 +15,10 @@ use rustix::{
 };
 
 use super::{
-    LinkView, NodeView, RouteView,
-    parse::{self, Whose},
+    LinkView, NodeView,
+    pace::Pace,
+    parse,
+    routes::{Heed, Routes, Whose},
 };
 use crate::{
     KernelError,
@@ -52,7 +54,13 @@ impl Observer {
     pub fn start(tell: impl FnMut(NodeView) + Send + 'static) -> Result<Self, KernelError> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(NetlinkError::from)?;
         let stop = Arc::new(stop);
-        let watch = Watch { eye: Eye::open()?, stop: Arc::clone(&stop), tell: Box::new(tell) };
+        let watch = Watch {
+            eye: Eye::open()?,
+            stop: Arc::clone(&stop),
+            tell: Box::new(tell),
+            pace: Pace::new(),
+            listen_at: None,
+        };
         let thread = thread::Builder::new()
             .name("observe".to_owned())
             .spawn(move || watch.run())
@@ -77,6 +85,10 @@ struct Watch {
     eye: Eye,
     stop: Arc<OwnedFd>,
     tell: Box<dyn FnMut(NodeView) + Send>,
+    /// When others' routes are told.
+    pace: Pace,
+    /// Events wait in the socket until then, and are read together.
+    listen_at: Option<Instant>,
 }
 
 /// Why the thread woke up.
@@ -92,17 +104,20 @@ impl Watch {
         let mut wanted = Some((What::Everything, Instant::now()));
         let mut told = None;
         loop {
-            let until = wanted.map(|(_, at)| at);
-            match self.wait(until) {
+            match self.wait(wanted.map(|(_, at)| at)) {
                 Ok(Woken::Stop) => return,
-                Ok(Woken::Event) => wanted = self.hear(wanted),
+                // The look that events ask for waits for a moment of quiet, and so does reading them.
+                Ok(Woken::Event) => self.listen_at = Some(Instant::now() + QUIET),
                 Ok(Woken::Time) => {}
                 Err(error) => {
                     tracing::error!(%error, "the observer cannot wait for its socket");
                     return;
                 }
             }
-            let Some((what, _)) = wanted.filter(|(_, at)| *at <= Instant::now()) else { continue };
+            if self.listen_at.is_some_and(|at| at <= Instant::now()) {
+                wanted = self.hear().map(|what| (what, Instant::now())).max(wanted);
+            }
+            let Some(what) = self.due(wanted) else { continue };
             wanted = match self.eye.look(what) {
                 Ok(()) => None,
                 Err(error) => {
@@ -110,6 +125,9 @@ impl Watch {
                     Some((What::Everything, Instant::now() + RETRY))
                 }
             };
+            if what != What::Addresses && wanted.is_none() {
+                self.pace.told(Instant::now());
+            }
             if wanted.is_none() && told.as_ref() != Some(&self.eye.view) {
                 told = Some(self.eye.view.clone());
                 (self.tell)(self.eye.view.clone());
@@ -117,17 +135,33 @@ impl Watch {
         }
     }
 
-    /// Reads what has come; the look that it asks for waits for a moment of quiet, but not long.
-    fn hear(&mut self, wanted: Option<(What, Instant)>) -> Option<(What, Instant)> {
+    /// What is to be looked at now.
+    fn due(&self, wanted: Option<(What, Instant)>) -> Option<What> {
+        let now = Instant::now();
+        let wanted = wanted.filter(|(_, at)| *at <= now).map(|(what, _)| what);
+        let is_due = self.pace.due().is_some_and(|at| at <= now);
+        let routes = if self.eye.is_stale(now) { What::Everything } else { What::Routes };
+        wanted.max(is_due.then_some(routes))
+    }
+
+    /// Reads all that has come, and tells what of it is to be looked at at once.
+    fn hear(&mut self) -> Option<What> {
         let heard = self.eye.hear();
-        match (heard, wanted) {
-            (None, wanted) => wanted,
-            (Some(what), None) => Some((what, Instant::now() + QUIET)),
-            (Some(what), Some((before, at))) => Some((what.max(before), at)),
+        // What did not fit into one reading is read after the look.
+        self.listen_at = (heard.more == Drained::More).then(Instant::now);
+        match heard.routes {
+            Heed::Heavy => heard.what.max(Some(What::Routes)),
+            Heed::Light | Heed::Unclear => {
+                self.pace.changed(Instant::now());
+                heard.what
+            }
+            Heed::Nothing => heard.what,
         }
     }
 
-    fn wait(&self, until: Option<Instant>) -> Result<Woken, Errno> {
+    /// Waits until there is an event, or something is due.
+    fn wait(&self, wanted: Option<Instant>) -> Result<Woken, Errno> {
+        let until = [wanted, self.pace.due(), self.listen_at].into_iter().flatten().min();
         let timeout = match until {
             None => None,
             Some(at) => {
@@ -139,7 +173,8 @@ impl Watch {
             PollFd::new(&*self.stop, PollFlags::IN),
             PollFd::from_borrowed_fd(self.eye.monitor.as_fd(), PollFlags::IN),
         ];
-        match poll(&mut fds, timeout.as_ref()) {
+        let heard = if self.listen_at.is_none() { fds.len() } else { 1 };
+        match poll(&mut fds[..heard], timeout.as_ref()) {
             Err(Errno::INTR) | Ok(0) => return Ok(Woken::Time),
             Err(errno) => return Err(errno),
             Ok(_) => {}
@@ -149,11 +184,21 @@ impl Watch {
     }
 }
 
-/// What must be looked at again; each includes the ones before.
+/// What must be looked at again; each includes the ones before, but for routes, which are looked at with the first and
+/// the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Addresses,
+    /// Others' routes too, as events told of them.
+    Routes,
     Everything,
+}
+
+/// What events mean.
+struct Heard {
+    what: Option<What>,
+    routes: Heed,
+    more: Drained,
 }
 
 /// The sockets, and what was seen last.
@@ -161,6 +206,9 @@ struct Eye {
     socket: Socket,
     monitor: Monitor,
     links: Links,
+    routes: Routes,
+    /// Since when routes are known by events alone, and whether these left something unclear.
+    by_events: Option<(Instant, Heed)>,
     view: NodeView,
 }
 
@@ -177,35 +225,59 @@ impl Eye {
             socket: Socket::open(Protocol::Route)?,
             monitor,
             links: Links::default(),
+            routes: Routes::default(),
+            by_events: None,
             view: NodeView::default(),
         })
     }
 
-    /// Reads all waiting events, and tells what they ask to be looked at again.
-    fn hear(&mut self) -> Option<What> {
-        let mut heard = None;
-        let Self { monitor, links, view, .. } = self;
-        let drained =
-            monitor.drain(|message| heard = heard.max(meaning(links, &view.routes, &message)));
+    /// Reads waiting events, and tells what they ask to be looked at again.
+    fn hear(&mut self) -> Heard {
+        let (mut what, mut heed) = (None, Heed::Nothing);
+        let Self { monitor, links, routes, .. } = self;
+        let drained = monitor.drain(|message| match message.kind {
+            rt::RTM_NEWROUTE | rt::RTM_DELROUTE => {
+                if let Some(news) = parse::route(links, &message) {
+                    heed = heed.max(routes.take(&news));
+                }
+            }
+            _ => what = what.max(meaning(links, routes, &message)),
+        });
         // Each event says so by itself here.
         links.take_changed();
-        match drained {
-            Ok(Drained::Empty | Drained::More) => heard,
-            Ok(Drained::Lost) => Some(What::Everything),
+        if heed != Heed::Nothing {
+            let (_, before) = self.by_events.get_or_insert((Instant::now(), Heed::Nothing));
+            *before = (*before).max(heed);
+        }
+        let more = match drained {
+            Ok(Drained::Lost) => {
+                what = Some(What::Everything);
+                Drained::Empty
+            }
+            Ok(more) => more,
             Err(error) => {
                 tracing::warn!(%error, "events cannot be read; looking at everything again");
-                Some(What::Everything)
+                what = Some(What::Everything);
+                Drained::Empty
             }
-        }
+        };
+        Heard { what, routes: heed, more }
+    }
+
+    /// Whether routes should be listed before they are told of.
+    fn is_stale(&self, now: Instant) -> bool {
+        self.by_events.is_some_and(|(since, heed)| heed == Heed::Unclear || now >= since + TRUST)
     }
 
     fn look(&mut self, what: What) -> Result<(), NetlinkError> {
+        if what == What::Everything {
+            self.links.refresh(&mut self.socket)?;
+            self.routes = self.list_routes()?;
+            self.by_events = None;
+        }
         let routes = match what {
-            What::Everything => {
-                self.links.refresh(&mut self.socket)?;
-                self.routes()?
-            }
-            What::Addresses => std::mem::take(&mut self.view.routes),
+            What::Addresses => Arc::clone(&self.view.routes),
+            What::Routes | What::Everything => self.routes.iter().collect(),
         };
         let mut links: Vec<LinkView> = self.links.iter().map(parse::link).collect();
         for (index, address) in self.addresses()? {
@@ -215,7 +287,7 @@ impl Eye {
         }
         for link in &mut links {
             link.addresses.sort_unstable_by_key(|address| (address.addr, address.len));
-            link.router_advertised = is_router_advertised(link, &routes);
+            link.router_advertised = is_router_advertised(link, &self.routes);
         }
         self.view = NodeView { links, routes };
         Ok(())
@@ -229,8 +301,8 @@ impl Eye {
         })
     }
 
-    fn routes(&mut self) -> Result<Vec<RouteView>, NetlinkError> {
-        let mut routes = Vec::new();
+    fn list_routes(&mut self) -> Result<Routes, NetlinkError> {
+        let mut all = Vec::new();
         for family in [rt::AF_INET, rt::AF_INET6] {
             let mut request = Batch::new();
             let mut header = [0; rt::ROUTE_HEADER_LEN];
@@ -239,41 +311,33 @@ impl Eye {
             let links = &self.links;
             let found: Vec<_> =
                 self.socket.dump("routes", &mut request, |all: &mut Vec<_>, message| {
-                    if let Whose::Foreign(route) = parse::route(links, &message) {
-                        all.push(route);
-                    }
+                    let news = parse::route(links, &message);
+                    all.extend(news.filter(|news| news.whose == Whose::Foreign));
                 })?;
-            routes.extend(found);
+            all.extend(found);
         }
-        routes.sort_unstable();
-        Ok(routes)
+        Ok(Routes::of(all.into_iter()))
     }
 }
 
 /// What an event asks to be looked at again. A link that goes down takes routes with it without a word; that
 /// one brings some is told.
-fn meaning(links: &mut Links, routes: &[RouteView], message: &Message<'_>) -> Option<What> {
+fn meaning(links: &mut Links, routes: &Routes, message: &Message<'_>) -> Option<What> {
     match message.kind {
         rt::RTM_NEWLINK | rt::RTM_DELLINK => match links.observe(message) {
             LinkChange::Nothing => None,
-            LinkChange::Behind(name) if routes.iter().any(|r| r.link == Some(name)) => {
-                Some(What::Everything)
-            }
+            LinkChange::Behind(name) if routes.lead_onto(name) => Some(What::Everything),
             LinkChange::Itself | LinkChange::Behind(_) => Some(What::Addresses),
         },
         rt::RTM_NEWADDR | rt::RTM_DELADDR => Some(What::Addresses),
-        rt::RTM_NEWROUTE | rt::RTM_DELROUTE => match parse::route(links, message) {
-            Whose::Nobodys => None,
-            Whose::Foreign(_) => Some(What::Everything),
-        },
         _ => None,
     }
 }
 
 /// Whether a router told the link what it has: a default route of protocol `ra`, or a global IPv6 address
 /// with an end while the kernel listens to routers (`accept_ra`).
-fn is_router_advertised(link: &LinkView, routes: &[RouteView]) -> Flag {
-    let by_route = routes.iter().any(|r| r.protocol == rt::RTPROT_RA && r.link == Some(link.name));
+fn is_router_advertised(link: &LinkView, routes: &Routes) -> Flag {
+    let by_route = routes.advertised_on(link.name);
     let leased = link.addresses.iter().any(|address| {
         address.addr.is_ipv6() && address.scope == super::Scope::Global && !address.lasting.is_on()
     });
@@ -287,3 +351,5 @@ fn listens_to_routers(link: &LinkView) -> bool {
 
 const QUIET: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
+/// How long events alone are believed: some routes go without one.
+const TRUST: Duration = Duration::from_mins(1);

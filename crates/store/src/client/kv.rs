@@ -88,35 +88,23 @@ impl EtcdClient {
         prefix: &[u8],
         at: Option<Revision>,
     ) -> Result<Listing, StoreError> {
-        let op = Op::read("list", prefix);
-        let mut page = Page::first(prefix, at);
+        let mut pages = self.pages(prefix, at, Pace::Keys);
         let mut entries = Vec::new();
-        loop {
-            let answer = match self.range(&op, page.request()).await {
-                Err(err) if err.is_too_large() && page.shrink() => continue,
-                answer => answer?,
-            };
-            let status = status_of(&op, answer.header)?;
-            if page.server.is_some_and(|server| server.cluster != status.server.cluster) {
-                return Err(op.unexpected("pages of two clusters"));
-            }
-            page.server = Some(status.server);
-            let revision = *page.at.get_or_insert(status.revision);
-            let (more, before) = (answer.more, entries.len());
-            entries.extend(answer.kvs.into_iter().map(KeyValue::from));
-            if !more {
-                return Ok(Listing { revision, server: status.server, entries });
-            }
-            match entries.last() {
-                Some(last) if before < entries.len() && last.key >= page.key => {
-                    page.after(&last.key);
-                }
-                _ => return Err(op.unexpected("a page that leads nowhere")),
-            }
+        while let Some(page) = pages.next().await? {
+            entries.extend(page);
             if entries.len() > MAX_LISTED {
-                return Err(op.unexpected("more keys than a network can have"));
+                return Err(pages.op.unexpected("more keys than a network can have"));
             }
         }
+        let status = pages.status().ok_or_else(|| pages.op.unexpected("no page"))?;
+        let ServerStatus { revision, server } = status;
+        Ok(Listing { revision, server, entries })
+    }
+
+    /// [`Self::range_prefix`], page by page.
+    pub(crate) fn pages(&self, prefix: &[u8], at: Option<Revision>, pace: Pace) -> Pages<'_> {
+        let (op, page) = (Op::read("list", prefix), Page::first(prefix, at, pace));
+        Pages { client: self, op, page, pace, end: End::Ahead }
     }
 
     /// Writes a key that never expires, whatever was there.
@@ -303,6 +291,67 @@ impl EtcdClient {
     }
 }
 
+/// A listing that is read page by page, all at one revision.
+pub(crate) struct Pages<'a> {
+    client: &'a EtcdClient,
+    pub(crate) op: Op,
+    page: Page,
+    pace: Pace,
+    end: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Ahead,
+    Reached,
+}
+
+/// How large pages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As many keys as are worth a request.
+    Keys,
+    /// As many as come to [`PAGE_BYTES`] or so.
+    Bytes,
+}
+
+impl Pages<'_> {
+    /// Reads the next page; `None` behind the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<KeyValue>>, StoreError> {
+        if self.end == End::Reached {
+            return Ok(None);
+        }
+        let (op, page) = (&self.op, &mut self.page);
+        let answer = loop {
+            match self.client.range(op, page.request()).await {
+                Err(err) if err.is_too_large() && page.shrink() => {}
+                answer => break answer?,
+            }
+        };
+        let status = status_of(op, answer.header)?;
+        if page.server.is_some_and(|server| server.cluster != status.server.cluster) {
+            return Err(op.unexpected("pages of two clusters"));
+        }
+        page.server = Some(status.server);
+        page.at.get_or_insert(status.revision);
+        let entries: Vec<_> = answer.kvs.into_iter().map(KeyValue::from).collect();
+        match entries.last() {
+            _ if !answer.more => self.end = End::Reached,
+            Some(last) if last.key >= page.key => page.after(&last.key),
+            _ => return Err(op.unexpected("a page that leads nowhere")),
+        }
+        if self.pace == Pace::Bytes {
+            page.fit(&entries);
+        }
+        Ok(Some(entries))
+    }
+
+    /// Who answers, and at which revision; `None` before the first page.
+    pub(crate) fn status(&self) -> Option<ServerStatus> {
+        Some(ServerStatus { server: self.page.server?, revision: self.page.at? })
+    }
+}
+
 /// Where a paged listing stands.
 struct Page {
     key: Vec<u8>,
@@ -313,10 +362,21 @@ struct Page {
 }
 
 impl Page {
-    fn first(prefix: &[u8], at: Option<Revision>) -> Self {
+    fn first(prefix: &[u8], at: Option<Revision>, pace: Pace) -> Self {
         // The empty prefix is every key; the empty key would be refused.
         let key = if prefix.is_empty() { vec![0] } else { prefix.to_vec() };
-        Self { key, end: prefix_end(prefix), at, limit: PAGE_KEYS, server: None }
+        let limit = match pace {
+            Pace::Keys => PAGE_KEYS,
+            Pace::Bytes => FIRST_KEYS,
+        };
+        Self { key, end: prefix_end(prefix), at, limit, server: None }
+    }
+
+    /// Asks for as many keys next as would be [`PAGE_BYTES`] if they were as large as these.
+    fn fit(&mut self, entries: &[KeyValue]) {
+        let bytes: usize = entries.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+        let keys = (entries.len() * PAGE_BYTES).checked_div(bytes).unwrap_or_default();
+        self.limit = i64::try_from(keys).unwrap_or(PAGE_KEYS).clamp(1, PAGE_KEYS);
     }
 
     fn request(&self) -> RangeRequest {
@@ -400,6 +460,11 @@ impl std::fmt::Display for KeyValue {
 }
 
 const PAGE_KEYS: i64 = 1_000;
+/// Of a listing whose keys may be large: as many as fit whatever their size.
+const FIRST_KEYS: i64 = 64;
+/// What a reader that keeps little of it has room for, and large enough that etcd, which counts all that is behind a
+/// page for each, is not kept busy with that.
+const PAGE_BYTES: usize = 3 << 20;
 /// A million nodes with a key each: where a listing that does not end is given up.
 const MAX_LISTED: usize = 1_000_000;
 /// Larger than the largest single value that a server takes (1.5 MiB), so a page of one key fits.

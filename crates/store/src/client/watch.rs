@@ -18,21 +18,24 @@
 
 mod stream;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::AbortHandle,
+};
 
 use self::stream::{Stream, canceled};
 use super::{
     EtcdClient,
     backoff::Backoff,
     call::Op,
-    kv::{Listing, ServerStatus, status_of},
+    kv::{Pace, ServerStatus, status_of},
 };
 use crate::{
     contract::{
-        KeyChange, KeyValue, Revision, ServerRef, Snapshot, SnapshotReason, WatchEvent,
-        WatchRequest,
+        Delivery, KeyChange, KeyValue, Part, Place, Revision, ServerRef, Snapshot, SnapshotReason,
+        WatchEvent, WatchRequest,
     },
     error::{StoreError, one_line},
     proto::{
@@ -237,13 +240,10 @@ impl Watcher {
         sentinel: Option<KeyValue>,
     ) -> Result<(), Ended> {
         let ServerStatus { server, revision } = status;
-        let mut entries = Vec::new();
-        for prefix in &self.request.prefixes {
-            let listing = self.client.range_prefix(prefix, Some(revision)).await?;
-            check_cluster(prefix, server, listing.server)?;
-            let Listing { entries: listed, .. } = listing;
-            entries.extend(listed);
-        }
+        let entries = match self.request.delivery {
+            Delivery::Whole => self.whole(status).await?,
+            Delivery::Parts => self.parts(status).await?,
+        };
         let reason = self.reason;
         self.tell(WatchEvent::Snapshot(Snapshot { revision, server, reason, entries })).await?;
         let next = vec![revision.next(); self.request.prefixes.len()];
@@ -251,6 +251,35 @@ impl Watcher {
         // The receiver is in step again, and was told so by the snapshot.
         self.is_up(revision);
         Ok(())
+    }
+
+    async fn whole(&self, status: ServerStatus) -> Result<Vec<KeyValue>, Ended> {
+        let mut entries = Vec::new();
+        for prefix in &self.request.prefixes {
+            let listing = self.client.range_prefix(prefix, Some(status.revision)).await?;
+            check_cluster(prefix, status.server, listing.server)?;
+            entries.extend(listing.entries);
+        }
+        Ok(entries)
+    }
+
+    /// Hands on page by page, and returns what is left. While the receiver works on one the store prepares another.
+    async fn parts(&self, status: ServerStatus) -> Result<Vec<KeyValue>, Ended> {
+        let (mut place, mut left) = (Place::First, Vec::new());
+        let slots = Arc::new(Semaphore::new(PARTS_QUEUED));
+        for prefix in &self.request.prefixes {
+            let mut pages = self.client.pages(prefix, Some(status.revision), Pace::Bytes);
+            while let Some(page) = pages.next().await? {
+                let listed = pages.status().map_or(status.server, |listed| listed.server);
+                check_cluster(prefix, status.server, listed)?;
+                let entries = std::mem::replace(&mut left, page);
+                // Nobody closes it.
+                let slot = Arc::clone(&slots).acquire_owned().await.ok();
+                self.tell(WatchEvent::Part(Part { place, entries, _slot: slot })).await?;
+                place = Place::Later;
+            }
+        }
+        Ok(left)
     }
 
     /// Tells that the stream goes on, if it had been told that it did not.
@@ -365,6 +394,8 @@ fn check_cluster(prefix: &[u8], probed: ServerRef, listed: ServerRef) -> Result<
 
 /// Events that wait for the receiver. Behind them the stream's own flow control holds the server.
 const EVENTS_QUEUED: usize = 64;
+/// Parts of a snapshot that wait, each a few megabytes.
+const PARTS_QUEUED: usize = 1;
 #[cfg(test)]
 mod tests {
     use super::*;

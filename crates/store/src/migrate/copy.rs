@@ -172,7 +172,8 @@ impl<'a> Copy<'a> {
 
     async fn take(&mut self, event: Option<WatchEvent>) -> Result<Step, MigrateError> {
         let step = match event {
-            None => Step::Quiet,
+            // Parts are not asked for.
+            None | Some(WatchEvent::Part(_)) => Step::Quiet,
             Some(WatchEvent::Snapshot(snapshot)) => {
                 self.is_back();
                 self.snapshot(snapshot).await?;
@@ -448,7 +449,7 @@ enum Written {
 }
 
 fn watch(source: &EtcdClient, order: &Order) -> Watch {
-    source.watch(WatchRequest { prefixes: vec![order.prefix.clone()], sentinel: None })
+    source.watch(WatchRequest { prefixes: vec![order.prefix.clone()], ..WatchRequest::default() })
 }
 
 /// What makes the target's keys those of the source.

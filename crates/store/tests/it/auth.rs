@@ -107,5 +107,5 @@ fn user(address: SocketAddr, name: &str, password: &str) -> EtcdClient {
 }
 
 fn request() -> WatchRequest {
-    WatchRequest { prefixes: vec![b"/net/".to_vec()], sentinel: None }
+    WatchRequest { prefixes: vec![b"/net/".to_vec()], ..WatchRequest::default() }
 }

@@ -109,7 +109,8 @@ async fn a_write_needs_the_revision_that_it_expects(backend: Backend) {
 
 async fn a_leased_key_goes_when_its_time_is_over(backend: Backend) {
     let client = backend.client();
-    let mut watch = client.watch(WatchRequest { prefixes: vec![b"/s/".to_vec()], sentinel: None });
+    let mut watch =
+        client.watch(WatchRequest { prefixes: vec![b"/s/".to_vec()], ..WatchRequest::default() });
     assert!(matches!(next(&mut watch).await, WatchEvent::Snapshot(_)));
 
     client.create_leased(b"/s/a", b"short", 1).await.unwrap();
@@ -200,7 +201,8 @@ async fn a_dead_endpoint_is_passed_over(backend: Backend) {
     let revision = client.put(b"/k", b"v").await.unwrap();
     assert_eq!(client.get(b"/k").await.unwrap().unwrap().modified, revision);
 
-    let mut watch = client.watch(WatchRequest { prefixes: vec![b"/".to_vec()], sentinel: None });
+    let mut watch =
+        client.watch(WatchRequest { prefixes: vec![b"/".to_vec()], ..WatchRequest::default() });
     let WatchEvent::Snapshot(snapshot) = next(&mut watch).await else { panic!("no snapshot") };
     assert_eq!(snapshot.entries.len(), 1);
 }

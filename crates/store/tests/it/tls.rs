@@ -67,7 +67,8 @@ fn files_that_hold_something_else_are_told_by_name() {
 async fn works(client: &EtcdClient) {
     let revision = client.put(b"/k", b"v").await.unwrap();
     assert_eq!(client.get(b"/k").await.unwrap().unwrap().modified, revision);
-    let mut watch = client.watch(WatchRequest { prefixes: vec![b"/".to_vec()], sentinel: None });
+    let mut watch =
+        client.watch(WatchRequest { prefixes: vec![b"/".to_vec()], ..WatchRequest::default() });
     assert!(matches!(next(&mut watch).await, WatchEvent::Snapshot(_)));
     client.put(b"/k", b"w").await.unwrap();
     assert!(matches!(next(&mut watch).await, WatchEvent::Changes { .. }));

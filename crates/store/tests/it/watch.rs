@@ -7,7 +7,8 @@ use std::{
 };
 
 use russet_store::{
-    EtcdClient, KeyChange, Revision, Snapshot, SnapshotReason, Watch, WatchEvent, WatchRequest,
+    Delivery, EtcdClient, KeyChange, Place, Revision, Snapshot, SnapshotReason, Watch, WatchEvent,
+    WatchRequest,
     server::{Limits, ServerConfig},
 };
 
@@ -27,6 +28,7 @@ against_both!(
     a_client_that_has_moved_leaves_its_connections_and_loses_nothing,
     changes_larger_than_a_message_arrive_whole,
     a_slow_receiver_loses_nothing,
+    a_large_snapshot_comes_in_parts_when_that_is_asked_for,
 );
 
 async fn a_watch_is_a_snapshot_and_then_every_change_in_order(backend: Backend) {
@@ -53,6 +55,40 @@ async fn a_watch_is_a_snapshot_and_then_every_change_in_order(backend: Backend) 
     }
     let told: Vec<_> = seen.iter().map(|(text, _)| text.as_str()).collect();
     assert_eq!(told, ["put /a/2=p", "delete /a/1", "put /b/1=z"]);
+}
+
+async fn a_large_snapshot_comes_in_parts_when_that_is_asked_for(backend: Backend) {
+    let client = backend.client();
+    let large = vec![b'x'; 100 << 10];
+    for n in 100..200 {
+        client.put(format!("/a/{n}").as_bytes(), &large).await.unwrap();
+    }
+    client.put(b"/b/1", b"y").await.unwrap();
+    let whole = snapshot(&mut client.watch(request(&["/a/", "/b/", "/c/"]))).await;
+
+    let request = request(&["/a/", "/b/", "/c/"]);
+    let mut watch = client.watch(WatchRequest { delivery: Delivery::Parts, ..request });
+    let (mut entries, mut places) = (Vec::new(), Vec::new());
+    let last = loop {
+        match next(&mut watch).await {
+            WatchEvent::Part(part) => {
+                let octets: usize = part.entries.iter().map(|kv| kv.value.len()).sum();
+                assert!(octets < 8 << 20, "{octets}");
+                places.push(part.place);
+                entries.extend(part.entries);
+            }
+            WatchEvent::Snapshot(snapshot) => break snapshot,
+            other => panic!("{other:?}"),
+        }
+    };
+    entries.extend(last.entries);
+    assert_eq!(entries, whole.entries);
+    assert!(places.len() > 3, "{places:?}");
+    assert_eq!(places.iter().filter(|place| **place == Place::First).count(), 1);
+    assert_eq!(places[0], Place::First);
+
+    client.put(b"/b/1", b"z").await.unwrap();
+    assert_eq!(changes(&mut watch).await[0].0, "put /b/1=z");
 }
 
 async fn changes_made_during_a_break_are_told_once(backend: Backend) {
@@ -105,7 +141,7 @@ async fn a_connection_cut_again_and_again_loses_and_doubles_nothing(backend: Bac
             WatchEvent::Changes { changes, .. } => told.extend(changes.iter().map(number)),
             WatchEvent::Interrupted { .. } => interruptions += 1,
             WatchEvent::Resumed { .. } => {}
-            WatchEvent::Snapshot(snapshot) => panic!("nothing was compacted: {snapshot:?}"),
+            other => panic!("nothing was compacted: {other:?}"),
         }
     }
 
@@ -338,7 +374,11 @@ async fn swapped(
     let proxy = Proxy::start(first.address).await;
     let sentinel = Some(russet_store::client::ClusterId::key("/n"));
     let prefixes = vec![b"/n/".to_vec()];
-    let mut watch = client_of(proxy.address).watch(WatchRequest { prefixes, sentinel });
+    let mut watch = client_of(proxy.address).watch(WatchRequest {
+        prefixes,
+        sentinel,
+        ..WatchRequest::default()
+    });
     let before = snapshot(&mut watch).await;
 
     proxy.set(Mode::Cut);
@@ -366,7 +406,7 @@ fn cluster(number: u64) -> ServerConfig {
 
 pub(crate) fn request(prefixes: &[&str]) -> WatchRequest {
     let prefixes = prefixes.iter().map(|prefix| prefix.as_bytes().to_vec()).collect();
-    WatchRequest { prefixes, sentinel: None }
+    WatchRequest { prefixes, ..WatchRequest::default() }
 }
 
 async fn watched_through_proxy(backend: &Backend) -> (Proxy, Watch) {

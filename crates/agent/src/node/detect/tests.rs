@@ -99,5 +99,5 @@ fn node() -> NodeView {
         link: Some("eth0".parse().unwrap()),
         via: Some([192, 168, 77, 254].into()),
     };
-    NodeView { links, routes: vec![default] }
+    NodeView { links, routes: [default].into() }
 }
