@@ -71,6 +71,7 @@ topologies! {
         alone a_killed_engine_is_replaced_and_its_routes_stay "udp-engine-killed.yaml",
         alone an_engine_is_replaced_under_traffic_without_loss "udp-engine-upgraded.yaml",
         alone who_leaves_ends_the_engines_too "engine-stopped.yaml",
+        both calico_s_nodes_seal_by_wireguard_and_stop_it_again "calico-wireguard.yaml",
         both routed_pods_need_no_bridge_and_cannot_speak_for_each_other "routed.yaml",
         both udp_and_vxlan_go_side_by_side "udp-mixed.yaml",
         both what_others_carry_is_left_to_them "alloc.yaml",
