@@ -98,11 +98,30 @@ topologies! {
         alone a_past_that_etcd_forgets_is_replaced_by_a_snapshot "etcd-compacted.yaml",
         alone each_of_three_members_of_etcd_may_fail "etcd-members.yaml",
         alone an_etcd_that_takes_a_second_for_each_answer_serves_as_well "etcd-slow.yaml",
+        both nodes_of_calico_s_row_lead_to_each_other_s_blocks "calico-direct.yaml",
+        both nodes_of_calico_s_row_teach_each_other_by_bgp "calico-bgp.yaml",
+        both calico_s_vxlan_carries_both_families "calico-vxlan.yaml",
+        both pools_of_both_families_turn_to_vxlan_and_away_without_loss "calico-switch-vxlan.yaml",
+        both pools_turn_between_vxlan_and_bgp_without_loss "calico-switch-bgp.yaml",
+        both an_agent_that_is_dead_while_a_pool_turns_loses_nothing "calico-switch-late.yaml",
+        alone pools_of_several_modes_go_side_by_side "calico-pools.yaml",
+        alone nodes_without_ipv4_have_pods_by_vxlan "calico-ipv6.yaml",
+        both a_borrowed_address_is_reached_and_strict_affinity_refuses "calico-borrow.yaml",
+        alone pods_leave_with_their_node_s_address_where_the_pool_says_so "calico-nat.yaml",
+        both a_turn_that_large_pods_hinder_comes_when_the_last_is_gone "calico-mtu.yaml",
+        alone routers_at_the_tops_of_two_racks_lead_to_their_pods "calico-tor.yaml",
+        alone reflectors_that_are_no_nodes_stand_for_the_mesh "calico-foreign-reflectors.yaml",
+        both a_mesh_turns_to_reflectors_and_back_without_loss "calico-reflectors.yaml",
+        both a_datastore_of_calico_s_that_is_away_costs_no_packet "calico-store-away.yaml",
+        both a_datastore_of_calico_s_that_was_emptied_is_not_believed "calico-store-emptied.yaml",
+        both a_pool_that_is_deleted_in_use_is_carried_on "calico-pool-deleted.yaml",
+        both a_node_that_is_deleted_registers_itself_anew "calico-node-deleted.yaml",
     }
     "docs/lab" {
         both three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",
         both host_gw_reaches_without_a_tunnel "host-gw.yaml",
         both both_families_reach "dual-stack.yaml",
+        alone the_tables_that_explain_calico_are_there "calico.yaml",
     }
 }
 

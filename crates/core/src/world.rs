@@ -23,7 +23,7 @@ use crate::{
     choices::Distribution,
     error::Fault,
     model::{
-        Addressing, Backend, Ends, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact,
+        Addressing, Attachment, Backend, Ends, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact,
         NodeName, Own, PodFact, PodId, Settings, Tunnel, UnderlayFact,
     },
     transport::{Footing, Me, Transport},
@@ -570,13 +570,24 @@ impl World {
         };
         match self.in_force.as_ref().map(|old| self.still(old.config.clone(), &node.underlay)) {
             None => _ = self.held.insert(FactId::Config, fault),
-            Some(Ok(footing)) => {
+            Some(Ok(mut footing)) => {
                 if footing.config != config {
+                    self.make_way(&mut footing, &fault);
                     self.held.insert(FactId::Config, fault);
                 }
                 self.in_force = Some(footing.after(self.in_force.as_ref()));
             }
             Some(Err(fault)) => _ = self.held.insert(FactId::Node, fault),
+        }
+    }
+
+    /// Pods that come while others are too large for what is to come fit into it, so that it comes when the last of
+    /// those has gone. Behind a bridge all are as large as it is.
+    fn make_way(&self, footing: &mut Footing, fault: &Fault) {
+        if let (Fault::PodsTooLarge { left, .. }, Attachment::Routed) =
+            (fault, self.settings.attachment)
+        {
+            footing.pod_mtu = footing.pod_mtu.min(*left);
         }
     }
 

@@ -28,14 +28,21 @@ impl Mac {
 
     /// The link-local address of the link that has this one (RFC 4291 appendix A).
     pub fn link_local(self) -> Ipv6Addr {
-        let [a, b, c, d, e, f] = self.0;
-        [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f].into()
+        let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+        octets[8..11].copy_from_slice(&self.0[..3]);
+        octets[13..].copy_from_slice(&self.0[3..]);
+        octets[8] ^= 0x02;
+        octets.into()
     }
 
     /// The address that a link-local one was made of.
     pub fn of_link_local(addr: Ipv6Addr) -> Option<Self> {
-        let [.., a, b, c, _, _, d, e, f] = addr.octets();
-        let mac = Self([a ^ 0x02, b, c, d, e, f]);
+        let octets = addr.octets();
+        let mut mac = [0; 6];
+        mac[..3].copy_from_slice(&octets[8..11]);
+        mac[3..].copy_from_slice(&octets[13..]);
+        mac[0] ^= 0x02;
+        let mac = Self(mac);
         (mac.link_local() == addr).then_some(mac)
     }
 
