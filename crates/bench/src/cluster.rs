@@ -75,7 +75,9 @@ pub struct Agent {
 impl Agent {
     /// Starts it and waits until it is ready.
     pub fn start(programs: &Programs, node: &Node, name: &str) -> Result<Self> {
-        let mut agent = Self::launch(programs, node, |folder| settings(name, folder))?;
+        let mut agent = Self::launch(programs, node, |folder| {
+            format!("interface = 'eth0'\n{}", settings(name, folder))
+        })?;
         agent.wait_until(|status| status.ready)?;
         Ok(agent)
     }
@@ -143,11 +145,11 @@ fn ask(socket: &Path) -> Result<Status> {
     }
 }
 
-/// An agent's configuration file.
+/// An agent's configuration file, but for its uplink and its preset, which may stand before it.
 pub fn settings(node: &str, folder: &Path) -> String {
     let folder = folder.display();
     format!(
-        "node = '{node}'\ninterface = 'eth0'\n\
+        "node = '{node}'\n\
          [store]\nendpoints = ['http://{SWITCH}:{PORT}']\n\
          [pods]\nmasquerade = true\n\
          [paths]\nrun = '{folder}/run'\nstate = '{folder}/state'\n\

@@ -111,9 +111,11 @@ fn rules() -> String {
            ip saddr {POOL} ip daddr != {POOL} ip daddr != 224.0.0.0/4 masquerade fully-random
          }}
          chain spoofed {{ {spoofed} fib saddr . iif oif 0 drop
-         }} }}
+         }}
+         }}
          table ip6 hand {{ chain spoofed {{ {spoofed} ip6 saddr != fe80::/10 fib saddr . iif oif 0 drop
-         }} }}"
+         }}
+         }}"
     )
 }
 

@@ -96,7 +96,8 @@ impl Routes {
             What::Replaced => return self.replace(key, route, *whose),
             What::Went if *whose == Whose::Nobodys => false,
             What::Went if self.split.contains(&key) => return heavy(route).max(Heed::Unclear),
-            What::Went => self.remove(route) || return self.miss(key),
+            What::Went if self.remove(route) => true,
+            What::Went => return self.miss(key),
         };
         if changed { heavy(route) } else { Heed::Nothing }
     }

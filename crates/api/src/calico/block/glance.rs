@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use russet_core::model::calico::{Affinity, HandleId};
+use russet_core::model::calico::{Affinity, HandleId, Name};
 use russet_net::{Family, Prefix};
 use serde::{
     Deserialize,
@@ -45,7 +45,7 @@ impl Glance {
         }
         let attributes = &raw.attributes;
         attributes.iter().all(Attribute::is_plain).then_some(())?;
-        let host = affinity.as_ref().and_then(Affinity::host).map(|name| name.as_str());
+        let host = affinity.as_ref().and_then(Affinity::host).map(Name::as_str);
         let mut others = Vec::new();
         for (ordinal, index) in (0_u32..).zip(&raw.allocations) {
             let Some(index) = index else { continue };
