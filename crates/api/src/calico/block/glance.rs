@@ -263,7 +263,7 @@ mod tests {
         let Some(seen) = Glance::at(bytes.as_bytes()) else { return false };
         let read = Stored::<IpamBlock>::read(bytes.as_bytes(), Layout::Bare);
         let read = read.unwrap_or_else(|err| panic!("{err} in {bytes}")).into_value();
-        let host = read.affinity().and_then(Affinity::host).map(|name| name.as_str());
+        let host = read.affinity().and_then(Affinity::host).map(Name::as_str);
         let others =
             read.allocated().filter(|(_, of)| of.node().is_some_and(|it| Some(it) != host));
         let others = others.map(|(given, of)| Other {
