@@ -142,6 +142,8 @@ pub struct Owner {
     patched: Generation,
     /// The tunnels' ends that are wanted, and the patch since which the kernel has them.
     wanted_ends: Option<(Announced, Generation)>,
+    /// The calculation's generation that they are of.
+    ends_of: Option<u64>,
     kernel: KernelView,
     paths: PathView,
     errands: ErrandView,
@@ -174,6 +176,7 @@ impl Owner {
             calico: calico(&config.settings),
             patched: Generation::default(),
             wanted_ends: None,
+            ends_of: None,
             kernel: KernelView::default(),
             paths: PathView::default(),
             errands: ErrandView::default(),

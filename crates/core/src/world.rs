@@ -223,7 +223,11 @@ impl World {
     fn held_within(&self, dst: Prefix) -> impl Iterator<Item = LeaseKey> {
         let of = |family| (dst.family() == family).then_some(dst);
         let first = LeaseKey::new(of(Family::V4), of(Family::V6));
-        let first = first.filter(|_| self.leaves_to_routers()).into_iter();
+        // What is larger than a pool teaches nothing of its blocks.
+        let in_a_pool =
+            |footing: &Footing| footing.config.pools().any(|it| it.network().covers(dst));
+        let heeded = self.leaves_to_routers() && self.in_force.as_ref().is_some_and(in_a_pool);
+        let first = first.filter(|_| heeded).into_iter();
         let from = first.flat_map(|first| self.facts.range(FactId::Lease(first)..));
         let keys = from.map_while(|(id, _)| match id {
             FactId::Lease(key) => Some(*key),
@@ -247,15 +251,15 @@ impl World {
 
     /// Every node that is known.
     pub fn hosts(&self) -> impl Iterator<Item = (&NodeName, &Lease)> {
-        let last = |id: &FactId| matches!(id, FactId::Host(_));
-        let from = self.facts.range(FactId::Lease(LeaseKey::LOWEST)..);
-        let hosts = from.skip_while(|(id, _)| matches!(id, FactId::Lease(_)));
-        hosts.take_while(move |(id, _)| last(id)).filter_map(|(id, known)| {
-            match (id, &known.good) {
-                (FactId::Host(name), Some((Fact::Host(lease), _))) => Some((name, lease)),
+        let first = FactId::Host(NodeName::lowest());
+        self.facts
+            .range(first..)
+            .map_while(|(id, known)| match (id, &known.good) {
+                (FactId::Host(name), Some((Fact::Host(lease), _))) => Some(Some((name, lease))),
+                (FactId::Host(_), _) => Some(None),
                 _ => None,
-            }
-        })
+            })
+            .flatten()
     }
 
     /// The router that a prefix is behind.
@@ -472,6 +476,9 @@ impl World {
     pub fn tunnels(&self) -> BTreeSet<(Tunnel, Family)> {
         let Some(footing) = &self.in_force else { return BTreeSet::new() };
         let mut wanted = footing.tunnels();
+        if footing.retiring_tunnels().is_empty() {
+            return wanted;
+        }
         let is_behind = |lease: &Lease| match &lease.backend {
             Backend::Ends(ends) => !wanted.iter().all(|(t, family)| ends.has(*t, *family)),
             _ => false,

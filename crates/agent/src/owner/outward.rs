@@ -83,7 +83,16 @@ impl Owner {
     /// be told of once the kernel has all that was wanted when it came to be wanted.
     fn pass_tunnels(&mut self) {
         let Some(calico) = &self.outlets.calico else { return };
-        let Some(wanted) = announced(self.calc.world()) else { return };
+        // It looks at every node while a tunnel is on its way out.
+        let generation = Some(self.calc.generation());
+        let wanted = match &self.wanted_ends {
+            Some((wanted, _)) if self.ends_of == generation => wanted.clone(),
+            _ => match announced(self.calc.world()) {
+                Some(wanted) => wanted,
+                None => return,
+            },
+        };
+        self.ends_of = generation;
         calico.tunnels.send_if_modified(|known| {
             let same = *known == wanted.tunnels;
             if !same {

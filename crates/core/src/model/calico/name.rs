@@ -16,6 +16,11 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// None is below it: no character of a name is before the dash.
+    pub fn lowest() -> Self {
+        Self("-".into())
+    }
 }
 
 /// An object is looked up by its bare name; both are ordered by their bytes.
