@@ -24,8 +24,8 @@ use crate::{
     choices::Distribution,
     error::Fault,
     model::{
-        Addressing, Attachment, Backend, Ends, ForeignRoute, Lease, LeaseKey, NetworkConfig, NodeFact,
-        NodeName, Own, PodFact, PodId, Settings, Tunnel, UnderlayFact,
+        Addressing, Attachment, Backend, Ends, ForeignRoute, Lease, LeaseKey, NetworkConfig,
+        NodeFact, NodeName, Own, PodFact, PodId, Settings, Tunnel, UnderlayFact,
     },
     transport::{Footing, Me, Transport},
 };

@@ -4,8 +4,8 @@ mod common;
 
 use common::{
     blocks::{
-        by_routers, config, holds, host, ipip, is_at, key, name, pool, ready, ready_with, settings, upsert,
-        vxlan,
+        by_routers, config, holds, host, ipip, is_at, key, name, pool, ready, ready_with, settings,
+        upsert, vxlan,
     },
     node, routes,
 };
