@@ -155,6 +155,8 @@ mod by_backend {
         a_rebooted_node_has_its_key_and_is_heard_at_once
             "reboot.yaml" ["name=wireguard", "type=wireguard"];
         a_rebooted_node_is_heard_by_udp "reboot.yaml" ["name=udp", "type=udp"];
+        an_agent_that_is_dead_while_a_pool_turns_to_routers_loses_nothing
+            "calico-switch-late.yaml" ["distribution=bgp"];
     }
 }
 
