@@ -93,17 +93,18 @@ impl Pending {
         let (asks, asked) = mpsc::channel(ipam::MOST_ASKS);
         let (tell, told) = mpsc::channel(ipam::MOST_ASKS);
         let (hold, held) = watch::channel(BTreeMap::new());
+        let (believe, believed) = watch::channel(false);
         let (tell_ends, ends) = watch::channel(Ends::default());
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
         let (state, _) = watch::channel(Registered::default());
-        let own = register::Inputs { addresses, ends };
+        let own = register::Inputs { addresses, ends, believed: believed.clone() };
         tasks.spawn(register::keep(client.clone(), node.clone(), own, state));
         let (tell_report, reports) = watch::channel(NodeReport::default());
         tasks.spawn(report::follow(config.paths.bgp_socket(), tell_report));
-        tasks.spawn(register::answer(client.clone(), node.clone(), reports));
+        tasks.spawn(register::answer(client.clone(), node.clone(), reports, believed));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
-        tasks.spawn(pass(for_owner, inputs.clone()));
+        tasks.spawn(pass(for_owner, inputs.clone(), believe));
         let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
         tasks.spawn(routers::follow(node.clone(), for_routers, route));
@@ -119,9 +120,19 @@ impl Pending {
     }
 }
 
-/// Passes on to the owner what the datastore says. While the owner is busy the watch waits.
-async fn pass(mut news: mpsc::Receiver<News>, inputs: mpsc::Sender<Input>) {
+/// Passes on to the owner what the datastore says, and to whoever writes there whether it is believed. While the owner is
+/// busy the watch waits.
+async fn pass(
+    mut news: mpsc::Receiver<News>,
+    inputs: mpsc::Sender<Input>,
+    believe: watch::Sender<bool>,
+) {
     while let Some(news) = news.recv().await {
+        match news {
+            News::All { .. } => _ = believe.send_replace(true),
+            News::Doubted { .. } => _ = believe.send_replace(false),
+            News::Changed { .. } | News::Away(_) | News::Back => {}
+        }
         if inputs.send(Input::Resources(news)).await.is_err() {
             return;
         }

@@ -72,6 +72,8 @@ pub struct Inputs {
     /// `None` until they are found.
     pub addresses: watch::Receiver<Option<OwnAddresses>>,
     pub ends: watch::Receiver<Ends>,
+    /// Whether the store is believed: nothing is written into one that may be another cluster's, or has lost its own.
+    pub believed: watch::Receiver<bool>,
 }
 
 /// How the node stands in the store.
@@ -103,6 +105,9 @@ pub async fn keep(
     let mut own = keeper.client.watch(request);
     let mut failures = 0;
     loop {
+        if inputs.believed.wait_for(|believed| *believed).await.is_err() {
+            return;
+        }
         let addresses = *inputs.addresses.borrow_and_update();
         let ends = *inputs.ends.borrow_and_update();
         let state = keeper.pass(addresses, ends).await;

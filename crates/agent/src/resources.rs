@@ -179,8 +179,10 @@ impl Reader {
                 // Nobody has the picture any more, as a rule; else it is copied.
                 let picture = Arc::make_mut(&mut self.picture);
                 let changes: Vec<_> = decoded.map(|one| picture.put(one)).collect();
-                if self.doubt.is_some() {
-                    return Some(self.judged());
+                if let Some(before) = self.doubt.clone() {
+                    // Told once: a store that is written much would have every listener look at the whole each time.
+                    let news = self.judged();
+                    return (self.doubt.as_ref() != Some(&before)).then_some(news);
                 }
                 self.seen.revision = self.revision;
                 self.note_cluster();

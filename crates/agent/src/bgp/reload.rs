@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use russet_api::calico::Kind;
 use russet_bgp::{
     reflector::Relation,
     speaker::PeerAddr,
@@ -57,6 +58,15 @@ impl Manager {
             return;
         }
         let config = &mut wished.config;
+        // One that cannot be followed now is told, and keeps back nothing else.
+        if config.listen != self.config.listen {
+            config.listen.clone_from(&self.config.listen);
+            if let Ok(name) = "default".parse() {
+                let reason = "where the speaker listens changes when the agent starts anew".into();
+                let (kind, grade) = (Kind::BgpConfiguration, Grade::Fault);
+                wished.reports.push(Report { kind, name, grade, reason });
+            }
+        }
         if config.cluster == config.local.id.into() {
             config.cluster = self.config.local.id.into();
         }

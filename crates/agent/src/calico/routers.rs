@@ -20,15 +20,15 @@ pub async fn follow(
 ) {
     let mut now = Resources::of(node);
     while let Some(first) = news.recv().await {
-        let mut changed = take(&mut now, first);
+        let changed = take(&mut now, first);
+        if !changed {
+            continue;
+        }
         let until = tokio::time::Instant::now() + TOGETHER;
-        while changed && let Ok(Some(next)) = tokio::time::timeout_at(until, news.recv()).await {
+        while let Ok(Some(next)) = tokio::time::timeout_at(until, news.recv()).await {
             take(&mut now, next);
         }
-        changed |= **told.borrow() != now;
-        if changed {
-            told.send_replace(Arc::new(now.clone()));
-        }
+        told.send_replace(Arc::new(now.clone()));
     }
 }
 

@@ -12,14 +12,19 @@ use russet_store::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::stamp;
 use crate::one_line;
 
 /// Answers for ever. `reports` has the newest of what is to be told; its time is set when it is written.
-pub async fn answer(client: EtcdClient, name: Name, reports: watch::Receiver<NodeReport>) {
+pub async fn answer(
+    client: EtcdClient,
+    name: Name,
+    reports: watch::Receiver<NodeReport>,
+    believed: watch::Receiver<bool>,
+) {
     let prefix = Key::all_of(Kind::CalicoNodeStatus).into_bytes();
     let mut watch =
         client.watch(WatchRequest { prefixes: vec![prefix], ..WatchRequest::default() });
@@ -33,6 +38,10 @@ pub async fn answer(client: EtcdClient, name: Name, reports: watch::Receiver<Nod
                 None => return,
             },
             () = sleep_until(until) => {
+                if !*believed.borrow() {
+                    sleep(LULL).await;
+                    continue;
+                }
                 let report = NodeReport { updated: stamp::now(), ..reports.borrow().clone() };
                 for key in requests.due(Instant::now()) {
                     write(&client, &mut requests, &key, &report).await;
@@ -48,9 +57,10 @@ async fn write(client: &EtcdClient, requests: &mut Requests, key: &[u8], report:
     match client.put_if(key, Expect::At(at), text.as_bytes()).await {
         Ok(WriteOutcome::Done { revision }) => requests.wrote(key, revision),
         // The watch brings what is there now.
-        Ok(WriteOutcome::Conflict(_)) => {}
+        Ok(WriteOutcome::Conflict(_)) => requests.again(key),
         Err(error) => {
             tracing::warn!(op = "report status", error = %one_line(&error), "a status was not written");
+            requests.again(key);
         }
     }
 }
@@ -137,6 +147,13 @@ impl Requests {
         Some((request.stored.text(), request.at))
     }
 
+    /// A request that is answered once is answered later when it could not be now.
+    fn again(&mut self, key: &[u8]) {
+        if let Some(request) = self.by_key.get_mut(key) {
+            request.due.get_or_insert_with(|| Instant::now() + AGAIN);
+        }
+    }
+
     fn wrote(&mut self, key: &[u8], revision: Revision) {
         if let Some(request) = self.by_key.get_mut(key) {
             request.at = revision;
@@ -146,4 +163,7 @@ impl Requests {
 
 /// How many requests one node answers.
 const MOST_REQUESTS: usize = 64;
+/// While the store is not believed.
+const LULL: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(5);
 const FAR: Duration = Duration::from_hours(24);

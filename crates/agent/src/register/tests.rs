@@ -90,7 +90,8 @@ async fn requests_for_this_node_s_status_are_answered_again_and_again() {
     store.put("caliconodestatuses/other", &request("other", "n2", 1)).await;
     let report = NodeReport { ready: true, version: "1".into(), ..NodeReport::default() };
     let (say, reports) = watch::channel(report);
-    let answering = tokio::spawn(answer(store.client.clone(), "n1".parse().unwrap(), reports));
+    let answering =
+        tokio::spawn(answer(store.client.clone(), "n1".parse().unwrap(), reports, believed()));
     for name in ["mine", "once"] {
         let answered =
             |text: &str| text.contains(r#""state":"Ready""#) && text.contains("lastUpdated");
@@ -134,7 +135,7 @@ impl Store {
         let (addresses, hear_addresses) = watch::channel(None);
         let (ends, hear_ends) = watch::channel(Ends::default());
         let (told, state) = watch::channel(Registered::default());
-        let inputs = Inputs { addresses: hear_addresses, ends: hear_ends };
+        let inputs = Inputs { addresses: hear_addresses, ends: hear_ends, believed: believed() };
         let task = tokio::spawn(keep(self.client.clone(), name.parse().unwrap(), inputs, told));
         addresses.send_replace(Some(own(addr)));
         (Kept { state, task }, Say { addresses, ends })
@@ -182,4 +183,9 @@ fn resource(rest: &str) -> Vec<u8> {
 fn own(addr: &str) -> OwnAddresses {
     let addr: OnSubnet = addr.parse().unwrap();
     OwnAddresses { v4: Some(Found { link: None, addr }), v6: None }
+}
+
+/// A store that is believed.
+fn believed() -> watch::Receiver<bool> {
+    watch::channel(true).1
 }
