@@ -24,7 +24,7 @@ use crate::{
     error::Fault,
     model::{
         Addressing, Attachment, Backend, Ends, ForeignRoute, Lease, LeaseKey, NetworkConfig,
-        NodeFact, NodeName, Own, PodFact, PodId, Settings, Tunnel, UnderlayFact,
+        NodeFact, NodeName, Own, PodFact, PodId, Pool, Settings, Tunnel, UnderlayFact,
     },
     transport::{Footing, Me, Transport},
 };
@@ -575,6 +575,11 @@ impl World {
             }
             Err(fault) => fault,
         };
+        if let Some(footing) = self.without_bad_pools(&config, node) {
+            self.in_force = Some(footing.after(self.in_force.as_ref()));
+            self.held.insert(FactId::Config, fault);
+            return;
+        }
         match self.in_force.as_ref().map(|old| self.still(old.config.clone(), &node.underlay)) {
             None => _ = self.held.insert(FactId::Config, fault),
             Some(Ok(mut footing)) => {
@@ -596,6 +601,21 @@ impl World {
         {
             footing.pod_mtu = footing.pod_mtu.min(*left);
         }
+    }
+
+    /// One pool that does not hold here does not stop the others; but what of it was in force stays so, with all of them.
+    fn without_bad_pools(&self, config: &NetworkConfig, node: &NodeFact) -> Option<Footing> {
+        if self.settings.addressing != Addressing::Blocks {
+            return None;
+        }
+        let was_in_force = |pool: Pool| {
+            let old = self.in_force.as_ref().map(|footing| &footing.config);
+            old.is_some_and(|old| old.pools().any(|other| other.network() == pool.network()))
+        };
+        let is_good = |pool: Pool| self.footing(config.only(|other| other == pool), node).is_ok();
+        let rest = config.only(|pool| was_in_force(pool) || is_good(pool));
+        let (left, all) = (rest.pools().count(), config.pools().count());
+        (left > 0 && left < all).then(|| self.footing(rest, node).ok()).flatten()
     }
 
     /// A configuration on this node, if it may come into force.

@@ -256,6 +256,32 @@ fn only_pools_that_say_so_are_masqueraded_and_never_towards_a_pool() {
     assert_eq!(chain.1.rules.len(), 2);
 }
 
+#[test]
+fn one_pool_that_does_not_hold_here_does_not_stop_the_others() {
+    let six =
+        || vec![pool("10.244.0.0/16", vxlan(), false), pool("fd00:10:244::/64", vxlan(), false)];
+    let mut without = node();
+    without.underlay.v6 = None;
+    let fresh = |config| {
+        let mut calc = Calc::new(settings());
+        calc.apply([
+            upsert(FactId::Config, Fact::Config(config), 1),
+            upsert(FactId::Node, Fact::Node(without.clone()), 1),
+            is_at(2, host(77, 2, "v")),
+            holds(2, "10.244.1.0/26"),
+        ]);
+        calc
+    };
+    // A node that starts, and one that has the good pool already.
+    let mut later = fresh(NetworkConfig::of_pools([pool("10.244.0.0/16", vxlan(), false)]));
+    later.apply([upsert(FactId::Config, Fact::Config(NetworkConfig::of_pools(six())), 2)]);
+    for calc in [fresh(NetworkConfig::of_pools(six())), later] {
+        assert_eq!(remote(&calc), ["10.244.1.0/26 via 10.244.200.2 dev vxlan.calico onlink"]);
+        let fault = calc.refusals()[&FactId::Config].to_string();
+        assert!(fault.contains("no IPv6 address"), "{fault}");
+    }
+}
+
 fn gone(prefix: &str) -> Change {
     Change::Remove { id: FactId::Lease(key(prefix)) }
 }

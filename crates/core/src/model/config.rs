@@ -49,6 +49,13 @@ impl NetworkConfig {
         all
     }
 
+    /// The same without some of its pools.
+    #[must_use]
+    pub fn only(&self, keep: impl Fn(Pool) -> bool) -> Self {
+        let kept = self.pools().filter(|pool| keep(*pool));
+        Self::of_pools(kept.map(|pool| (pool, self.transport_of(pool).clone())))
+    }
+
     /// The family's first pool; of flannel's, the only one.
     pub fn pool(&self, family: Family) -> Option<Pool> {
         self.pools().find(|pool| pool.family() == family)
