@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use russet_core::{Source, model, world::World};
+use russet_core::{Source, choices::Distribution, model, world::World};
 use russet_net::Family;
 use russet_store::EtcdClient;
 use tokio::{
@@ -78,6 +78,7 @@ impl Pending {
     pub fn start(
         self,
         settings: &BlockSettings,
+        distribution: Distribution,
         client: &EtcdClient,
         seen: Seen,
         inputs: &mpsc::Sender<Input>,
@@ -96,10 +97,14 @@ impl Pending {
         tasks.spawn(register::keep(client.clone(), node.clone(), own, state));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
         tasks.spawn(pass(for_owner, inputs.clone()));
-        let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
+        let mut listeners = vec![tell_owner, tell_ipam];
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
-        tasks.spawn(routers::follow(node.clone(), for_routers, route));
-        let listeners = vec![tell_owner, tell_ipam, tell_routers];
+        // Who speaks no BGP need not keep all nodes once more.
+        if distribution == Distribution::Bgp {
+            let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
+            tasks.spawn(routers::follow(node.clone(), for_routers, route));
+            listeners.push(tell_routers);
+        }
         let (client, node) = (client.clone(), node.clone());
         tasks.spawn(resources::serve(client.clone(), node.clone(), seen, listeners, self.accepted));
         let settings =

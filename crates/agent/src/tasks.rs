@@ -146,7 +146,10 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let (line, calico) = config
         .blocks()
         .zip(calico)
-        .map(|(blocks, pending)| pending.start(blocks, &client, seen, &inputs, &mut tasks))
+        .map(|(blocks, pending)| {
+            let distribution = config.settings.distribution;
+            pending.start(blocks, distribution, &client, seen, &inputs, &mut tasks)
+        })
         .unzip();
     let addresses = calico.as_ref().map(|calico| calico.addresses.clone());
     let cni = serve_pods(config, given, inputs.clone(), line).await?;

@@ -29,13 +29,13 @@ use crate::{
     transport::{Footing, Me, Transport},
 };
 
-/// What is known of one fact.
+/// What is known of one fact. A map of many has room for as many again, so what is large stands beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The last good value, with the store's revision.
-    pub good: Option<(Fact, u64)>,
+    pub good: Option<Box<(Fact, u64)>>,
     /// What is wrong with the present value.
-    pub fault: Option<Fault>,
+    pub fault: Option<Box<Fault>>,
     told: Told,
 }
 
@@ -171,7 +171,7 @@ impl World {
     }
 
     fn leases_from(&self, first: FactId) -> impl Iterator<Item = (LeaseKey, Holding)> {
-        self.facts.range(first..).filter_map(|(id, known)| match (id, &known.good) {
+        self.facts.range(first..).filter_map(|(id, known)| match (id, known.good.as_deref()) {
             (FactId::Lease(key), Some(good)) => Some((*key, self.holding(good)?)),
             _ => None,
         })
@@ -204,7 +204,7 @@ impl World {
         let from = self.facts.range(FactId::Lease(LeaseKey::LOWEST)..);
         let hosts = from.skip_while(|(id, _)| matches!(id, FactId::Lease(_)));
         hosts.take_while(move |(id, _)| last(id)).filter_map(|(id, known)| {
-            match (id, &known.good) {
+            match (id, known.good.as_deref()) {
                 (FactId::Host(name), Some((Fact::Host(lease), _))) => Some((name, lease)),
                 _ => None,
             }
@@ -234,7 +234,7 @@ impl World {
         &self,
         range: impl RangeBounds<FactId>,
     ) -> impl Iterator<Item = (Prefix, IpAddr)> {
-        self.facts.range(range).filter_map(|(id, known)| match (id, &known.good) {
+        self.facts.range(range).filter_map(|(id, known)| match (id, known.good.as_deref()) {
             (FactId::Learned(dst), Some((Fact::Learned(router), _))) => Some((*dst, *router)),
             _ => None,
         })
@@ -242,7 +242,7 @@ impl World {
 
     /// Every pod of this node.
     pub fn pods(&self) -> impl Iterator<Item = (&PodId, &PodFact)> {
-        self.facts.iter().filter_map(|(id, known)| match (id, &known.good) {
+        self.facts.iter().filter_map(|(id, known)| match (id, known.good.as_deref()) {
             (FactId::Pod(id), Some((Fact::Pod(pod), _))) => Some((id, pod)),
             _ => None,
         })
@@ -280,7 +280,7 @@ impl World {
     }
 
     fn good(&self, id: &FactId) -> Option<&(Fact, u64)> {
-        self.facts.get(id)?.good.as_ref()
+        self.facts.get(id)?.good.as_deref()
     }
 }
 
@@ -290,7 +290,7 @@ impl World {
         if !fits(&id, &fact) {
             return Vec::new();
         }
-        let good = Some((fact, rev));
+        let good = Some(Box::new((fact, rev)));
         let known = self.facts.entry(id.clone()).or_default();
         known.told = Told::Now;
         if known.good == good && known.fault.is_none() {
@@ -303,14 +303,14 @@ impl World {
     }
 
     /// Keeps `held_by` as the facts are.
-    fn note_holder(&mut self, id: &FactId, before: Option<(Fact, u64)>) {
+    fn note_holder(&mut self, id: &FactId, before: Option<Box<(Fact, u64)>>) {
         let FactId::Lease(key) = id else { return };
-        if let Some((Fact::Held(name), _)) = before
-            && let Some(held) = self.held_by.get_mut(&name)
+        if let Some((Fact::Held(name), _)) = before.as_deref()
+            && let Some(held) = self.held_by.get_mut(name)
         {
             held.remove(key);
             if held.is_empty() {
-                self.held_by.remove(&name);
+                self.held_by.remove(name);
             }
         }
         if let Some((Fact::Held(name), _)) = self.good(id) {
@@ -323,7 +323,7 @@ impl World {
     fn spoil(&mut self, id: FactId, fault: Fault) -> Vec<FactId> {
         let known = self.facts.entry(id.clone()).or_default();
         known.told = Told::Now;
-        known.fault = Some(fault);
+        known.fault = Some(Box::new(fault));
         if matches!(id, FactId::Lease(_)) {
             let before = known.good.take();
             self.note_holder(&id, before);
@@ -364,7 +364,7 @@ impl World {
 }
 
 fn fault_of<'a>(id: &'a FactId, known: &'a Known) -> Option<(&'a FactId, &'a Fault)> {
-    known.fault.as_ref().map(|fault| (id, fault))
+    known.fault.as_deref().map(|fault| (id, fault))
 }
 
 fn fits(id: &FactId, fact: &Fact) -> bool {

@@ -60,7 +60,8 @@ fn routes_are_calico_s_by_protocol_link_and_pool() {
         route("10.244.7.0/26", 3, "eth0"),
         route("192.0.2.0/25", 12, "eth0"),
     ];
-    let node = OnNode { view: NodeView { routes, links: Vec::new() }, ..OnNode::default() };
+    let node =
+        OnNode { view: NodeView { routes: routes.into(), links: Vec::new() }, ..OnNode::default() };
     let text = report("node-1", &stored(), &node).to_string();
     for line in [
         "1 routes of Felix's own protocol",
