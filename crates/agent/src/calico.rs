@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use russet_core::{Source, choices::Distribution, model, world::World};
+use russet_core::{Source, model, world::World};
 use russet_net::Family;
 use russet_store::EtcdClient;
 use tokio::{
@@ -30,7 +30,7 @@ pub use self::ends::Announced;
 use crate::{
     bgp::resources::Resources,
     cni,
-    config::BlockSettings,
+    config::{BlockSettings, Config},
     ipam::{self, Tunnel},
     node::OwnAddresses,
     owner::Input,
@@ -66,6 +66,13 @@ pub struct Running {
     pub addresses: watch::Sender<Option<OwnAddresses>>,
 }
 
+/// Whom to ask, and what was known of it before.
+#[derive(Debug)]
+pub struct Datastore<'a> {
+    pub client: &'a EtcdClient,
+    pub seen: Seen,
+}
+
 pub fn outlets() -> (Outlets, Pending) {
     let (accept, accepted) = mpsc::channel(1);
     let (tell_tunnels, tunnels) = watch::channel(BTreeSet::new());
@@ -78,9 +85,8 @@ impl Pending {
     pub fn start(
         self,
         settings: &BlockSettings,
-        distribution: Distribution,
-        client: &EtcdClient,
-        seen: Seen,
+        config: &Config,
+        Datastore { client, seen }: Datastore<'_>,
         inputs: &mpsc::Sender<Input>,
         tasks: &mut JoinSet<()>,
     ) -> (cni::Line, Running) {
@@ -100,7 +106,7 @@ impl Pending {
         let mut listeners = vec![tell_owner, tell_ipam];
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
         // Who speaks no BGP need not keep all nodes once more.
-        if distribution == Distribution::Bgp {
+        if config.bgp_by_resources() {
             let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
             tasks.spawn(routers::follow(node.clone(), for_routers, route));
             listeners.push(tell_routers);

@@ -45,6 +45,7 @@ use russet_kernel::{
     engine::EnginePlaces,
     lane::{LaneSettings, ReconcileLane},
 };
+use russet_net::Reach;
 use russet_store::EtcdClient;
 use tokio::{
     sync::{mpsc, watch},
@@ -147,8 +148,8 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         .blocks()
         .zip(calico)
         .map(|(blocks, pending)| {
-            let distribution = config.settings.distribution;
-            pending.start(blocks, distribution, &client, seen, &inputs, &mut tasks)
+            let datastore = calico::Datastore { client: &client, seen };
+            pending.start(blocks, config, datastore, &inputs, &mut tasks)
         })
         .unzip();
     let addresses = calico.as_ref().map(|calico| calico.addresses.clone());
@@ -156,27 +157,7 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     let observer = Observer::start(config.uplink.clone(), &inputs, addresses)?;
 
     if let Some(here) = announced {
-        let (learned, taught) = mpsc::channel(LEARNED);
-        let node = bgp::Node { here, learned };
-        match (config.bgp.clone(), &calico) {
-            (Some((config, file)), _) => {
-                tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
-            }
-            (None, Some(calico)) => {
-                let feed = bgp::Feed {
-                    resources: calico.routers.clone(),
-                    base: bgp::resources::Base {
-                        admin_socket: paths.bgp_socket(),
-                        http: None,
-                        announced: Vec::new(),
-                    },
-                    secrets: bgp::resources::Folder(Some(config.bgp_secrets.clone())),
-                };
-                tasks.spawn(bgp::join_by_resources(feed, node));
-            }
-            (None, None) => {}
-        }
-        tasks.spawn(learn(taught, inputs.clone()));
+        speak(config, here, calico.as_ref(), &inputs, &mut tasks).await?;
     }
     tasks.spawn(errands::serve(paths.errands(), errands_wanted, inputs.clone()));
     if calico.is_none() {
@@ -195,6 +176,38 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
     // Last: it waits for the owner, which runs only when this thread does.
     let prober = config.path_probe.map(|period| Prober::start(period, &inputs)).transpose()?;
     Ok(Running { tasks, owner, cni, observer, prober, calico })
+}
+
+/// Starts the BGP speaker, by its file or by the datastore.
+async fn speak(
+    config: &Config,
+    here: watch::Receiver<Vec<Reach>>,
+    calico: Option<&calico::Running>,
+    inputs: &mpsc::Sender<Input>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), StartError> {
+    let (learned, taught) = mpsc::channel(LEARNED);
+    let node = bgp::Node { here, learned };
+    match (config.bgp.clone(), calico) {
+        (Some((config, file)), _) => {
+            tasks.spawn(bgp::join(config, file, node).await.map_err(StartError::Bgp)?);
+        }
+        (None, Some(calico)) => {
+            let feed = bgp::Feed {
+                resources: calico.routers.clone(),
+                base: bgp::resources::Base {
+                    admin_socket: config.paths.bgp_socket(),
+                    http: None,
+                    announced: Vec::new(),
+                },
+                secrets: bgp::resources::Folder(Some(config.bgp_secrets.clone())),
+            };
+            tasks.spawn(bgp::join_by_resources(feed, node));
+        }
+        (None, None) => {}
+    }
+    tasks.spawn(learn(taught, inputs.clone()));
+    Ok(())
 }
 
 /// Passes on to the owner what the speaker was taught. While the owner is busy the speaker keeps the newest.

@@ -298,14 +298,14 @@ impl World {
         }
         let before = std::mem::replace(&mut known.good, good);
         known.fault = None;
-        self.note_holder(&id, before);
+        self.note_holder(&id, before.as_deref());
         vec![id]
     }
 
     /// Keeps `held_by` as the facts are.
-    fn note_holder(&mut self, id: &FactId, before: Option<Box<(Fact, u64)>>) {
+    fn note_holder(&mut self, id: &FactId, before: Option<&(Fact, u64)>) {
         let FactId::Lease(key) = id else { return };
-        if let Some((Fact::Held(name), _)) = before.as_deref()
+        if let Some((Fact::Held(name), _)) = before
             && let Some(held) = self.held_by.get_mut(name)
         {
             held.remove(key);
@@ -326,7 +326,7 @@ impl World {
         known.fault = Some(Box::new(fault));
         if matches!(id, FactId::Lease(_)) {
             let before = known.good.take();
-            self.note_holder(&id, before);
+            self.note_holder(&id, before.as_deref());
         }
         vec![id]
     }
@@ -338,7 +338,7 @@ impl World {
         }
         match self.facts.remove(&id) {
             Some(known) => {
-                self.note_holder(&id, known.good);
+                self.note_holder(&id, known.good.as_deref());
                 vec![id]
             }
             None => Vec::new(),
