@@ -105,10 +105,14 @@ impl Pending {
         tasks.spawn(register::answer(client.clone(), node.clone(), reports, believed));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
         tasks.spawn(pass(for_owner, inputs.clone(), believe));
-        let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
+        let mut listeners = vec![tell_owner, tell_ipam];
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
-        tasks.spawn(routers::follow(node.clone(), for_routers, route));
-        let listeners = vec![tell_owner, tell_ipam, tell_routers];
+        // Who speaks no BGP need not keep all nodes once more.
+        if config.bgp_by_resources() {
+            let (tell_routers, for_routers) = mpsc::channel(resources::NEWS);
+            tasks.spawn(routers::follow(node.clone(), for_routers, route));
+            listeners.push(tell_routers);
+        }
         let (client, node) = (client.clone(), node.clone());
         tasks.spawn(resources::serve(client.clone(), node.clone(), seen, listeners, self.accepted));
         let settings =

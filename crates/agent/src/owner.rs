@@ -258,7 +258,7 @@ impl Owner {
         if self.config.on_unspoken == OnUnspoken::Wait || world.config().is_some() {
             return None;
         }
-        let fault = world.facts.get(&FactId::Config)?.fault.as_ref()?;
+        let fault = world.facts.get(&FactId::Config)?.fault.as_deref()?;
         fault.is_unspoken().then(|| fault.clone())
     }
 

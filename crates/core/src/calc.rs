@@ -217,7 +217,7 @@ impl Calc {
     ///
     /// A store without a configuration is not in sync, whatever it says: somebody emptied it.
     pub fn is_complete(&self) -> bool {
-        let gone = self.world.facts.get(&FactId::Config).and_then(|known| known.fault.as_ref());
+        let gone = self.world.facts.get(&FactId::Config).and_then(|known| known.fault.as_deref());
         self.world.me().is_some()
             && Source::ALL.iter().all(|source| self.world.in_sync.contains(source))
             && gone != Some(&Fault::ConfigGone)
@@ -343,7 +343,7 @@ impl Calc {
             };
         }
         for id in touched.iter().filter(|id| matches!(id, FactId::Host(_))) {
-            match self.world.facts.get(id).and_then(|known| known.fault.clone()) {
+            match self.world.facts.get(id).and_then(|known| known.fault.as_deref().cloned()) {
                 Some(fault) => self.refusals.insert(id.clone(), fault),
                 None => self.refusals.remove(id),
             };
@@ -357,7 +357,7 @@ impl Calc {
 
     fn fault_of(&self, id: &FactId, key: LeaseKey) -> Option<Fault> {
         let known = self.world.facts.get(id)?;
-        known.fault.clone().or_else(|| self.peers.fault(key).cloned())
+        known.fault.as_deref().cloned().or_else(|| self.peers.fault(key).cloned())
     }
 }
 

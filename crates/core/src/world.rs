@@ -29,13 +29,13 @@ use crate::{
     transport::{Footing, Me, Transport},
 };
 
-/// What is known of one fact.
+/// What is known of one fact. A map of many has room for as many again, so what is large stands beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The last good value, with the store's revision.
-    pub good: Option<(Fact, u64)>,
+    pub good: Option<Box<(Fact, u64)>>,
     /// What is wrong with the present value.
-    pub fault: Option<Fault>,
+    pub fault: Option<Box<Fault>>,
     told: Told,
 }
 
@@ -185,7 +185,7 @@ impl World {
     }
 
     fn leases_from(&self, first: FactId) -> impl Iterator<Item = (LeaseKey, Holding)> {
-        self.facts.range(first..).filter_map(|(id, known)| match (id, &known.good) {
+        self.facts.range(first..).filter_map(|(id, known)| match (id, known.good.as_deref()) {
             (FactId::Lease(key), Some(good)) => Some((*key, self.holding(*key, good)?)),
             _ => None,
         })
@@ -254,7 +254,7 @@ impl World {
         let first = FactId::Host(NodeName::lowest());
         self.facts
             .range(first..)
-            .map_while(|(id, known)| match (id, &known.good) {
+            .map_while(|(id, known)| match (id, known.good.as_deref()) {
                 (FactId::Host(name), Some((Fact::Host(lease), _))) => Some(Some((name, lease))),
                 (FactId::Host(_), _) => Some(None),
                 _ => None,
@@ -285,7 +285,7 @@ impl World {
         &self,
         range: impl RangeBounds<FactId>,
     ) -> impl Iterator<Item = (Prefix, Router)> {
-        self.facts.range(range).filter_map(|(id, known)| match (id, &known.good) {
+        self.facts.range(range).filter_map(|(id, known)| match (id, known.good.as_deref()) {
             (FactId::Learned(dst), Some((Fact::Learned(router), _))) => Some((*dst, *router)),
             _ => None,
         })
@@ -293,7 +293,7 @@ impl World {
 
     /// Every pod of this node.
     pub fn pods(&self) -> impl Iterator<Item = (&PodId, &PodFact)> {
-        self.facts.iter().filter_map(|(id, known)| match (id, &known.good) {
+        self.facts.iter().filter_map(|(id, known)| match (id, known.good.as_deref()) {
             (FactId::Pod(id), Some((Fact::Pod(pod), _))) => Some((id, pod)),
             _ => None,
         })
@@ -331,7 +331,7 @@ impl World {
     }
 
     fn good(&self, id: &FactId) -> Option<&(Fact, u64)> {
-        self.facts.get(id)?.good.as_ref()
+        self.facts.get(id)?.good.as_deref()
     }
 }
 
@@ -341,7 +341,7 @@ impl World {
         if !fits(&id, &fact) {
             return Vec::new();
         }
-        let good = Some((fact, rev));
+        let good = Some(Box::new((fact, rev)));
         let known = self.facts.entry(id.clone()).or_default();
         known.told = Told::Now;
         if known.good == good && known.fault.is_none() {
@@ -349,19 +349,19 @@ impl World {
         }
         let before = std::mem::replace(&mut known.good, good);
         known.fault = None;
-        self.note_holder(&id, before);
+        self.note_holder(&id, before.as_deref());
         vec![id]
     }
 
     /// Keeps `held_by` as the facts are.
-    fn note_holder(&mut self, id: &FactId, before: Option<(Fact, u64)>) {
+    fn note_holder(&mut self, id: &FactId, before: Option<&(Fact, u64)>) {
         let FactId::Lease(key) = id else { return };
         if let Some((Fact::Held(name), _)) = before
-            && let Some(held) = self.held_by.get_mut(&name)
+            && let Some(held) = self.held_by.get_mut(name)
         {
             held.remove(key);
             if held.is_empty() {
-                self.held_by.remove(&name);
+                self.held_by.remove(name);
             }
         }
         if let Some((Fact::Held(name), _)) = self.good(id) {
@@ -374,10 +374,10 @@ impl World {
     fn spoil(&mut self, id: FactId, fault: Fault) -> Vec<FactId> {
         let known = self.facts.entry(id.clone()).or_default();
         known.told = Told::Now;
-        known.fault = Some(fault);
+        known.fault = Some(Box::new(fault));
         if matches!(id, FactId::Lease(_)) {
             let before = known.good.take();
-            self.note_holder(&id, before);
+            self.note_holder(&id, before.as_deref());
         }
         vec![id]
     }
@@ -389,7 +389,7 @@ impl World {
         }
         match self.facts.remove(&id) {
             Some(known) => {
-                self.note_holder(&id, known.good);
+                self.note_holder(&id, known.good.as_deref());
                 vec![id]
             }
             None => Vec::new(),
@@ -415,7 +415,7 @@ impl World {
 }
 
 fn fault_of<'a>(id: &'a FactId, known: &'a Known) -> Option<(&'a FactId, &'a Fault)> {
-    known.fault.as_ref().map(|fault| (id, fault))
+    known.fault.as_deref().map(|fault| (id, fault))
 }
 
 fn fits(id: &FactId, fact: &Fact) -> bool {

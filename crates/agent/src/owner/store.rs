@@ -196,7 +196,7 @@ impl StoreView {
     /// Keeps the removal of a lease back while there is no configuration: somebody emptied the store, and
     /// nothing is removed for that before the operator accepts it. Whoever lives puts its lease back.
     fn withhold(&mut self, change: Change, world: &World) -> Option<Change> {
-        let fault = world.facts.get(&FactId::Config).and_then(|known| known.fault.as_ref());
+        let fault = world.facts.get(&FactId::Config).and_then(|known| known.fault.as_deref());
         match change {
             Change::Remove { id: FactId::Lease(key) } if fault == Some(&Fault::ConfigGone) => {
                 self.withheld.insert(key);

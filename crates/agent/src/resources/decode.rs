@@ -107,8 +107,8 @@ fn block(node: &Name, cidr: Prefix, value: &[u8]) -> Result<Object, Fault> {
     let mut ours: Vec<_> = held.filter_map(|(_, of)| of.handle.clone()).collect();
     ours.dedup();
     let outline = Outline::of(block, &Reserved::default(), Timestamp::default());
-    let borrowed = borrowed(block).into();
-    Ok(Object::Block(BlockNews::Other { outline, ours: ours.into(), borrowed }))
+    let (ours, borrowed) = (few(ours), few(borrowed(block)));
+    Ok(Object::Block(BlockNews::Other { outline, ours, borrowed }))
 }
 
 fn is_of(node: &Name, affinity: Option<&Affinity>) -> bool {
@@ -121,9 +121,14 @@ fn others(node: &Name, seen: Glance) -> Object {
     let mut ours: Vec<_> = ours.filter_map(|other| other.handle.clone()).collect();
     ours.dedup();
     let borrowed = seen.others.iter().filter_map(|it| Some((it.addr, it.node.parse().ok()?)));
-    let borrowed: Arc<[_]> = borrowed.collect();
     let outline = Outline { affinity: seen.affinity, free: seen.free };
-    Object::Block(BlockNews::Other { outline, ours: ours.into(), borrowed })
+    let (ours, borrowed) = (few(ours), few(borrowed.collect()));
+    Object::Block(BlockNews::Other { outline, ours, borrowed })
+}
+
+/// Most are empty, and these are one.
+fn few<T>(items: Vec<T>) -> Arc<[T]> {
+    if items.is_empty() { Arc::default() } else { items.into() }
 }
 
 /// The addresses of a block that nodes have to which it has no affinity. A node that no object can be named after is none.

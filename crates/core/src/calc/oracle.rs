@@ -35,7 +35,7 @@ pub fn picture(world: &World) -> Picture {
         picture.tables.apply(base);
     }
     for (id, known) in &world.facts {
-        if let (FactId::Lease(_) | FactId::Host(_), Some(fault)) = (id, &known.fault) {
+        if let (FactId::Lease(_) | FactId::Host(_), Some(fault)) = (id, known.fault.as_deref()) {
             picture.refusals.insert(id.clone(), fault.clone());
         }
     }

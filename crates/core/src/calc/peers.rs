@@ -23,9 +23,9 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peers {
     /// Leases that are right by themselves.
-    candidates: BTreeMap<LeaseKey, Placed>,
+    candidates: BTreeMap<LeaseKey, Box<Placed>>,
     claims: Claims,
-    /// How many leases that name their node want an object.
+    /// How many leases that name their node want an object. A route is one lease's alone.
     shared: BTreeMap<Key, u32>,
     /// Why a lease is not used; small beside the candidates.
     faults: BTreeMap<LeaseKey, Fault>,
@@ -159,7 +159,8 @@ impl Peers {
                 for (claim, claimant) in candidate.claims() {
                     self.claims.insert(claim, claimant);
                 }
-                self.candidates.insert(key, Placed { candidate, place: Place::Out });
+                let placed = Placed { candidate, place: Place::Out };
+                self.candidates.insert(key, Box::new(placed));
             }
             Err(fault) => _ = self.faults.insert(key, fault),
         }
@@ -167,8 +168,8 @@ impl Peers {
 
     fn leave(&mut self, key: LeaseKey) {
         self.faults.remove(&key);
-        let Some(Placed { candidate, .. }) = self.candidates.remove(&key) else { return };
-        for (claim, claimant) in candidate.claims() {
+        let Some(placed) = self.candidates.remove(&key) else { return };
+        for (claim, claimant) in placed.candidate.claims() {
             self.claims.remove(claim, claimant);
         }
     }
@@ -183,7 +184,7 @@ impl Peers {
         let shares = placed.candidate.shares();
         for item in objects(me, placed.candidate.reaches) {
             let key = item.key();
-            if !shares || is_last(&mut self.shared, &key) {
+            if !shares || is_lone(&key) || is_last(&mut self.shared, &key) {
                 patches.unset(key);
             }
         }
@@ -203,8 +204,8 @@ impl Peers {
         placed.place = Place::Placed;
         let objects = objects(me, placed.candidate.reaches);
         if placed.candidate.shares() {
-            for item in &objects {
-                *self.shared.entry(item.key()).or_default() += 1;
+            for key in objects.iter().map(Item::key).filter(|key| !is_lone(key)) {
+                *self.shared.entry(key).or_default() += 1;
             }
         }
         objects
@@ -212,7 +213,8 @@ impl Peers {
 
     /// The first claim that somebody earlier has too is lost to the earliest who has it.
     fn verdict(&self, key: LeaseKey) -> Result<(), Fault> {
-        let Some(Placed { candidate, .. }) = self.candidates.get(&key) else { return Ok(()) };
+        let Some(placed) = self.candidates.get(&key) else { return Ok(()) };
+        let candidate = &placed.candidate;
         for (claim, claimant) in candidate.contested() {
             match self.rivals_of(candidate, claim).min() {
                 Some(first) if first < claimant => return Err(lost_to(claim, first.key)),
@@ -225,7 +227,8 @@ impl Peers {
     /// Everyone who claims what the lease claims, itself among them unless it names its node; nobody when it claims
     /// nothing.
     fn rivals(&self, key: LeaseKey) -> Vec<LeaseKey> {
-        let Some(Placed { candidate, .. }) = self.candidates.get(&key) else { return Vec::new() };
+        let Some(placed) = self.candidates.get(&key) else { return Vec::new() };
+        let candidate = &placed.candidate;
         let claims = candidate.contested();
         claims.flat_map(|(claim, _)| self.rivals_of(candidate, claim)).map(|it| it.key).collect()
     }
@@ -241,6 +244,11 @@ impl Peers {
         };
         self.claims.rivals(claim).filter(move |claimant| !candidate.shares() || is_rival(claimant))
     }
+}
+
+/// Whether an object is wanted for one lease at most: it goes by the subnet.
+const fn is_lone(key: &Key) -> bool {
+    matches!(key, Key::Route(_))
 }
 
 /// Counts one wish for an object less, and tells whether it was the last.
