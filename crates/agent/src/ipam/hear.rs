@@ -112,10 +112,10 @@ fn translate(key: &calico::Key, rev: u64, known: Option<&Known>) -> Option<Chang
                 Some(Object::Block(BlockNews::Own(stored))) => {
                     Value::Block(Arc::new(stored.value().clone()))
                 }
-                Some(Object::Block(BlockNews::Other { outline, .. })) => {
-                    Value::Outline(outline.clone())
+                Some(Object::Block(BlockNews::Other { outline, ours, .. })) => {
+                    Value::Outline { outline: outline.clone(), ours: Arc::clone(ours) }
                 }
-                _ => Value::Outline(Outline::default()),
+                _ => Value::Outline { outline: Outline::default(), ours: Arc::default() },
             });
             Some(Change { key: Key::Block(*cidr), rev, value })
         }

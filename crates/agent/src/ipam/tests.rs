@@ -295,7 +295,9 @@ async fn nothing_is_looked_for_or_collected_while_the_store_is_doubted_or_was_ne
     for news in [Some(doubted), None] {
         let (mut ipam, _lines) = alone(&shelf);
         ipam.ask(Ask::Recorded(BTreeSet::new()));
-        news.into_iter().for_each(|news| ipam.news(news));
+        if let Some(news) = news {
+            ipam.news(news);
+        }
         ipam.news(News::Away("nobody answers".into()));
         ipam.news(News::Back);
         ipam.look();
