@@ -160,7 +160,10 @@ struct Ipam<S> {
     settings: Settings,
     machine: BlockMachine,
     ground: Ground,
+    /// What the store's content is worth: never `Away`, and only a picture that is believed opens it.
     gate: Gate,
+    /// Why the store cannot be reached, whatever its content is worth.
+    away: Option<Arc<str>>,
     desk: Desk,
     documents: Documents,
     local: Local,
@@ -187,13 +190,14 @@ impl<S: Shelf> Ipam<S> {
             machine: BlockMachine::new(settings.node.clone(), settings.seed),
             ground: Ground::default(),
             gate: Gate::Starting,
+            away: None,
             desk: Desk::new(settings.node.clone(), told, held),
             documents: Documents::default(),
             local: Local::default(),
             nodes: BTreeSet::new(),
             work: JoinSet::new(),
             queued: VecDeque::new(),
-            look_at: Instant::now() + settings.look,
+            look_at: Instant::now() + first_look(settings.look, settings.seed),
             collector: Some(Collector::default()),
             looks: 0,
             trouble: None,
@@ -206,14 +210,26 @@ impl<S: Shelf> Ipam<S> {
         due.into_iter().flatten().min().unwrap_or(self.look_at)
     }
 
+    /// Whether addresses can be given now. A doubt outlasts that the store was away.
+    fn gate(&self) -> Gate {
+        match (&self.gate, &self.away) {
+            (Gate::Starting | Gate::Open, Some(reason)) => Gate::Away(Arc::clone(reason)),
+            (gate, _) => gate.clone(),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.gate(), Gate::Open)
+    }
+
     /// Passes on all that follows from what has come.
     fn turn(&mut self) {
         let now = now();
         if self.machine.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.machine.handle(Input::Timeout, now);
         }
-        for (request, ask) in self.desk.turn(&self.gate, &self.ground, self.trouble.as_deref(), now)
-        {
+        let gate = self.gate();
+        for (request, ask) in self.desk.turn(&gate, &self.ground, self.trouble.as_deref(), now) {
             self.machine.handle(Input::Ask { request, ask }, now);
         }
         while let Some(output) = self.machine.poll_output() {
@@ -283,6 +299,14 @@ impl<S: Shelf> Ipam<S> {
     fn ask(&mut self, ask: Ask) {
         self.desk.take(ask, Instant::now());
     }
+}
+
+/// How long a node waits for its first look, and so when it looks ever after: nodes that start together do not read
+/// together.
+fn first_look(look: Duration, seed: u64) -> Duration {
+    // The upper half of a product with an odd number depends on every bit of the seed.
+    let [a, b, c, d, ..] = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    look.mul_f64(f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX))
 }
 
 fn now() -> Now {

@@ -111,6 +111,27 @@ fn with_the_store_away_a_del_is_done_and_the_record_stays_until_it_is_back_also_
 }
 
 #[test]
+fn after_a_reboot_the_store_has_the_addresses_of_dead_pods_back_before_their_records_go() {
+    let mut site = Site::new();
+    let (dead, lives) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    site.add("dead", &dead).good();
+    site.add("lives", &lives).good();
+    drop(dead);
+    eventually("its link is gone", || site.node.links().len() == 1);
+    site.addresses.be_silent(true);
+    site.start_in("boot-2");
+    assert_eq!(site.node.recorded().len(), 2, "the store still says that we have both");
+    // Also when that agent dies before the store has answered.
+    site.start_in("boot-2");
+    assert_eq!(site.node.recorded().len(), 2);
+    site.addresses.be_silent(false);
+    eventually("the store has one back", || site.addresses.held().len() == 1);
+    eventually("its record is gone", || site.node.recorded().len() == 1);
+    eventually("its note is gone", || notes(&site.node) == 0);
+    assert!(site.addresses.held().contains_key(&format!("{NET}.lives")));
+}
+
+#[test]
 fn an_add_right_after_its_del_waits_for_the_removal() {
     let site = Site::new();
     for _ in 0..5 {
@@ -252,6 +273,10 @@ impl Site {
 
     /// Starts the agent, or starts it anew.
     fn start(&mut self) {
+        self.start_in("boot-1");
+    }
+
+    fn start_in(&mut self, boot: &str) {
         self.server = None;
         let settings = ServerSettings {
             socket: self.node.socket(),
@@ -260,7 +285,7 @@ impl Site {
         };
         let core: Arc<dyn Core> = Arc::clone(&self.node.core) as _;
         let line = Some(self.addresses.line());
-        let serve = || Server::serve(Arc::new(Files), &settings, "boot-1", core, line);
+        let serve = || Server::serve(Arc::new(Files), &settings, boot, core, line);
         let (server, _) = self.node.netns.run(serve).unwrap().unwrap();
         self.server = Some(server);
     }

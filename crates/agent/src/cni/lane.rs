@@ -100,16 +100,18 @@ impl Lane {
     pub(super) fn recover(&mut self) -> Result<Vec<(PodId, PodFact)>, ServeError> {
         let links = self.kernel.links()?;
         let mut facts = BTreeMap::new();
-        let mut on_record = Vec::new();
+        let (mut on_record, mut dead) = (Vec::new(), Vec::new());
         for network in self.records.networks()? {
             self.notes.load(&network).map_err(|err| notes_error(&network, err))?;
             let host_link = |notes: &Notes, pod: &PodId| {
                 notes.host_link(&Key { network: network.clone(), pod: pod.clone() })
             };
             let lives = |pod: &PodId| links.contains_key(&host_link(&self.notes, pod));
-            let reclaimed = self.records.reclaim(&network, lives)?.len();
-            if reclaimed > 0 {
-                tracing::info!(network, reclaimed, op = "reclaim pod addresses after a reboot");
+            if self.blocks.is_some() {
+                dead.push((network.clone(), self.records.dead(&network, lives)?));
+            } else {
+                let reclaimed = self.records.reclaim(&network, lives)?.len();
+                tell_reclaimed(&network, reclaimed);
             }
             let records = self.records.read_all(&network)?.1;
             let recorded = records.iter().filter_map(|record| record.pod.as_ref()).collect();
@@ -138,12 +140,29 @@ impl Lane {
         if let Some(blocks) = &self.blocks {
             blocks.recorded(on_record.iter());
         }
+        for (network, pods) in dead {
+            self.free_dead(&network, pods)?;
+        }
         // A pod whose DEL waited is none any more, though its link may still have been there above: the
         // kernel removes it with the pod's namespace, at any moment.
         for key in self.drain_spool() {
             facts.remove(&key);
         }
         Ok(facts.into_iter().map(|(key, fact)| (key.pod, fact)).collect())
+    }
+
+    /// After a reboot, with blocks: has the store take back what dead pods had, as for a DEL. Their records stand until
+    /// it has, and are of this boot from now on: what is left is the notes'. A record that names no pod goes at once.
+    fn free_dead(&mut self, network: &str, pods: Vec<PodId>) -> Result<(), RecordError> {
+        tell_reclaimed(network, pods.len());
+        for pod in pods {
+            let key = Key { network: network.to_owned(), pod };
+            if let Err(err) = self.free(&key) {
+                tracing::warn!(pod = %key, error = err.msg, op = "release pod address");
+            }
+        }
+        self.records.reclaim(network, |_| true)?;
+        Ok(())
     }
 
     /// Serves until told to stop.
@@ -242,6 +261,12 @@ impl Lane {
                 Err(CniError::new(first.code, msg).with_details(&first.details))
             }
         }
+    }
+}
+
+fn tell_reclaimed(network: &str, reclaimed: usize) {
+    if reclaimed > 0 {
+        tracing::info!(network, reclaimed, op = "reclaim pod addresses after a reboot");
     }
 }
 

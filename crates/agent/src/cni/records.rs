@@ -264,6 +264,24 @@ impl Records {
         Ok(dead)
     }
 
+    /// The pods whose records [`Self::reclaim`] would release.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub fn dead(
+        &mut self,
+        network: &str,
+        lives: impl Fn(&PodId) -> bool,
+    ) -> Result<Vec<PodId>, RecordError> {
+        let (boot, records) = self.read_all(network)?;
+        if boot == Boot::Same {
+            return Ok(Vec::new());
+        }
+        let pods = records.into_iter().filter_map(|record| record.pod);
+        Ok(pods.filter(|pod| !lives(pod)).collect())
+    }
+
     fn records(&self, network: &str) -> Vec<Record> {
         let mut by_owner: BTreeMap<&Owner, Vec<IpAddr>> = BTreeMap::new();
         for (ip, owner) in self.networks.get(network).into_iter().flat_map(|known| &known.owners) {

@@ -69,6 +69,8 @@ pub(super) struct Desk {
     pub(super) tunnels_wanted: BTreeSet<Tunnel>,
     /// When those that were refused an address are asked for again.
     tunnels_again: BTreeMap<Tunnel, Instant>,
+    /// Those whose address is of a history that is not the store's any more: it is asked for again.
+    tunnels_unsure: BTreeSet<Tunnel>,
     gives: Vec<Give>,
     frees: BTreeMap<HandleId, Freeing>,
     waiting: BTreeMap<u64, Purpose>,
@@ -88,6 +90,7 @@ impl Desk {
             recorded: None,
             tunnels_wanted: BTreeSet::new(),
             tunnels_again: BTreeMap::new(),
+            tunnels_unsure: BTreeSet::new(),
             gives: Vec::new(),
             frees: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -98,6 +101,10 @@ impl Desk {
     pub(super) fn take(&mut self, ask: Ask, now: Instant) {
         match ask {
             Ask::Recorded(handles) => self.recorded = Some(handles),
+            // What it would get might be released by what was asked before, and is tried again.
+            Ask::Give { ticket, handle, .. } if self.frees.contains_key(&handle) => {
+                self.call_off(ticket);
+            }
             Ask::Give { ticket, handle, pod, wish } => {
                 self.gives.push(Give { ticket, handle, pod, wish, since: now });
             }
@@ -114,12 +121,13 @@ impl Desk {
             std::mem::take(&mut self.gives).into_iter().partition(|give| give.handle == *handle);
         self.gives = on;
         for give in off {
-            let fill = Vec::new();
-            self.tell(
-                give.ticket,
-                What::Denied(Deny::Refused { refusal: Refusal::CalledOff, fill }),
-            );
+            self.call_off(give.ticket);
         }
+    }
+
+    fn call_off(&self, ticket: u64) {
+        let refusal = Refusal::CalledOff;
+        self.tell(ticket, What::Denied(Deny::Refused { refusal, fill: Vec::new() }));
     }
 
     /// The handles that are in use, or about to be; `None` before the lane has told its records.
@@ -151,6 +159,12 @@ impl Desk {
     }
 
     pub(super) fn pools_changed(&mut self) {
+        self.tunnels_again.clear();
+    }
+
+    /// The store's history is another: it may not know what this node's tunnels hold, or know it as somebody else's.
+    pub(super) fn other_history(&mut self) {
+        self.tunnels_unsure.extend(self.held.borrow().keys());
         self.tunnels_again.clear();
     }
 
@@ -248,7 +262,9 @@ impl Desk {
         for tunnel in self.tunnels_wanted.clone() {
             let is = |purpose: &Purpose| matches!(purpose, Purpose::Tunnel(is) if *is == tunnel);
             let later = self.tunnels_again.get(&tunnel).is_some_and(|at| *at > now.mono);
-            if later || self.held.borrow().contains_key(&tunnel) || self.waiting.values().any(is) {
+            let sure =
+                self.held.borrow().contains_key(&tunnel) && !self.tunnels_unsure.contains(&tunnel);
+            if later || sure || self.waiting.values().any(is) {
                 continue;
             }
             let (want, handle) = match (ground.tunnel(tunnel), tunnel_handle(tunnel, &self.node)) {
@@ -319,6 +335,7 @@ impl Desk {
             (Some(Purpose::Tunnel(tunnel)), Ok(Answer::Given(given))) => {
                 if let Some(given) = given.first() {
                     let addr = given.addr;
+                    self.tunnels_unsure.remove(&tunnel);
                     self.held.send_modify(|held| _ = held.insert(tunnel, addr));
                 }
             }

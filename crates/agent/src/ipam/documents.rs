@@ -66,7 +66,7 @@ impl Document {
                 Self::Handle(Stored::bare(IpamHandle { counts: counts.clone(), deleted: false }))
             }
             // It is told, and never written.
-            Value::Outline(_) => return None,
+            Value::Outline { .. } => return None,
         })
     }
 

@@ -38,12 +38,8 @@ impl<S: Shelf> Ipam<S> {
                 self.machine.handle(Input::OtherHistory, now());
                 self.queued.clear();
             }
-            News::Away(reason) => self.gate = Gate::Away(reason),
-            News::Back => {
-                if let Gate::Away(_) = self.gate {
-                    self.gate = Gate::Open;
-                }
-            }
+            News::Away(reason) => self.away = Some(reason),
+            News::Back => self.away = None,
         }
     }
 
@@ -52,8 +48,10 @@ impl<S: Shelf> Ipam<S> {
         if history == History::Other || doubted {
             self.machine.handle(Input::OtherHistory, now());
             self.documents.clear();
+            self.desk.other_history();
         }
         self.gate = Gate::Open;
+        self.away = None;
         self.local.clear();
         self.nodes.clear();
         self.ground = Ground::of(picture, &self.settings.node);
@@ -114,10 +112,10 @@ fn translate(key: &calico::Key, rev: u64, known: Option<&Known>) -> Option<Chang
                 Some(Object::Block(BlockNews::Own(stored))) => {
                     Value::Block(Arc::new(stored.value().clone()))
                 }
-                Some(Object::Block(BlockNews::Other { outline, .. })) => {
-                    Value::Outline(outline.clone())
+                Some(Object::Block(BlockNews::Other { outline, ours, .. })) => {
+                    Value::Outline { outline: outline.clone(), ours: Arc::clone(ours) }
                 }
-                _ => Value::Outline(Outline::default()),
+                _ => Value::Outline { outline: Outline::default(), ours: Arc::default() },
             });
             Some(Change { key: Key::Block(*cidr), rev, value })
         }

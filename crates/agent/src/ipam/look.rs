@@ -14,7 +14,7 @@ use super::{
 impl<S: Shelf> Ipam<S> {
     /// Reads the index of every handle that has an address in a block of this node.
     pub(super) fn look(&mut self) {
-        if !matches!(self.gate, Gate::Open) || self.desk.recorded.is_none() {
+        if !self.is_open() || self.desk.recorded.is_none() {
             return;
         }
         let handles = self.local.handles();
@@ -23,11 +23,13 @@ impl<S: Shelf> Ipam<S> {
         self.look_at_cluster();
     }
 
-    /// Looks through the whole store when a node that has blocks is gone; else seldom, for what crashes have left.
-    fn look_at_cluster(&mut self) {
+    /// Looks through the whole store when a node that has blocks is gone, or while something was seen once there; else
+    /// seldom, for what crashes have left. The office lasts longer than from one look to the next, and is held on to so.
+    pub(super) fn look_at_cluster(&mut self) {
         self.looks = self.looks.wrapping_add(1);
         let gone = self.local.hosts().into_iter().any(|host| !self.nodes.contains(host));
-        if !gone && !self.looks.is_multiple_of(SELDOM) {
+        let suspects = self.collector.as_ref().is_some_and(Collector::suspects);
+        if !gone && !suspects && !self.looks.is_multiple_of(SELDOM) {
             return;
         }
         let Some(collector) = self.collector.take() else { return };
@@ -50,7 +52,7 @@ impl<S: Shelf> Ipam<S> {
 
     pub(super) fn collected(&mut self, collector: Collector, ops: Vec<StoreOp>) {
         self.collector = Some(collector);
-        if !matches!(self.gate, Gate::Open) {
+        if !self.is_open() {
             return;
         }
         for op in ops {
@@ -60,7 +62,7 @@ impl<S: Shelf> Ipam<S> {
     }
 
     pub(super) fn look_at_handles(&mut self, handles: &gc::Handles) {
-        let (Gate::Open, Some(in_use)) = (&self.gate, self.desk.in_use()) else { return };
+        let (Gate::Open, Some(in_use)) = (self.gate(), self.desk.in_use()) else { return };
         let routed = match (self.settings.routes)() {
             Ok(routed) => routed,
             Err(error) => {
@@ -84,4 +86,4 @@ impl<S: Shelf> Ipam<S> {
 }
 
 /// Of so many looks at this node's blocks one is at the whole store, without a reason.
-const SELDOM: u32 = 12;
+pub(super) const SELDOM: u32 = 12;

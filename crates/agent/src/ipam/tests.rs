@@ -4,7 +4,7 @@ use russet_api::calico;
 use russet_store::{Revision, ServerRef, Snapshot, SnapshotReason, WatchEvent};
 
 use super::{shelf::fake::FakeShelf, *};
-use crate::resources::{Reader, Seen};
+use crate::resources::{History, Reader, Seen};
 
 #[tokio::test]
 async fn pods_are_given_addresses_and_the_store_has_them_as_calico_writes_them() {
@@ -268,6 +268,110 @@ async fn answers_that_are_lost_lose_no_address_and_give_none_twice() {
     eventually(|| shelf.keys("/calico/ipam/v2/handle/").is_empty()).await;
 }
 
+#[tokio::test]
+async fn a_doubt_outlasts_that_the_store_was_away() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    node.give("net.c1", Wish::default()).await.unwrap();
+    let doubt = crate::resources::Doubt::NoConfiguration;
+    node.tell(News::Doubted { doubt, picture: Arc::default() }).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    node.tell(News::Away("nobody answers".into())).await;
+    node.tell(News::Back).await;
+    let before = shelf.log_len();
+    let denied = node.give("net.c2", Wish::default()).await.unwrap_err();
+    assert!(denied.to_string().contains("not believed"), "{denied}");
+    assert_eq!(shelf.log_len(), before);
+    // Only a whole picture that is believed ends it.
+    node.tell(all(&shelf, History::Other)).await;
+    node.give("net.c2", Wish::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_looked_for_or_collected_while_the_store_is_doubted_or_was_never_read() {
+    let shelf = cluster();
+    let doubt = crate::resources::Doubt::NoConfiguration;
+    let doubted = News::Doubted { doubt, picture: Arc::default() };
+    for news in [Some(doubted), None] {
+        let (mut ipam, _lines) = alone(&shelf);
+        ipam.ask(Ask::Recorded(BTreeSet::new()));
+        if let Some(news) = news {
+            ipam.news(news);
+        }
+        ipam.news(News::Away("nobody answers".into()));
+        ipam.news(News::Back);
+        ipam.look();
+        let op = StoreOp::Read(russet_core::addressing::blocks::Key::Handle("h".parse().unwrap()));
+        ipam.collected(Collector::default(), vec![op]);
+        assert!(ipam.work.is_empty() && ipam.queued.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_s_address_is_asked_for_again_in_a_store_of_another_history() {
+    let shelf = cluster();
+    pool(&shelf, "over", "10.3.0.0/16", r#","vxlanMode":"Always""#);
+    let node = Node::start(&shelf, "n1");
+    node.tunnel(Tunnel::Vxlan).await;
+    // The store was restored from before it was given.
+    for key in shelf.keys("/calico/ipam/v2/") {
+        shelf.delete(&key);
+    }
+    node.tell(all(&shelf, History::Other)).await;
+    let handle = "/calico/ipam/v2/handle/vxlan-tunnel-addr-n1";
+    eventually(|| shelf.text(handle).is_some()).await;
+    eventually(|| held(&shelf).len() == 1).await;
+    let given = *held(&shelf).keys().next().unwrap();
+    eventually(|| node.held.borrow().get(&Tunnel::Vxlan) == Some(&given)).await;
+}
+
+#[test]
+fn a_handle_whose_release_is_not_done_is_given_nothing() {
+    let (tell, mut told) = mpsc::channel(8);
+    let (hold, _held) = watch::channel(BTreeMap::new());
+    let mut desk = Desk::new("n1".parse().unwrap(), tell, hold);
+    let handle: russet_core::addressing::blocks::HandleId = "net.c1".parse().unwrap();
+    // A leak, of which nobody waits for the release; the store does not do it at once.
+    desk.take(Ask::Free { ticket: None, handle: handle.clone() }, Instant::now());
+    let ground = Ground::default();
+    let asked = desk.turn(&Gate::Open, &ground, None, now());
+    let refusal = russet_core::addressing::blocks::machine::Refusal::NoAnswer;
+    desk.answered(asked[0].0, Err(refusal), Vec::new, now());
+    let wish = Wish::default();
+    desk.take(Ask::Give { ticket: 1, handle, pod: None, wish }, Instant::now());
+    assert!(desk.turn(&Gate::Open, &ground, None, now()).is_empty());
+    let Told { ticket: 1, what: What::Denied(denied) } = told.try_recv().unwrap() else {
+        panic!("not denied");
+    };
+    assert_eq!(denied.code(), russet_api::cni::Code::TRY_AGAIN, "{denied}");
+}
+
+#[tokio::test]
+async fn what_was_seen_once_in_the_whole_store_is_looked_at_again_with_the_next_look() {
+    let shelf = cluster();
+    let (mut ipam, _lines) = alone(&shelf);
+    ipam.news(all(&shelf, History::Same));
+    ipam.looks = look::SELDOM - 1;
+    let looked = looks_at_cluster(&mut ipam).await;
+    assert!(looked && !looks_at_cluster(&mut ipam).await, "nothing was seen");
+    // A crash has left an index that is too high.
+    let stray = r#"{"handleID":"net.stray","block":{"10.1.0.0/26":1},"deleted":false}"#;
+    shelf.put("/calico/ipam/v2/handle/net.stray", stray);
+    ipam.looks = look::SELDOM - 1;
+    assert!(looks_at_cluster(&mut ipam).await, "seen once");
+    assert!(looks_at_cluster(&mut ipam).await, "and again");
+}
+
+#[test]
+fn nodes_that_start_together_look_at_different_times() {
+    let look = Duration::from_mins(5);
+    let firsts: BTreeSet<_> = (0..5_000).map(|seed| first_look(look, seed)).collect();
+    assert_eq!(firsts.len(), 5_000);
+    assert!(firsts.iter().all(|first| *first <= look));
+    let early = firsts.iter().filter(|first| **first < look / 10).count();
+    assert!((400..600).contains(&early), "{early} of 5000 in a tenth of the time");
+}
+
 // ---- the scene
 
 /// The second address of the first block that the node claims.
@@ -406,6 +510,31 @@ async fn follow(
         passed.store(at, std::sync::atomic::Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The task without its loop, and the ends that it tells.
+fn alone(shelf: &FakeShelf) -> (Ipam<FakeShelf>, impl Sized) {
+    let (tell, told) = mpsc::channel(8);
+    let (hold, held) = watch::channel(BTreeMap::new());
+    let ipam = Ipam::new(shelf.clone(), Settings::new("n1".parse().unwrap(), 7), tell, hold);
+    (ipam, (told, held))
+}
+
+/// Whether the whole store is looked through, and takes what comes of it.
+async fn looks_at_cluster(ipam: &mut Ipam<FakeShelf>) -> bool {
+    ipam.look_at_cluster();
+    let Some(done) = ipam.work.join_next().await else { return false };
+    ipam.done(done);
+    true
+}
+
+/// What a node is told that reads the whole store.
+fn all(shelf: &FakeShelf, history: History) -> News {
+    let mut reader = Reader::new("n1".parse().unwrap(), Seen::default());
+    let Some(News::All { revision, picture, .. }) = reader.take(snapshot(shelf)) else {
+        panic!("doubted");
+    };
+    News::All { revision, history, picture }
 }
 
 fn snapshot(shelf: &FakeShelf) -> WatchEvent {

@@ -118,6 +118,12 @@ impl Collector {
         ops.truncate(MOST_WRITES);
         (Self { leaks, counts, spare, thaws }, ops)
     }
+
+    /// Whether something was seen that a second look may do something about.
+    pub fn suspects(&self) -> bool {
+        let Self { leaks, counts, spare, thaws } = self;
+        !(leaks.0.is_empty() && counts.0.is_empty() && spare.0.is_empty() && thaws.0.is_empty())
+    }
 }
 
 /// A block without its leaks, and with what has cooled down.

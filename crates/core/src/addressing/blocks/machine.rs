@@ -193,6 +193,8 @@ pub struct BlockMachine {
     // ---- what the store is known to have
     /// Every block there is, in a few words.
     index: BTreeMap<Prefix, Summary>,
+    /// Others' blocks, and which handles have addresses in them: this node's at least.
+    lent: BTreeMap<Prefix, Arc<[HandleId]>>,
     /// The blocks that are ours or in use here, whole.
     blocks: BTreeMap<Prefix, BlockSlot>,
     /// This node's affinities.
@@ -227,6 +229,7 @@ impl BlockMachine {
             config: None,
             synced: false,
             index: BTreeMap::new(),
+            lent: BTreeMap::new(),
             blocks: BTreeMap::new(),
             affinities: BTreeMap::new(),
             handles: BTreeMap::new(),

@@ -25,7 +25,11 @@ pub enum Key {
 pub enum Value {
     Block(Arc<Block>),
     /// A block of another's, as a watch tells it; never written.
-    Outline(Outline),
+    Outline {
+        outline: Outline,
+        /// The handles of the node that is told which have addresses in it.
+        ours: Arc<[HandleId]>,
+    },
     Affinity(AffinityState),
     Handle(Handle),
 }

@@ -1,6 +1,6 @@
 //! Chooses a block for each address that is asked for, and which block to claim ahead.
 //!
-//! First a block of ours that has room; then one that is being claimed; then a new one; then, when no new one
+//! First the block in which the handle has an address already, whose ever it is; then a block of ours that has room; then one that is being claimed; then a new one; then, when no new one
 //! may be had and borrowing is allowed, another node's.
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -111,8 +111,9 @@ impl BlockMachine {
             return Choice::Refuse(Refusal::NoPool(family));
         }
         let confirmed = || pools.iter().flat_map(|pool| self.own(*pool, room, Stage::Confirmed));
-        // The same request was made before: it gets the same address.
-        if let Some(cidr) = confirmed().find(|cidr| self.has(*cidr, &part.who.handle)) {
+        // The same request was made before: it gets the same address, borrowed though it may be.
+        let had = confirmed().find(|cidr| self.has(*cidr, &part.who.handle));
+        if let Some(cidr) = had.or_else(|| self.borrowed(pools, &part.who.handle)) {
             return Choice::Take(cidr);
         }
         if let Some(cidr) = confirmed().find(|cidr| room.of(*cidr) > 0) {
@@ -137,6 +138,13 @@ impl BlockMachine {
             None if limit => Choice::Refuse(Refusal::BlockLimit(most)),
             None => Choice::Refuse(Refusal::Exhausted(family)),
         }
+    }
+
+    /// Another's block in which a handle has an address. It is read before it is written.
+    fn borrowed(&self, pools: &[BlockPool], handle: &HandleId) -> Option<Prefix> {
+        let given = |cidr: &Prefix| pools.iter().any(|pool| pool.gives(*cidr));
+        let mut lent = self.lent.iter().filter(|(_, handles)| handles.contains(handle));
+        lent.find(|(cidr, _)| given(cidr)).map(|(cidr, _)| *cidr)
     }
 
     pub(super) fn has(&self, cidr: Prefix, handle: &HandleId) -> bool {

@@ -66,6 +66,36 @@ fn a_restart_finds_what_was_borrowed_by_the_handle_s_index() {
 }
 
 #[test]
+fn a_borrowed_address_is_the_handle_s_also_when_there_is_room_of_our_own() {
+    for restart in [false, true] {
+        let mut desk = Desk::new(config("10.0.0.0/25", Borrowing::Allowed));
+        let (one, two) = ("10.0.0.0/26", "10.0.0.64/26");
+        desk.put_block(one, "host:other");
+        desk.put_block(two, "host:other");
+        desk.start();
+        desk.allocate(1, "pod");
+        desk.settle();
+        let (lent, free) =
+            if desk.given(1) < IpAddr::from([10, 0, 0, 64]) { (one, two) } else { (two, one) };
+        // The other node gives a block up, and it becomes ours.
+        let (key, rev) = (Key::Block(free.parse().unwrap()), desk.rev + 1);
+        desk.store.remove(&key);
+        desk.rev = rev;
+        desk.feed(Input::Changed(vec![Change { key, rev, value: None }]));
+        desk.allocate(2, "second");
+        desk.settle();
+        assert_eq!(desk.owned_blocks(), [free.parse().unwrap()]);
+        if restart {
+            desk.start_told_outlines(lent, "pod");
+        }
+        desk.allocate(3, "pod");
+        desk.settle();
+        assert_eq!(desk.given(3), desk.given(1), "{lent} has it");
+        assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(1));
+    }
+}
+
+#[test]
 fn without_borrowing_a_full_pool_is_refused_and_a_foreign_wish_too() {
     let mut desk = Desk::new(config("10.0.0.0/26", Borrowing::Never));
     desk.put_block("10.0.0.0/26", "host:other");
@@ -301,6 +331,17 @@ impl Desk {
         let objects = self.store.iter().filter(|(key, _)| seen(key));
         let objects = objects.map(|(key, value)| (key.clone(), value.clone())).collect();
         self.feed(Input::Snapshot { objects, rev: self.rev });
+    }
+
+    /// The same where of another's block the outline is told, and who of ours is in it.
+    fn start_told_outlines(&mut self, lent: &str, handle: &str) {
+        let key = Key::Block(lent.parse().unwrap());
+        let ours: Arc<[HandleId]> = [handle.parse().unwrap()].into();
+        let value = Value::Outline { outline: super::super::Outline::default(), ours };
+        let whole = self.store.get(&key).unwrap().clone();
+        self.store.insert(key.clone(), Versioned { rev: whole.rev, value });
+        self.start();
+        self.store.insert(key, whole);
     }
 
     fn feed(&mut self, input: Input) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use russet_net::Prefix;
 
 use super::{
-    super::{affinity::Seen, block::Block, store::Outline},
+    super::{affinity::Seen, block::Block, name::HandleId, store::Outline},
     BlockMachine, Change, Key, Now, Value, Versioned,
     slot::{BlockSlot, Slot},
 };
@@ -73,6 +73,7 @@ impl BlockMachine {
         self.synced = false;
         self.ops.clear();
         self.index.clear();
+        self.lent.clear();
         self.affinities.clear();
         self.claims.clear();
         self.blocks.values_mut().for_each(|block| block.slot = Slot::unknown());
@@ -84,8 +85,8 @@ impl BlockMachine {
             (Key::Block(cidr), Some(Value::Block(block))) => {
                 self.block_seen(cidr, rev, Some(block), now);
             }
-            (Key::Block(cidr), Some(Value::Outline(outline))) => {
-                self.outline_seen(cidr, rev, &outline);
+            (Key::Block(cidr), Some(Value::Outline { outline, ours })) => {
+                self.outline_seen(cidr, rev, &outline, ours);
             }
             (Key::Block(cidr), None) => self.block_seen(cidr, rev, None, now),
             (Key::Affinity(node, cidr), value) if node == self.node => {
@@ -113,11 +114,19 @@ impl BlockMachine {
     }
 
     /// A block that is another's, or that nobody can read. Where it is in use here it is read again first.
-    fn outline_seen(&mut self, cidr: Prefix, rev: u64, outline: &Outline) {
+    fn outline_seen(
+        &mut self,
+        cidr: Prefix,
+        rev: u64,
+        outline: &Outline,
+        handles: Arc<[HandleId]>,
+    ) {
         if self.index.get(&cidr).is_some_and(|known| known.rev > rev) {
             return;
         }
-        self.index.insert(cidr, Summary { rev, whose: Whose::Others, free: outline.free });
+        let whose = Whose::Others;
+        self.index.insert(cidr, Summary { rev, whose, free: outline.free });
+        self.lend(cidr, handles);
         if let Some(known) = self.blocks.get_mut(&cidr) {
             known.slot.outdated(rev);
         }
@@ -129,7 +138,7 @@ impl BlockMachine {
             return;
         }
         let Some(block) = block else {
-            self.index.remove(&cidr);
+            self.unindex(cidr);
             return;
         };
         let ours = Seen::of(Some(block), &self.node).is_ours();
@@ -142,7 +151,26 @@ impl BlockMachine {
                 block.free(&config.reserved, now.wall.before(config.cooldown))
             }
         };
+        let handles = match whose {
+            Whose::Ours => Arc::default(),
+            Whose::Others => block.held().filter_map(|(_, by)| by.cloned()).collect(),
+        };
         self.index.insert(cidr, Summary { rev, whose, free });
+        self.lend(cidr, handles);
+    }
+
+    /// Notes that a block is not there.
+    pub(super) fn unindex(&mut self, cidr: Prefix) {
+        self.index.remove(&cidr);
+        self.lent.remove(&cidr);
+    }
+
+    fn lend(&mut self, cidr: Prefix, handles: Arc<[HandleId]>) {
+        if handles.is_empty() {
+            self.lent.remove(&cidr);
+        } else {
+            self.lent.insert(cidr, handles);
+        }
     }
 
     /// Whether a block is ours, as far as is known.

@@ -102,7 +102,7 @@ impl BlockMachine {
         for part in self.parts.values_mut().filter(|part| part.at == At::Ready(cidr)) {
             part.at = At::Waiting;
         }
-        self.index.remove(&cidr);
+        self.unindex(cidr);
         self.block_slot(cidr).fence = false;
         self.dirty = true;
     }
@@ -231,7 +231,7 @@ impl BlockMachine {
             let (rev, block) = (known.slot.rev(), known.block().map(Arc::clone));
             match (rev, block) {
                 (Some(rev), Some(block)) => self.index(cidr, rev, Some(&block), now),
-                _ => _ = self.index.remove(&cidr),
+                _ => self.unindex(cidr),
             }
         }
         if settled == Settled::NotWritten {

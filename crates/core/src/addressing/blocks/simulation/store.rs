@@ -88,7 +88,10 @@ fn concerns(key: &Key, node: &Name) -> bool {
 fn told(value: &Value, node: &Name) -> Value {
     match value {
         Value::Block(block) if block.affinity().and_then(Affinity::host) != Some(node) => {
-            Value::Outline(Outline::of(block, &Reserved::default(), Timestamp::default()))
+            let outline = Outline::of(block, &Reserved::default(), Timestamp::default());
+            let ours = block.allocated().filter(|(_, of)| of.node() == Some(node.as_str()));
+            let ours = ours.filter_map(|(_, of)| of.handle.clone()).collect();
+            Value::Outline { outline, ours }
         }
         value => value.clone(),
     }
