@@ -8,7 +8,7 @@ fn a_bad_configuration_is_refused_whole_with_exit_64() {
     let file = folder.path().join("agent.toml");
     std::fs::write(
         &file,
-        "preset = 'calico'\n[store]\nendpoints = ['ftp://x']\n[http]\nlisten = 'nowhere'\n",
+        "preset = 'cilium'\n[store]\nendpoints = ['ftp://x']\n[http]\nlisten = 'nowhere'\n",
     )
     .unwrap();
 
