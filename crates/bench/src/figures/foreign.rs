@@ -33,29 +33,41 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
     agent.wait_until(|status| status.ready)?;
     let window = Duration::from_secs(setup.effort.choose(20, 60) as u64);
     let few = idle(&agent, window)?;
+    let alone = process::memory(agent.pid())?;
     lay(node)?;
     let many = idle(&agent, window)?;
     let resident = super::memory::octets(process::memory(agent.pid())?.resident);
 
-    let (mut ours, mut alone) = (Vec::new(), Vec::new());
+    let (mut ours, mut listener) = (Vec::new(), Vec::new());
     for _ in 0..setup.effort.choose(1, 5) {
         let [all, listening] = churned(node, agent.pid(), window)?;
         ours.push(all);
-        alone.push(listening);
+        listener.push(listening);
     }
     let share = |what: &str, samples: &[f64], limit| {
         Ok::<_, anyhow::Error>(Row::of(what, Unit::Share, samples)?.must(Bound::AllAtMost(limit)))
     };
     let changing = Row::of("30,000 foreign routes, 1,000 changes a second", Unit::Share, &ours)?
-        .versus("receiving the events", &ours, &alone)?
+        .versus("receiving the events", &ours, &listener)?
         .must(Bound::AllAtMost(0.02));
+    let megabytes = |octets| Unit::Octets.show(super::memory::octets(octets));
+    let notes = vec![format!(
+        "Of its memory without them {} are its own share (Pss).",
+        megabytes(alone.proportional)
+    )];
     let rows = vec![
+        Row::of(
+            "agent's resident memory, no foreign routes",
+            Unit::Octets,
+            &[super::memory::octets(alone.resident)],
+        )?
+        .must(Bound::AllAtMost(15e6)),
         share("agent's idle time on a core, no foreign routes", &[few], 0.001)?,
         share("the same, 30,000 foreign routes", &[many], 0.001)?,
         changing,
         Row::of("agent's resident memory, 30,000 foreign routes", Unit::Octets, &[resident])?,
     ];
-    Ok(Figure { name: "foreign", rows, notes: Vec::new() })
+    Ok(Figure { name: "foreign", rows, notes })
 }
 
 fn lay(node: &mut Node) -> Result<()> {
