@@ -25,8 +25,8 @@
 //! | anything else | extension | refused | refused |
 //! | alloc | anything | whoever routes it | whoever routes it |
 //!
-//! A pool that turns from vxlan or ipip to another transport keeps its tunnel's end as *retiring*, to receive by, until
-//! no peer's lease says so any more: the others send into the tunnel until they have seen our new lease.
+//! A pool that turns from vxlan, ipip or wireguard to another transport keeps its tunnel's end as *retiring*, to receive
+//! by, until no peer's lease says so any more: the others send into the tunnel until they have seen our new lease.
 //! One that is left to routers from then on is reached by its old tunnel until a router teaches the way.
 
 mod direct;
@@ -176,11 +176,6 @@ impl Carrier {
         })
     }
 
-    /// Whether it is a device that can go on hearing beside another transport.
-    const fn can_retire(&self) -> bool {
-        matches!(self, Self::Vxlan(_) | Self::Ipip(_) | Self::Wireguard(_))
-    }
-
     const fn tunnel(&self) -> Option<Tunnel> {
         match self {
             Self::Vxlan(_) => Some(Tunnel::Vxlan),
@@ -202,10 +197,12 @@ impl Carrier {
                 }
                 Some(Self::Vxlan(left))
             }
-            Self::Ipip(_) => {
-                (!others.iter().any(|it| matches!(it, Self::Ipip(_)))).then(|| self.clone())
+            // One device for all that they carry: what another has of it is all of it.
+            Self::Ipip(_) | Self::Wireguard(_) => {
+                let is_same = |other: &Self| other.tunnel() == self.tunnel();
+                (!others.iter().any(is_same)).then(|| self.clone())
             }
-            _ => None,
+            Self::Direct(_) | Self::Udp(_) | Self::Unmanaged(_) | Self::Extension(_) => None,
         }
     }
 
@@ -421,7 +418,7 @@ impl Footing {
         // Who is sent something sealed must know our key too.
         let sealed = own.announces(Tunnel::Wireguard, subnet.family());
         let may_send = |it: &&Carrier| sealed || !matches!(it, Carrier::Wireguard(_));
-        let others = self.retiring.iter().chain(&self.carriers).filter(|it| it.can_retire());
+        let others = self.retiring.iter().chain(&self.carriers).filter(|it| it.tunnel().is_some());
         let mut all = std::iter::once(wanted).chain(others);
         all.find(|carrier| may_send(carrier) && carrier.reaches(ends, subnet.family()))
     }

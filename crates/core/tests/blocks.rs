@@ -133,6 +133,27 @@ fn a_pool_turns_to_another_tunnel_node_by_node_and_the_old_end_goes_last() {
 }
 
 #[test]
+fn a_sealed_tunnel_is_sent_into_by_who_was_told_our_key_and_goes_last_too() {
+    let mut calc = ready(config(9));
+    calc.apply([is_at(2, host(77, 2, "vw")), holds(2, "10.244.1.0/26")]);
+    let sealed = "10.244.1.0/26 via 10.244.1.0 dev wireguard.cali onlink";
+    let bare = "10.244.1.0/26 via 192.168.77.2 dev eth0";
+    // Until our own Node says our key, the other drops what we seal.
+    assert_eq!(remote(&calc), [bare]);
+    calc.apply([is_at(0, host(77, 1, "w"))]);
+    assert_eq!(remote(&calc), [sealed]);
+
+    let vxlan = NetworkConfig::of_pools([pool("10.244.0.0/16", vxlan(), false)]);
+    calc.apply([is_at(2, host(77, 2, "w")), upsert(FactId::Config, Fact::Config(vxlan), 2)]);
+    assert_eq!(remote(&calc), [sealed]);
+    calc.apply([is_at(2, host(77, 2, "vw"))]);
+    assert_eq!(remote(&calc), ["10.244.1.0/26 via 10.244.200.2 dev vxlan.calico onlink"]);
+    assert_eq!(links(&calc), ["vxlan.calico", "wireguard.cali"]);
+    calc.apply([is_at(2, host(77, 2, "v"))]);
+    assert_eq!(links(&calc), ["vxlan.calico"]);
+}
+
+#[test]
 fn a_family_that_leaves_vxlan_hears_by_it_while_a_node_has_the_end_and_the_other_family_stays() {
     let mut calc = ready(config(0));
     calc.apply([is_at(2, host(77, 2, "v6")), holds(2, "10.244.1.0/26")]);

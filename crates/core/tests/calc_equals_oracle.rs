@@ -2,9 +2,12 @@
 
 mod common;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
-use common::{config, foreign_route, lease_key, mac, mtu, node, pod, pod_id, public_key, settings};
+use common::{
+    config, foreign_route, lease_key, mac, mtu, node, one_each, pod, pod_id, public_key, settings,
+    shuffle,
+};
 use proptest::{collection::vec, prelude::*};
 use russet_core::{
     Calc, Change, Fact, FactId, Fault, Source,
@@ -322,21 +325,4 @@ fn upsert(id: FactId, fact: Fact) -> Change {
 
 fn fault() -> Fault {
     Fault::Unreadable { what: "lease", reason: "torn".to_owned() }
-}
-
-/// The last change of each fact; a claim's revision is its own, so no two of one fact compete.
-fn one_each(changes: Vec<Change>) -> Vec<Change> {
-    let id = |change: &Change| match change {
-        Change::Upsert { id, .. } | Change::Bad { id, .. } | Change::Remove { id } => id.clone(),
-        Change::Resync(_) | Change::InSync(_) => FactId::Config,
-    };
-    changes.into_iter().map(|c| (id(&c), c)).collect::<BTreeMap<_, _>>().into_values().collect()
-}
-
-fn shuffle(changes: &mut [Change], mut seed: u64) {
-    for i in (1..changes.len()).rev() {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let j = usize::try_from(seed >> 33).unwrap() % (i + 1);
-        changes.swap(i, j);
-    }
 }

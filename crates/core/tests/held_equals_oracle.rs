@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     blocks::{by_routers, config, host, key, name, settings, upsert},
-    node,
+    node, one_each, shuffle,
 };
 use proptest::{collection::vec, prelude::*};
 use russet_core::{
@@ -46,11 +46,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut shuffled = changes.clone();
-        let mut state = seed;
-        for i in (1..shuffled.len()).rev() {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            shuffled.swap(i, usize::try_from(state >> 33).unwrap() % (i + 1));
-        }
+        shuffle(&mut shuffled, seed);
         let picture = |changes: Vec<Change>| {
             let mut calc = Calc::new(settings());
             calc.apply(prelude().into_iter().flatten());
@@ -70,25 +66,10 @@ fn prelude() -> Vec<Vec<Change>> {
     ]
 }
 
-fn one_each(changes: Vec<Change>) -> Vec<Change> {
-    let mut seen = Vec::new();
-    let id = |change: &Change| match change {
-        Change::Upsert { id, .. } | Change::Bad { id, .. } | Change::Remove { id } => id.clone(),
-        Change::Resync(_) | Change::InSync(_) => FactId::Own,
-    };
-    let is_first = |change: &Change| {
-        let id = id(change);
-        let first = !seen.contains(&id);
-        seen.push(id);
-        first
-    };
-    changes.into_iter().filter(is_first).collect()
-}
-
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         12 => held_or_host(),
-        2 => (0..9_usize).prop_map(|i| upsert(FactId::Config, Fact::Config(config(i)), 2)),
+        2 => (0..10_usize).prop_map(|i| upsert(FactId::Config, Fact::Config(config(i)), 2)),
         1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact), 2)),
         3 => (dst(), router())
             .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router.into()), 0)),
@@ -120,7 +101,8 @@ fn held_or_host() -> impl Strategy<Value = Change> {
 
 /// Nodes may say the same of themselves.
 fn lease() -> impl Strategy<Value = Lease> {
-    let tunnels = prop_oneof![Just(""), Just("i"), Just("v"), Just("iv"), Just("iv6")];
+    let tunnels =
+        prop_oneof![Just(""), Just("i"), Just("v"), Just("iv"), Just("iv6"), Just("w"), Just("vw")];
     let subnet = prop_oneof![3 => Just(77_u8), 1 => Just(99)];
     (subnet, 1..5_u8, tunnels).prop_map(|(subnet, n, tunnels)| host(subnet, n, tunnels))
 }

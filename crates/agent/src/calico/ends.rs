@@ -67,6 +67,8 @@ struct Farewell {
     ipip: Option<Instant>,
     vxlan_v4: Option<Instant>,
     vxlan_v6: Option<Instant>,
+    wireguard_v4: Option<Instant>,
+    wireguard_v6: Option<Instant>,
 }
 
 impl Farewell {
@@ -76,6 +78,8 @@ impl Farewell {
             put_off(&mut self.ipip, &mut ends.ipip, now),
             put_off(&mut self.vxlan_v4, &mut ends.vxlan_v4, now),
             put_off(&mut self.vxlan_v6, &mut ends.vxlan_v6, now),
+            put_off(&mut self.wireguard_v4, &mut ends.wireguard_v4, now),
+            put_off(&mut self.wireguard_v6, &mut ends.wireguard_v6, now),
         ];
         (ends, later.into_iter().flatten().min())
     }
@@ -166,5 +170,9 @@ mod tests {
         assert_eq!(farewell.delay(none, start + FAREWELL), (none, None));
         farewell.delay(Ends::default(), start + FAREWELL);
         assert_eq!(farewell.delay(none, start + FAREWELL).0, Ends::default());
+
+        let sealed = Ends { wireguard_v4: Said::None, ..Ends::default() };
+        assert_eq!(farewell.delay(sealed, start).0, Ends::default());
+        assert_eq!(farewell.delay(sealed, start + FAREWELL).0, sealed);
     }
 }

@@ -7,16 +7,18 @@ use russet_core::{
     choices::Distribution,
     model::{
         Backend, Ends, IpipConfig, Lease, LeaseKey, NetworkConfig, NodeName, Pool, PoolHabits,
-        Preset, Settings, TransportConfig, VxlanConfig, VxlanEnd, calico::BlockLen,
+        Preset, Settings, TransportConfig, VxlanConfig, VxlanEnd, WireguardConfig,
+        calico::BlockLen,
     },
 };
 use russet_desired::Flag;
 use russet_net::{Family, Mac, Port, Prefix, Vni};
 
-use super::node;
+use super::{node, public_key};
 
 pub fn settings() -> Settings {
-    Settings::new("node-a", Preset::Calico, "unused".parse().unwrap())
+    let settings = Settings::new("node-a", Preset::Calico, "unused".parse().unwrap());
+    Settings { key: Some(public_key(1)), ..settings }
 }
 
 /// A node that routers teach the ways that no tunnel is for.
@@ -36,6 +38,10 @@ pub const fn ipip() -> TransportConfig {
     TransportConfig::Ipip(IpipConfig { direct_routing: Flag::Off })
 }
 
+pub fn wireguard() -> TransportConfig {
+    TransportConfig::Wireguard(WireguardConfig::default())
+}
+
 pub fn pool(cidr: &str, transport: TransportConfig, cross: bool) -> (Pool, TransportConfig) {
     let cidr: Prefix = cidr.parse().unwrap();
     let habits = PoolHabits { direct_routing: Flag::from(cross), ..PoolHabits::default() };
@@ -44,7 +50,7 @@ pub fn pool(cidr: &str, transport: TransportConfig, cross: bool) -> (Pool, Trans
 
 /// 0: vxlan in both families; 1: vxlan and ipip; 2: direct; 3: vxlan across subnets, direct elsewhere;
 /// 4: left to others, and ipip; 5: no pool at all; 6: ipip everywhere; 7: left to others; 8: left to others, and vxlan
-/// for IPv6.
+/// for IPv6; 9: all sealed.
 pub fn config(i: usize) -> NetworkConfig {
     let (one, two, six) = ("10.244.0.0/16", "10.245.0.0/16", "fd00:10:244::/64");
     NetworkConfig::of_pools(match i {
@@ -56,11 +62,12 @@ pub fn config(i: usize) -> NetworkConfig {
         5 => vec![],
         6 => vec![pool(one, ipip(), false), pool(two, ipip(), false)],
         7 => vec![pool(one, TransportConfig::Unmanaged, false)],
-        _ => vec![pool(one, TransportConfig::Unmanaged, false), pool(six, vxlan(), false)],
+        8 => vec![pool(one, TransportConfig::Unmanaged, false), pool(six, vxlan(), false)],
+        _ => vec![pool(one, wireguard(), false), pool(six, wireguard(), false)],
     })
 }
 
-/// A node at `192.168.subnet.n` whose tunnels end as the letters say: `i`pip, `v`xlan, vxlan by `6`.
+/// A node at `192.168.subnet.n` whose tunnels end as the letters say: `i`pip, `v`xlan, vxlan by `6`, `w`ireguard.
 pub fn host(subnet: u8, n: u8, tunnels: &str) -> Lease {
     let end = |addr, mac| VxlanEnd { addr, mac: Mac::local([2, 0, 0, 0, mac, n]) };
     let has = |letter| tunnels.contains(letter);
@@ -68,6 +75,7 @@ pub fn host(subnet: u8, n: u8, tunnels: &str) -> Lease {
         ipip: has('i').then(|| [10, 245, 200, n].into()),
         vxlan_v4: has('v').then(|| end([10, 244, 200, n].into(), 4)),
         vxlan_v6: has('6').then(|| end(format!("fd00:10:244::c8:{n}").parse().unwrap(), 6)),
+        wireguard_v4: has('w').then(|| public_key(n)),
         ..Ends::default()
     };
     Lease {

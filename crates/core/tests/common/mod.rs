@@ -4,6 +4,8 @@
 
 pub mod blocks;
 
+use std::collections::BTreeMap;
+
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
     model::{
@@ -190,4 +192,22 @@ pub fn sysctl(tables: &Tables, path: &str) -> Option<&'static str> {
 
 pub fn name(text: &str) -> IfName {
     text.parse().unwrap()
+}
+
+pub fn shuffle(changes: &mut [Change], mut seed: u64) {
+    for i in (1..changes.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let j = usize::try_from(seed >> 33).unwrap() % (i + 1);
+        changes.swap(i, j);
+    }
+}
+
+/// The last change of each fact; a claim's revision is its own, so no two of one fact compete.
+/// Changes of different facts, so that their order says nothing.
+pub fn one_each(changes: Vec<Change>) -> Vec<Change> {
+    let id = |change: &Change| match change {
+        Change::Upsert { id, .. } | Change::Bad { id, .. } | Change::Remove { id } => id.clone(),
+        Change::Resync(_) | Change::InSync(_) => FactId::Config,
+    };
+    changes.into_iter().map(|c| (id(&c), c)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
