@@ -60,7 +60,7 @@ use crate::{
         Backend, Ends, Lease, LeaseKey, NetworkConfig, Own, Pool, Settings, TransportConfig,
         Tunnel, UnderlayFact,
     },
-    world::{Holding, Taught},
+    world::{HasRouter, Holding},
 };
 
 /// One way across the underlay.
@@ -317,12 +317,18 @@ impl Footing {
     /// The tunnel that reaches a node's subnet although its pool is routers' now: none of them teaches the way yet.
     pub fn not_taught_yet(&self, holding: &Holding, subnet: Prefix) -> Option<Tunnel> {
         let Backend::Ends(ends) = &holding.lease.backend else { return None };
-        self.old_tunnel(ends, subnet, holding.taught).and_then(Carrier::tunnel)
+        self.old_tunnel(ends, subnet, holding.has_router).and_then(Carrier::tunnel)
     }
 
-    fn old_tunnel(&self, ends: &Ends, subnet: Prefix, taught: Taught) -> Option<&Carrier> {
-        let pool = self.config.pool_of(subnet).filter(|_| taught == Taught::No)?;
-        let tunnel = *self.left.get(&pool.network())?;
+    /// The pool that a prefix lies in, when it was a tunnel's and is routers' now.
+    pub fn left_pool(&self, subnet: Prefix) -> Option<Prefix> {
+        let pool = self.config.pool_of(subnet)?.network();
+        self.left.contains_key(&pool).then_some(pool)
+    }
+
+    fn old_tunnel(&self, ends: &Ends, subnet: Prefix, router: HasRouter) -> Option<&Carrier> {
+        let pool = self.left_pool(subnet).filter(|_| router == HasRouter::No)?;
+        let tunnel = *self.left.get(&pool)?;
         let mut all = self.all().filter(|it| it.tunnel() == Some(tunnel));
         all.find(|carrier| carrier.reaches(ends, subnet.family()))
     }
@@ -361,7 +367,7 @@ impl Footing {
         lease: &Lease,
         subnet: Prefix,
         own: &Own,
-        taught: Taught,
+        router: HasRouter,
     ) -> Result<&dyn Transport, Fault> {
         let family = subnet.family();
         let shared = lease.public(family).is_some_and(|ip| self.underlay.shares_link_with(ip));
@@ -370,7 +376,7 @@ impl Footing {
         let carrier = carrier.unwrap_or_else(|| self.first());
         match (&lease.backend, carrier) {
             (Backend::Ends(ends), Carrier::Unmanaged(unmanaged)) => {
-                let old = self.old_tunnel(ends, subnet, taught);
+                let old = self.old_tunnel(ends, subnet, router);
                 Ok(old.map_or(unmanaged, Carrier::transport))
             }
             (_, Carrier::Unmanaged(unmanaged)) => Ok(unmanaged),

@@ -7,12 +7,12 @@ use common::{
         by_routers, config, holds, host, ipip, is_at, key, name, pool, ready, ready_with, settings,
         upsert, vxlan,
     },
-    node, routes,
+    foreign_route, node, routes,
 };
 use russet_core::{
     Calc, Change, Fact, FactId, Source,
     distribution::bgp,
-    model::{NetworkConfig, PoolHabits, TransportConfig, Tunnel},
+    model::{NetworkConfig, NodeFact, PoolHabits, TransportConfig, Tunnel},
 };
 use russet_desired::{Flag, RouteVia};
 use russet_net::{Dst, Family};
@@ -301,6 +301,23 @@ fn one_pool_that_does_not_hold_here_does_not_stop_the_others() {
         let fault = calc.refusals()[&FactId::Config].to_string();
         assert!(fault.contains("no IPv6 address"), "{fault}");
     }
+}
+
+#[test]
+fn a_node_gets_its_blocks_also_while_a_pool_waits_for_a_stranger_s_route_to_go() {
+    let mut calc = ready(config(0));
+    let fact = NodeFact { foreign: vec![foreign_route("10.245.3.0/24", "eth0")], ..node() };
+    calc.apply([
+        upsert(FactId::Node, Fact::Node(fact), 2),
+        upsert(FactId::Config, Fact::Config(config(1)), 2),
+    ]);
+    let fault = calc.refusals()[&FactId::Config].to_string();
+    assert!(fault.contains("10.245.3.0/24"), "{fault}");
+    let patches = calc.apply([holds(0, "10.244.8.0/26")]);
+    assert_eq!(patches.routes.len(), 1, "its blackhole: {:?}", patches.routes);
+    // It is another's from now on, and the way to it shows.
+    calc.apply([is_at(2, host(77, 2, "v")), holds(2, "10.244.8.0/26")]);
+    assert_eq!(remote(&calc), ["10.244.8.0/26 via 10.244.200.2 dev vxlan.calico onlink"]);
 }
 
 fn gone(prefix: &str) -> Change {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     blocks::{by_routers, config, host, key, name, settings, upsert},
-    node, one_each, shuffle,
+    foreign_route, node, one_each, shuffle,
 };
 use proptest::{collection::vec, prelude::*};
 use russet_core::{
@@ -110,13 +110,16 @@ fn lease() -> impl Strategy<Value = Lease> {
 fn node_fact() -> impl Strategy<Value = NodeFact> {
     let onlink = prop_oneof![Just("192.168.77.0/24"), Just("192.168.0.0/16")];
     let v6 = prop_oneof![3 => Just(Some("fd77::1".parse().unwrap())), 1 => Just(None)];
-    (onlink, v6).prop_map(|(onlink, v6)| NodeFact {
+    // In the way of one pool and not of the others.
+    let foreign =
+        prop_oneof![2 => Just(vec![]), 1 => Just(vec![foreign_route("10.245.3.0/24", "eth0")])];
+    (onlink, v6, foreign).prop_map(|(onlink, v6, foreign)| NodeFact {
         underlay: UnderlayFact {
             v6,
             onlink: vec![onlink.parse().unwrap(), "fd77::/64".parse().unwrap()],
             ..node().underlay
         },
-        foreign: vec![],
+        foreign,
     })
 }
 

@@ -10,7 +10,7 @@ use russet_core::{
     Calc, Change, Fact, FactId,
     calc::{PeerView, Standing},
     model::{LeaseKey, NodeFact},
-    world::Taught,
+    world::HasRouter,
 };
 use russet_net::{Family, IfName};
 
@@ -181,7 +181,7 @@ fn paths(calc: &Calc, peer: &PeerView<'_>) -> Option<Paths> {
     let families = me.footing.config.families();
     let ways = families.filter_map(|family| {
         let subnet = peer.key.of(family)?;
-        let carrier = me.footing.carrier(lease, subnet, me.own, Taught::No).ok()?;
+        let carrier = me.footing.carrier(lease, subnet, me.own, HasRouter::No).ok()?;
         let node = carrier.address(lease, family)?;
         let tunnelled = peer.standing == Standing::Tunnel;
         let tunnel = tunnelled.then(|| tunnel(&me, peer.key, family)).flatten();

@@ -123,7 +123,7 @@ fn reach(
     } else {
         lies_right(me, subnet, pool.network())?;
     }
-    let carrier = me.footing.carrier(lease, subnet, me.own, holding.taught);
+    let carrier = me.footing.carrier(lease, subnet, me.own, holding.has_router);
     let ip = match &carrier {
         Ok(carrier) => carrier.address(lease, family),
         Err(_) => lease.public(family),
