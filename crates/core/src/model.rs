@@ -166,6 +166,11 @@ impl Settings {
         Flag::from(self.preset == Preset::Flannel)
     }
 
+    /// Whether a device of the network that was left unmarked is ours to take over, when it is as it should be.
+    pub fn inherits_devices(&self) -> Flag {
+        Flag::from(matches!(self.preset, Preset::Flannel | Preset::Calico))
+    }
+
     /// Whether a link bears a name that is ours to give: the bridge, a tunnel, the node's end of a veth.
     pub fn is_ours(&self, link: IfName) -> bool {
         let starts = |prefix| link.as_str().starts_with(prefix);

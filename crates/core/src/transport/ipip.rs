@@ -24,7 +24,6 @@ pub struct Ipip {
     /// Calico's is the kernel's own device, which sends from where the route says.
     local: Option<Ipv4Addr>,
     mtu: Mtu,
-    /// The kernel makes its own device unmarked.
     inherits: Flag,
 }
 
@@ -44,7 +43,7 @@ impl Ipip {
         let link = link_name(settings.preset, ["flannel.ipip", "rst.ipip0", "tunl0"]);
         let is_kernels = settings.preset == Preset::Calico;
         let local = (!is_kernels).then_some(local);
-        let inherits = if is_kernels { Flag::On } else { settings.inherits() };
+        let inherits = settings.inherits_devices();
         Ok(Self { config, link, local, mtu, inherits })
     }
 

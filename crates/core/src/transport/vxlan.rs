@@ -120,7 +120,7 @@ impl Vxlan {
             learning: self.config.learning,
             gbp: self.config.gbp,
         };
-        out.push(Item::Link(end.link, end.spec(spec, me.settings.inherits())));
+        out.push(Item::Link(end.link, end.spec(spec, me.settings.inherits_devices())));
         if let Some(addr) = addr {
             out.push(super::whole_address(end.link, addr));
         }

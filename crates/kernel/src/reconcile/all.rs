@@ -163,7 +163,7 @@ impl Reconcilers {
     /// them.
     fn follow_links(&mut self, path: Path) {
         for link in self.host.links.take_changed() {
-            if self.is_used(link) {
+            if self.is_used(link) || self.is_inherited(link) {
                 self.mark_behind_stale(path);
             }
             if self.is_needed(link) {
@@ -184,6 +184,11 @@ impl Reconcilers {
             || first(self.fdb.desired().range(entry..).next().map(|(key, _)| key.link))
             || self.next_hops.desired().keys().any(|key| key.link == link)
             || self.wireguard_devices.desired().contains_key(&link)
+    }
+
+    /// Whether others may have made it, who left behind it what nobody wants.
+    fn is_inherited(&self, link: IfName) -> bool {
+        self.links.desired().get(&link).is_some_and(|spec| spec.inherits.is_on())
     }
 
     /// Whether something that is wanted may wait for the link.

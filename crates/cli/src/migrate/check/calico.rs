@@ -121,7 +121,7 @@ fn report(name: &str, stored: &Stored, node: &OnNode) -> Report {
         if kind.is_policy() {
             report
                 .hinders
-                .push(format!("{line}: this command does not know whether they would be enforced"));
+                .push(format!("{line}: policy is not enforced yet, pods would be open to all"));
         } else {
             report.notes.push(format!("{line} are not looked at"));
         }
@@ -215,10 +215,19 @@ fn of_links(report: &mut Report, links: &[LinkView]) {
     let pods: Vec<_> = links.iter().filter(|link| link.name.as_str().starts_with("cali")).collect();
     let (ours, theirs): (Vec<_>, Vec<_>) = pods.into_iter().partition(is_ours);
     if !theirs.is_empty() {
-        report.takes.push(format!("{} links of pods", theirs.len()));
+        let what = "their pods do not change over; drain the node first";
+        report.hinders.push(format!("{} links of pods that Calico made: {what}", theirs.len()));
     }
     if !ours.is_empty() {
         report.notes.push(format!("{} links of pods are russet's already", ours.len()));
+    }
+    for name in ["wireguard.cali", "wg-v6.cali"] {
+        if links.iter().any(|link| link.name.as_str() == name && !is_ours(&link)) {
+            let why = "it has Felix's key, which its peers take for this node's";
+            report
+                .hinders
+                .push(format!("link {name}: {why}; when Felix is stopped, `ip link del {name}`"));
+        }
     }
     for (name, kind) in [("vxlan.calico", "vxlan"), ("vxlan-v6.calico", "vxlan")] {
         let Some(link) = links.iter().find(|link| link.name.as_str() == name) else { continue };
@@ -235,7 +244,7 @@ fn of_links(report: &mut Report, links: &[LinkView]) {
     if let Some(link) = links.iter().find(|link| link.name.as_str() == "tunl0") {
         let addresses: Vec<_> = link.addresses.iter().map(|addr| addr.addr.to_string()).collect();
         report.notes.push(format!(
-            "tunl0 is the kernel's: it is configured and never owned (it has {})",
+            "tunl0 is the kernel's: it is configured and marked while a pool wants it (it has {})",
             if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") }
         ));
     }
@@ -251,16 +260,26 @@ fn of_routes(report: &mut Report, routes: &[RouteView], stored: &Stored) {
     };
     let count =
         |holds: &dyn Fn(&RouteView) -> bool| routes.iter().filter(|route| holds(route)).count();
-    for (count, what) in [
-        (count(&|route| route.protocol == FELIX), "of Felix's own protocol"),
-        (count(&|route| route.protocol == BOOT && through_calico(route)), "through Calico's links"),
+    for (count, what, flush) in [
+        (
+            count(&|route| route.protocol == FELIX),
+            "of Felix's own protocol",
+            "ip route flush proto 80",
+        ),
+        (
+            count(&|route| route.protocol == BOOT && through_calico(route)),
+            "through Calico's links",
+            "ip route flush proto boot dev LINK",
+        ),
         (
             count(&|route| route.protocol == BIRD && in_pool(route.dst)),
             "of BIRD's within the pools",
+            "ip route flush proto bird",
         ),
     ] {
         if count > 0 {
-            report.takes.push(format!("{count} routes {what}; those that nothing wants go"));
+            let how = format!("ours wait for them; when Calico is stopped, `{flush}`");
+            report.hinders.push(format!("{count} routes {what}: {how}"));
         }
     }
 }

@@ -1,3 +1,4 @@
+use russet_core::model::Flag;
 use russet_net::IfName;
 use russet_store::{KeyValue, Revision};
 
@@ -69,6 +70,40 @@ fn routes_are_calico_s_by_protocol_link_and_pool() {
         "1 routes of BIRD's within the pools",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(text.contains("`ip route flush proto bird`") && text.contains("not yet"), "{text}");
+}
+
+#[test]
+fn of_calico_s_links_the_vxlan_devices_are_taken_over_and_what_would_be_held_is_in_the_way() {
+    let link = |name: &str, kind: &str| LinkView {
+        name: name.parse().unwrap(),
+        index: 7,
+        mtu: 1450,
+        mac: None,
+        kind: kind.into(),
+        up: Flag::On,
+        carrier: Flag::On,
+        loopback: Flag::Off,
+        group: 0,
+        alias: None,
+        master: None,
+        addresses: Vec::new(),
+        router_advertised: Flag::Off,
+    };
+    let links = vec![
+        link("vxlan.calico", "vxlan"),
+        link("vxlan-v6.calico", "dummy"),
+        link("wireguard.cali", "wireguard"),
+        link("cali0123", "veth"),
+    ];
+    let node = OnNode { view: NodeView { links, routes: Vec::new().into() }, ..OnNode::default() };
+    let report = report("node-1", &stored(), &node);
+    assert!(report.takes.contains(&"link vxlan.calico, a vxlan".to_owned()), "{report}");
+    for line in
+        ["link vxlan-v6.calico is a dummy", "`ip link del wireguard.cali`", "1 links of pods"]
+    {
+        assert!(report.hinders.iter().any(|it| it.contains(line)), "{line}\n{report}");
     }
 }
 
