@@ -33,8 +33,8 @@ pub async fn run(args: &SplitArgs) -> Result<ExitCode> {
     let store = args.at.datastore()?;
     for _ in 0..TRIES {
         let pools = store.list(Kind::IpPool, None).await?;
-        let pool = pools.found.iter().find(|found| args.means(&found.resource));
-        let pool = pool.with_context(|| format!("there is no pool {}", args.pool()))?;
+        let what = format!("pool {}", args.pool());
+        let pool = pools.one(&what, |found| args.means(&found.resource))?;
         let mut plan = Plan::new(pool, args.pieces)?;
         check_blocks(&store, &plan.pieces).await?;
         plan.guards.push(Guard::Unwritten { prefix: pool_keys(), since: pools.revision });

@@ -1,6 +1,6 @@
 //! The datastore, seen as objects.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use russet_api::calico::{Key, Kind, Resource, ResourceId, StoreKey};
 use russet_core::model::calico::Name;
 use russet_store::{EtcdClient, KeyValue, Revision};
@@ -85,6 +85,25 @@ impl Datastore {
 }
 
 impl Listed {
+    /// The one that is meant.
+    ///
+    /// # Errors
+    ///
+    /// When there is none that can be read: one that cannot may be it, and is told.
+    pub fn one(&self, what: &str, is_it: impl Fn(&Found) -> bool) -> Result<&Found> {
+        if let Some(found) = self.found.iter().find(|found| is_it(found)) {
+            return Ok(found);
+        }
+        match self.bad.as_slice() {
+            [] => bail!("{what} does not exist"),
+            [bad] => bail!("{what} is not among what can be read; this cannot: {bad}"),
+            [bad, more @ ..] => {
+                let more = more.len();
+                bail!("{what} is not among what can be read; {more} objects cannot, and this: {bad}")
+            }
+        }
+    }
+
     fn add(&mut self, entry: KeyValue) {
         let name = String::from_utf8_lossy(&entry.key).chars().take(200).collect::<String>();
         let key = match Key::read(&entry.key) {
