@@ -7,9 +7,10 @@
 //! ```
 //!
 //! `at` says which store is meant, `born` gives new objects what they are born with, `patch` changes one that is
-//! there.
+//! there, `blocks` has what a pool's addresses say to a change of it.
 
 mod at;
+mod blocks;
 mod born;
 mod columns;
 mod datastore;
@@ -30,6 +31,7 @@ use russet_core::model::calico::Name;
 
 pub use self::{
     at::DatastoreArgs,
+    blocks::Blocks,
     born::{now as born_now, rfc3339},
     datastore::{Datastore, Found, Listed},
     patch::PatchArgs,

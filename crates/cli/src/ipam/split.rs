@@ -12,8 +12,8 @@ use russet_store::{
     client::{Guard, Write},
 };
 
-use super::{At, model::Seen};
-use crate::resources::{Datastore, Found, born_now, pool_keys};
+use super::At;
+use crate::resources::{Blocks, Datastore, Found, born_now, pool_keys};
 
 #[derive(Args, Debug)]
 pub struct SplitArgs {
@@ -109,13 +109,13 @@ impl Plan {
     }
 }
 
-/// A block that was made when blocks were larger may not lie in one piece.
+/// A block that was made when blocks were larger may not lie in one piece. One that is claimed meanwhile does: it is
+/// of the pool's own size, which stays while the pool is as it was read.
 async fn check_blocks(store: &Datastore, pieces: &[Prefix]) -> Result<()> {
-    let facts = Seen::look(store).await?.facts;
-    let torn =
-        facts.blocks.iter().map(|block| block.cidr).find(|block| {
-            pieces.iter().any(|piece| piece.overlaps(*block) && !piece.covers(*block))
-        });
+    let blocks = Blocks::read(store).await?;
+    let torn = blocks.cidrs().find(|block| {
+        pieces.iter().any(|piece| piece.overlaps(*block) && !piece.covers(*block))
+    });
     match torn {
         Some(block) => bail!("block {block} would lie in several pools; split into fewer"),
         None => Ok(()),
