@@ -148,7 +148,7 @@ fn write(args: WriteArgs, verb: Verb) -> Result<ExitCode> {
     }
     manifest.stop_at_faults("nothing was written")?;
     block_on(async {
-        let store = Datastore::new(args.store.client()?);
+        let store = args.store.open()?;
         let seen = preflight::against_the_store(&mut manifest, &store).await?;
         manifest.stop_at_faults("nothing was written")?;
         manifest.print_warnings();
@@ -186,7 +186,7 @@ pub fn delete(args: DeleteArgs) -> Result<ExitCode> {
     }
     let deletion = write::Deletion { skip_missing: args.skip_not_exists, force: args.force };
     block_on(async {
-        let store = Datastore::new(args.store.client()?);
+        let store = args.store.open()?;
         Ok(write::delete_all(&store, targets, deletion).await.print("deleted"))
     })
 }

@@ -142,7 +142,7 @@ async fn release(store: &Datastore, wanted: &Wanted, block: Prefix) -> Result<Re
         if let Some(handle) = had.handle {
             count_handle_down(store, &Key::Handle(handle), block, &mut guards, &mut writes).await?;
         }
-        if store.client.write_guarded(guards, writes).await?.is_some() {
+        if store.write(guards, writes).await?.is_some() {
             return Ok(Released::Done);
         }
     }

@@ -38,7 +38,7 @@ pub async fn run(args: &SplitArgs) -> Result<ExitCode> {
         let mut plan = Plan::new(pool, args.pieces)?;
         check_blocks(&store, &plan.pieces).await?;
         plan.guards.push(Guard::Unwritten { prefix: pool_keys(), since: pools.revision });
-        if store.client.write_guarded(plan.guards, plan.writes).await?.is_some() {
+        if store.write(plan.guards, plan.writes).await?.is_some() {
             for (name, cidr) in plan.names.iter().zip(&plan.pieces) {
                 println!("IPPool {name}: {cidr}");
             }
@@ -113,9 +113,9 @@ impl Plan {
 /// of the pool's own size, which stays while the pool is as it was read.
 async fn check_blocks(store: &Datastore, pieces: &[Prefix]) -> Result<()> {
     let blocks = Blocks::read(store).await?;
-    let torn = blocks.cidrs().find(|block| {
-        pieces.iter().any(|piece| piece.overlaps(*block) && !piece.covers(*block))
-    });
+    let torn = blocks
+        .cidrs()
+        .find(|block| pieces.iter().any(|piece| piece.overlaps(*block) && !piece.covers(*block)));
     match torn {
         Some(block) => bail!("block {block} would lie in several pools; split into fewer"),
         None => Ok(()),

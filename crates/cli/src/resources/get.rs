@@ -80,7 +80,7 @@ impl SelectArgs {
 /// Shows objects of a kind; exit code 1 when one that is asked for by name is not there.
 pub fn run(kind: Option<Kind>, select: &SelectArgs, show: ShowAs) -> Result<ExitCode> {
     let (found, missing) = block_on(async {
-        let store = Datastore::new(select.store.client()?);
+        let store = select.store.open()?;
         match kind {
             Some(kind) if select.names.is_empty() => listed(&store, kind, select).await,
             Some(kind) => by_name(&store, kind, select).await,

@@ -58,7 +58,7 @@ pub fn run(args: &PatchArgs) -> Result<ExitCode> {
     let change = Change::read(args.r#type, &args.patch)?;
     let id = named(args.kind, args.namespace.namespace.as_ref(), &args.name)?;
     let did = block_on(async {
-        let store = Datastore::new(args.store.client()?);
+        let store = args.store.open()?;
         patch(&store, &id, &change).await
     })?;
     let said = if did == Did::Nothing { "unchanged" } else { "changed" };

@@ -190,8 +190,7 @@ impl<'s> Writer<'s> {
             guards.extend(may_replace(self.store, &key, there, pool.value()).await?);
         }
         let writes = vec![Write::Put { key: octets, value: text.into(), lease: None }];
-        let written = self.store.client.write_guarded(guards, writes).await;
-        let written = written.context("whether it was written is not known")?;
+        let written = self.store.write(guards, writes).await?;
         if let Resource::IpPool(pool) = resource {
             match written {
                 Some(revision) => self.seen.pools = revision,
@@ -262,7 +261,7 @@ async fn delete(store: &Datastore, id: &ResourceId, how: Deletion) -> Result<Did
             guards.push(unused(store, &key, &there).await?);
         }
         let writes = vec![Write::Delete { key: there.key }];
-        if store.client.write_guarded(guards, writes).await?.is_some() {
+        if store.write(guards, writes).await?.is_some() {
             return Ok(Did::Deleted);
         }
     }

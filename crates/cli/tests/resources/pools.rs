@@ -110,7 +110,9 @@ fn a_pool_whose_blocks_cannot_be_read_is_not_deleted() {
         let told = lab.refuses(&["apply", "-f", "-"], &pool("a", "cidr: 10.8.0.0/16"), 1);
         assert!(told.contains("nobody knows who has its addresses"), "{told}");
         // What the blocks have no say in is not hindered by one.
-        lab.apply(&(pool("a", "cidr: 10.9.0.0/16, natOutgoing: true") + &pool("b", "cidr: 10.7.0.0/16")));
+        lab.apply(
+            &(pool("a", "cidr: 10.9.0.0/16, natOutgoing: true") + &pool("b", "cidr: 10.7.0.0/16")),
+        );
         lab.says(&["delete", "ipp", "a", "--force"]);
     });
 }

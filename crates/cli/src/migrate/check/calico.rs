@@ -53,7 +53,7 @@ pub fn check(args: &CalicoArgs) -> Result<Report> {
         Some(name) => name.to_string(),
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    let stored = block_on(async { look(&Datastore::new(args.store.client()?)).await })?;
+    let stored = block_on(async { look(&args.store.open()?).await })?;
     let view = observe::observe().context("read links and routes")?;
     let node = OnNode { view, running: running(Path::new("/proc")) };
     Ok(report(&name, &stored, &node))
