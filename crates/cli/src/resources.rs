@@ -32,7 +32,7 @@ use russet_core::model::calico::Name;
 pub use self::{
     at::DatastoreArgs,
     blocks::Blocks,
-    born::{now as born_now, rfc3339},
+    born::now as born_now,
     datastore::{Datastore, Found, Listed},
     patch::PatchArgs,
     preflight::{pool_keys, pools_in},
