@@ -36,6 +36,7 @@ pub use self::{
     datastore::{Datastore, Found, Listed},
     patch::PatchArgs,
     preflight::{pool_keys, pools_in},
+    sources::{Source, of_folder},
     told::{Refused, clean},
 };
 use self::{
