@@ -48,7 +48,7 @@ pub use self::{
     keys::{Key, ResourceId, StoreKey},
     kind::{Group, Kind},
     meta::Meta,
-    moment::shown_moment,
+    moment::{moment, shown_moment},
     node_annotations::{KubernetesNode, node_annotations, read_kubernetes_node},
     node_status::write_report,
     resource::{Born, Resource, export},

@@ -261,12 +261,19 @@ fn what_felix_alone_knows_is_kept_and_told() {
     let value = felix.value();
     assert_eq!(value.vxlan_mtu, None);
     assert_eq!(value.vxlan_vni().get(), 4_096);
-    assert_eq!(value.route_protocol.unwrap().get(), 80);
-    assert_eq!(value.link_prefixes, ["cali", "tap"]);
-    assert!(value.cluster_routes.unwrap().is_on());
+    assert!(!value.wireguard.unwrap().is_on());
     assert_eq!(
         felix.unused(),
-        ["bpfLogLevel", "floatingIPs", "logSeverityScreen", "reportingInterval"]
+        [
+            "bpfLogLevel",
+            "deviceRouteProtocol",
+            "floatingIPs",
+            "interfacePrefix",
+            "logSeverityScreen",
+            "mtuIfacePattern",
+            "programClusterRoutes",
+            "reportingInterval"
+        ]
     );
 }
 

@@ -20,7 +20,7 @@ pub struct AgentArgs {
     /// This node's name; the host name unless told
     #[arg(long, env = "RUSSET_NODE")]
     node: Option<String>,
-    /// Whose names and defaults to use: flannel or russet
+    /// Whose names and defaults to use: flannel, calico or russet; flannel unless told
     #[arg(long, env = "RUSSET_PRESET")]
     preset: Option<String>,
     /// The link to the other nodes; that of the default route unless told
@@ -35,13 +35,13 @@ pub struct AgentArgs {
     /// A datastore endpoint, `http://HOST:PORT` or `https://HOST:PORT`; may be given again
     #[arg(long = "endpoint", value_name = "URL", env = "RUSSET_ENDPOINTS", value_delimiter = ',')]
     endpoints: Vec<String>,
-    /// The folder of the network in the datastore
+    /// The folder of the network in the datastore; /calico with preset calico, else /coreos.com/network unless told
     #[arg(long, env = "RUSSET_PREFIX")]
     prefix: Option<String>,
     /// Where /healthz, /readyz and /metrics answer, or "off"
     #[arg(long, value_name = "ADDRESS:PORT", env = "RUSSET_HTTP")]
     http: Option<String>,
-    /// The file of the node's BGP speaker (docs/bgp.md); no speaker unless told
+    /// The file of the node's BGP speaker (docs/bgp.md); unless told no speaker, or with preset calico the datastore's
     #[arg(long, value_name = "FILE", env = "RUSSET_BGP")]
     bgp_config: Option<PathBuf>,
     /// Checks the configuration and does nothing else

@@ -91,18 +91,23 @@ pub fn run(args: &GetArgs) -> Result<ExitCode> {
         ensure!(args.what.is_none(), "what to list, or -f FILE: one of the two is wanted");
         return resources::get::run(None, &args.select, args.output);
     }
+    if let Some(What::Objects(kind)) = args.what {
+        return resources::get::run(Some(kind), &args.select, args.output);
+    }
+    let said: Vec<_> = args.select.of_objects().collect();
+    ensure!(
+        said.is_empty(),
+        "leases, routes and pods come whole from the agent; for the datastore's objects alone: {}",
+        said.join(", ")
+    );
     match args.what {
-        Some(What::Objects(kind)) => {
-            return resources::get::run(Some(kind), &args.select, args.output);
-        }
-        _ if !args.select.names.is_empty() => bail!("leases, routes and pods are listed whole"),
         Some(What::Leases) => show(args, &all_leases(&args.socket)?, leases)?,
         Some(What::Routes) => {
             let rows = all(&args.socket, |from| Ask::Routes { from }, |a| matching!(a, Routes))?;
             show(args, &rows, routes)?;
         }
         Some(What::Pods) => show(args, &all_pods(&args.socket)?, pods)?,
-        None => bail!("there is nothing to list"),
+        Some(What::Objects(_)) | None => bail!("there is nothing to list"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -53,7 +53,7 @@ struct At {
 
 impl At {
     fn datastore(&self) -> Result<Datastore> {
-        Ok(Datastore::new(self.store.client()?))
+        Ok(self.store.open()?)
     }
 }
 

@@ -7,13 +7,13 @@ use clap::{Args, Subcommand};
 use russet_api::{
     admin::{Answer, Ask},
     bgp::PeerRow,
+    calico::moment,
 };
 
 use crate::{
     bgp,
     client::{AgentSocket, NoAgent, NoSpeaker},
     output::table,
-    resources::rfc3339,
 };
 
 #[derive(Args, Debug)]
@@ -100,7 +100,7 @@ fn of_family(family: &str, peers: &[&PeerRow], now: u64) -> String {
 /// One that a file says has no kind, and what its description says.
 fn row(peer: &PeerRow, now: u64) -> Vec<String> {
     let is_up = peer.up_s.is_some();
-    let since = peer.up_s.map(|age| rfc3339(now.saturating_sub(age))).unwrap_or_default();
+    let since = peer.up_s.map(|age| moment(now.saturating_sub(age))).unwrap_or_default();
     let info = match (&peer.last_error, is_up) {
         (Some(why), false) => format!("{}: {why}", peer.state),
         _ => peer.state.clone(),

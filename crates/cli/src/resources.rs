@@ -7,9 +7,10 @@
 //! ```
 //!
 //! `at` says which store is meant, `born` gives new objects what they are born with, `patch` changes one that is
-//! there.
+//! there, `blocks` has what a pool's addresses say to a change of it.
 
 mod at;
+mod blocks;
 mod born;
 mod columns;
 mod datastore;
@@ -30,10 +31,12 @@ use russet_core::model::calico::Name;
 
 pub use self::{
     at::DatastoreArgs,
-    born::{now as born_now, rfc3339},
+    blocks::Blocks,
+    born::now as born_now,
     datastore::{Datastore, Found, Listed},
     patch::PatchArgs,
     preflight::{pool_keys, pools_in},
+    sources::{Source, of_folder},
     told::{Refused, clean},
 };
 use self::{
@@ -146,7 +149,7 @@ fn write(args: WriteArgs, verb: Verb) -> Result<ExitCode> {
     }
     manifest.stop_at_faults("nothing was written")?;
     block_on(async {
-        let store = Datastore::new(args.store.client()?);
+        let store = args.store.open()?;
         let seen = preflight::against_the_store(&mut manifest, &store).await?;
         manifest.stop_at_faults("nothing was written")?;
         manifest.print_warnings();
@@ -184,7 +187,7 @@ pub fn delete(args: DeleteArgs) -> Result<ExitCode> {
     }
     let deletion = write::Deletion { skip_missing: args.skip_not_exists, force: args.force };
     block_on(async {
-        let store = Datastore::new(args.store.client()?);
+        let store = args.store.open()?;
         Ok(write::delete_all(&store, targets, deletion).await.print("deleted"))
     })
 }

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use russet_store::{
-    ConfigFaults,
+    ConfigFaults, StoreError,
     server::{self, Exposure, Keep, Limits, MutualTls, ServerConfig},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -189,6 +189,13 @@ fn make_folder_of(file: &Path) -> Result<()> {
     }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.with_context(|| format!("make the folder {}", folder.display()))
+}
+
+/// An error of a write, which may have been done all the same where no answer came.
+pub fn of_a_write(err: StoreError) -> anyhow::Error {
+    let unknown = err.is_outcome_unknown();
+    let err = anyhow::Error::new(err);
+    if unknown { err.context("whether it was written is not known") } else { err }
 }
 
 /// Runs something that speaks over the network to its end.

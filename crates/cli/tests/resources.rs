@@ -252,6 +252,8 @@ fn objects_are_found_by_name_selector_and_namespace() {
             "{wide}"
         );
         assert!(lab.says(&["get", "wep", "-A"]).starts_with("NAMESPACE"));
+        let wide = lab.says(&["get", "wep", "-A", "-o", "wide"]);
+        assert!(wide.starts_with("NAMESPACE") && wide.contains("NATS"), "{wide}");
         let told = lab.refuses(&["get", "bgppeers", "rack-1", "rack-9"], "", 1);
         assert!(told.contains("BGPPeer rack-9 does not exist"), "{told}");
         lab.refuses(&["get", "nodes", "-l", "rack =="], "", 2);
@@ -274,6 +276,47 @@ fn one_object_that_cannot_be_read_does_not_hide_the_others() {
         lab.apply("apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: broken}\nspec: {peerIP: 192.0.2.1, asNumber: 64512}\n");
         lab.says(&["delete", "bgpp", "broken"]);
     });
+}
+
+#[test]
+fn what_cannot_be_read_is_not_said_to_be_missing() {
+    on_both(|lab| {
+        lab.put_calico();
+        lab.put(&format!("{RESOURCES}bgppeers/broken"), "{\"spec\":");
+        lab.put(&format!("{RESOURCES}ippools/broken"), "{\"spec\":");
+        lab.put("/calico/ipam/v2/assignment/ipv4/block/10.9.0.0-26", "{}");
+        // Also in the place of a name, of a file's object, of a block and of a pool.
+        let peer = |name: &str| {
+            format!(
+                "---\nkind: BGPPeer\napiVersion: projectcalico.org/v3\nmetadata: {{name: {name}}}\nspec: {{peerIP: 192.0.2.1, asNumber: 1}}\n"
+            )
+        };
+        lab.file("peers.yaml", &(peer("broken") + &peer("rack-1")));
+        for words in [["get", "bgpp", "broken", "rack-1"], ["get", "-o", "name", "-fpeers.yaml"]] {
+            let out = lab.run(&words);
+            assert_eq!(out.status.code(), Some(1), "{words:?}");
+            assert!(String::from_utf8_lossy(&out.stdout).contains("rack-1"), "{words:?}");
+            let told = errors(&out);
+            assert!(told.contains("bgppeers/broken") && !told.contains("not exist"), "{told}");
+        }
+        for (words, bad) in [
+            (&["get", "block", "10.9.0.0/26"][..], "block/10.9.0.0-26"),
+            (&["ipam", "split", "--name", "broken", "2"], "ippools/broken"),
+        ] {
+            let told = lab.refuses(words, "", 1);
+            assert!(told.contains("not among what can be read") && told.contains(bad), "{told}");
+        }
+    });
+}
+
+#[test]
+fn what_chooses_objects_is_refused_of_what_the_agent_lists() {
+    let out = russet(&["get", "pods", "-n", "web", "-l", "app=='x'", "--export"]);
+    assert_eq!(out.status.code(), Some(1));
+    let told = errors(&out);
+    assert!(told.ends_with("alone: --selector, --namespace, --export\n"), "{told}");
+    assert!(errors(&russet(&["get", "leases", "-A"])).contains("--all-namespaces"));
+    assert!(errors(&russet(&["get", "routes", "10.0.0.0/8"])).contains("NAME"));
 }
 
 #[test]
@@ -445,7 +488,8 @@ fn calicoctl_s_variables_say_which_store() {
             (String::from_utf8_lossy(&out.stdout).into_owned(), errors(&out))
         };
         assert_eq!(get(&lab.url).0, "node/node-1\n");
-        assert!(get("http://127.0.0.1:1").1.contains("127.0.0.1:1"));
+        let told = get("http://127.0.0.1:1").1;
+        assert!(told.contains("127.0.0.1:1") && !told.contains("no store was named"), "{told}");
     });
 }
 

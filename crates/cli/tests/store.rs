@@ -209,6 +209,17 @@ fn upon_a_disk_that_cannot_be_written_it_says_so() {
 }
 
 #[test]
+fn only_of_a_write_that_was_sent_it_is_not_known_whether_it_was_done() {
+    let put = |url: &str| errors(&russet(&["store", "put", "--endpoint", url, "/k", "v"]));
+    let unsent = put("http://127.0.0.1:1");
+    assert!(unsent.contains("127.0.0.1:1") && !unsent.contains("not known"), "{unsent}");
+    // The kernel takes the connection, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sent = put(&format!("http://{}", silent.local_addr().unwrap()));
+    assert!(sent.contains("whether it was written is not known: "), "{sent}");
+}
+
+#[test]
 fn a_snapshot_of_either_store_is_read_by_either_and_restored_as_another_cluster() {
     let home = TempDir::new().unwrap();
     let at = |name: &str| home.path().join(name).to_str().unwrap().to_owned();

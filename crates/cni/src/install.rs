@@ -1,7 +1,8 @@
 //! Puts the plugin and its network where runtimes look for them: `russet cni install`.
 //!
 //! A runtime takes a network as soon as its file is there, so the binary comes first and the file last, each
-//! complete before it has its name. A binary that runs is replaced, not written over.
+//! complete before it has its name. A binary that runs is replaced, not written over; a link that stands at a name is
+//! replaced and never followed; and a name that leads to somebody else's program leads to it until it leads to ours.
 
 use std::{
     fs::{self, File, Permissions},
@@ -110,9 +111,9 @@ impl Install {
     fn names(&self, mut done: Installed) -> Result<Installed, InstallError> {
         for name in [CALICO_IPAM, CALICO] {
             let path = self.bin_folder.join(name);
-            if path.symlink_metadata().is_ok_and(|there| !there.is_symlink()) {
+            if is_foreign(&path).map_err(told("look at", &path))? {
                 let kept = self.bin_folder.join(format!("{name}{KEPT}"));
-                fs::rename(&path, &kept).map_err(told("move", &path))?;
+                keep(&path, &kept)?;
                 done.kept.push(kept);
             }
             link(&path)?;
@@ -153,32 +154,56 @@ impl From<bool> for Chained {
     }
 }
 
+/// Whether a name is somebody else's: a program, or a link to another than ours.
+fn is_foreign(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(there) => Ok(!there.is_symlink() || fs::read_link(path)? != Path::new(PLUGIN)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+/// Gives what has a name, a link too, a second one. The newest that was kept stays.
+fn keep(path: &Path, kept: &Path) -> Result<(), InstallError> {
+    place(kept, |draft| fs::hard_link(path, draft))
+}
+
 /// Makes a name lead to our plugin, at once.
 fn link(path: &Path) -> Result<(), InstallError> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let draft = folder.join(format!(".{PLUGIN}.{}.draft", std::process::id()));
-    symlink(PLUGIN, &draft).map_err(told("link", &draft))?;
-    fs::rename(&draft, path).map_err(told("link", path))
+    place(path, |draft| symlink(PLUGIN, draft))
 }
 
 /// Writes a file so that it is there whole or as it was before.
 fn put(path: &Path, octets: &[u8], mode: u32) -> Result<(), InstallError> {
+    place(path, |draft| write(draft, octets, mode))
+}
+
+/// Makes something under a name that nobody looks at, and gives it its own. Nothing is followed or written over.
+fn place(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), InstallError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     // Runtimes take any file that ends in .conf, .conflist or .json; a draft must not.
     let draft = folder.join(format!(".{PLUGIN}.{}.draft", std::process::id()));
     fs::create_dir_all(folder).map_err(told("make", folder))?;
-    let written = write(&draft, octets, mode).map_err(told("write", &draft)).and_then(|()| {
-        fs::rename(&draft, path).map_err(told("write", path))?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(told("sync", folder))
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
+    // One of a process that was killed, or a link that somebody laid; what is made is made anew.
+    remove(&draft).map_err(told("remove", &draft))?;
+    let made = make(&draft).map_err(told("write", &draft));
+    let placed = made.and_then(|()| fs::rename(&draft, path).map_err(told("write", path)));
+    // Of two names of one file a rename moves none.
+    let removed = remove(&draft).map_err(told("remove", &draft));
+    placed.and(removed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(told("sync", folder))
+}
+
+/// What is not there is removed.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+        _ => Ok(()),
     }
-    written
 }
 
 fn write(draft: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = File::create(draft)?;
+    let mut file = File::create_new(draft)?;
     file.write_all(octets)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()
@@ -246,6 +271,56 @@ mod tests {
         assert_eq!(fs::read(&first.kept[0]).unwrap(), b"theirs");
         assert!(again.kept.is_empty(), "the second time they are our own");
         assert!(!install.conf_folder.exists(), "the lists are the users'");
+    }
+
+    #[test]
+    fn a_link_at_a_name_or_at_a_draft_s_is_replaced_and_never_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let install = install_into(folder.path());
+        let target = folder.path().join("target");
+        fs::write(&target, "theirs").unwrap();
+        let draft = format!(".{PLUGIN}.{}.draft", std::process::id());
+        for (into, name) in [(&install.bin_folder, PLUGIN), (&install.conf_folder, CONFLIST)] {
+            fs::create_dir_all(into).unwrap();
+            symlink(&target, into.join(name)).unwrap();
+            symlink(&target, into.join(&draft)).unwrap();
+        }
+        let done = install.run().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"theirs");
+        for placed in [&done.binary, done.conflist.as_ref().unwrap()] {
+            assert!(fs::symlink_metadata(placed).unwrap().is_file(), "{}", placed.display());
+        }
+        for into in [&install.bin_folder, &install.conf_folder] {
+            assert_eq!(fs::read_dir(into).unwrap().count(), 1, "no draft is left");
+        }
+    }
+
+    #[test]
+    fn a_link_to_somebody_else_s_program_is_kept_and_the_newest_program_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let install = Install { lists: Lists::Calico, ..install_into(folder.path()) };
+        fs::create_dir_all(&install.bin_folder).unwrap();
+        let path = install.bin_folder.join("calico");
+        fs::write(folder.path().join("theirs"), "theirs").unwrap();
+        symlink("../theirs", &path).unwrap();
+        let kept = install.run().unwrap().kept;
+        assert_eq!(fs::read_link(&kept[0]).unwrap(), Path::new("../theirs"));
+
+        // Calico's own installation came again.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "newer").unwrap();
+        assert_eq!(install.run().unwrap().kept, kept);
+        assert_eq!(fs::read(&kept[0]).unwrap(), b"newer");
+
+        // It was interrupted when it had two names.
+        fs::remove_file(&path).unwrap();
+        fs::hard_link(&kept[0], &path).unwrap();
+        assert_eq!(install.run().unwrap().kept, kept);
+        assert_eq!(
+            (fs::read(&kept[0]).unwrap(), fs::read(&path).unwrap()),
+            (b"newer".into(), b"plugin".into())
+        );
+        assert_eq!(fs::read_dir(&install.bin_folder).unwrap().count(), 4, "no draft is left");
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl<'a> At<'a> {
         if self.path == "spec" {
             self.notes.asked.borrow_mut().insert(key);
         }
+        self.idle(key)
+    }
+
+    /// The same of a field that is only checked: it has no effect, and that is told.
+    pub(super) fn idle(&self, key: &'static str) -> Self {
         let path =
             if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
         self.below(self.object().and_then(|object| object.get(key)), path)

@@ -1,6 +1,10 @@
-//! `FelixConfiguration`: what concerns a network; the rest is kept, and told by `Stored::unused`.
+//! `FelixConfiguration`: what is heeded; the rest is kept, and told by `Stored::unused`. What else concerns a network is
+//! checked all the same, so that a slip in it is met when it is written.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use russet_core::model::{Flag, calico::FelixConfiguration};
+use russet_net::{IfName, Mtu, OutOfRange};
 
 use super::{
     at::At,
@@ -42,17 +46,14 @@ impl Form for FelixConfiguration {
 
     fn read(root: &At<'_>, _: Layout) -> Option<Self> {
         let spec = root.at("spec");
+        check_idle(&spec);
         let on = |key| spec.at(key).flag().map(Flag::from);
-        let enabled = |key| spec.at(key).one_of(&[("Enabled", Flag::On), ("Disabled", Flag::Off)]);
         // Zero asks for what fits.
         let mtu = |key| spec.at(key).above_zero();
-        let prefixes = spec.at("interfacePrefix").text().unwrap_or_default().split(',');
         Some(Self {
             ipip: on("ipipEnabled"),
-            ipip_mtu: mtu("ipipMTU"),
             vxlan: on("vxlanEnabled"),
             vxlan_mtu: mtu("vxlanMTU"),
-            vxlan_mtu_v6: mtu("vxlanMTUV6"),
             vxlan_port: spec.at("vxlanPort").ranged(),
             vxlan_vni: spec.at("vxlanVNI").ranged(),
             wireguard: on("wireguardEnabled"),
@@ -61,18 +62,42 @@ impl Form for FelixConfiguration {
             wireguard_mtu_v6: mtu("wireguardMTUV6"),
             wireguard_port: spec.at("wireguardListeningPort").ranged(),
             wireguard_port_v6: spec.at("wireguardListeningPortV6").ranged(),
-            wireguard_link: spec.at("wireguardInterfaceName").parsed(),
-            wireguard_link_v6: spec.at("wireguardInterfaceNameV6").parsed(),
-            mtu_links: spec.at("mtuIfacePattern").owned(),
-            ipv6: on("ipv6Support"),
-            link_prefixes: prefixes.filter(|p| !p.is_empty()).map(str::to_owned).collect(),
-            route_protocol: spec.at("deviceRouteProtocol").ranged(),
-            route_source: spec.at("deviceRouteSourceAddress").parsed(),
-            route_source_v6: spec.at("deviceRouteSourceAddressIPv6").parsed(),
-            remove_external_routes: on("removeExternalRoutes"),
-            cluster_routes: enabled("programClusterRoutes"),
-            nat_outgoing_address: spec.at("natOutgoingAddress").parsed(),
-            ip_forwarding: enabled("ipForwarding"),
         })
+    }
+}
+
+/// Checks the form of what has no effect here.
+fn check_idle(spec: &At<'_>) {
+    for key in ["ipipMTU", "vxlanMTUV6"] {
+        spec.idle(key).above_zero::<Mtu>();
+    }
+    for key in ["wireguardInterfaceName", "wireguardInterfaceNameV6"] {
+        spec.idle(key).parsed::<IfName>();
+    }
+    for key in ["interfacePrefix", "mtuIfacePattern"] {
+        spec.idle(key).text();
+    }
+    for key in ["ipv6Support", "removeExternalRoutes"] {
+        spec.idle(key).flag();
+    }
+    for key in ["programClusterRoutes", "ipForwarding"] {
+        spec.idle(key).one_of(&[("Enabled", ()), ("Disabled", ())]);
+    }
+    for key in ["deviceRouteSourceAddress", "natOutgoingAddress"] {
+        spec.idle(key).parsed::<Ipv4Addr>();
+    }
+    spec.idle("deviceRouteSourceAddressIPv6").parsed::<Ipv6Addr>();
+    spec.idle("deviceRouteProtocol").ranged::<RouteProtocol>();
+}
+
+/// Who made a route, as the kernel keeps it: never `unspec`, which would be everybody's.
+struct RouteProtocol;
+
+impl TryFrom<u32> for RouteProtocol {
+    type Error = OutOfRange;
+
+    fn try_from(raw: u32) -> Result<Self, Self::Error> {
+        let fits = (1..=255).contains(&raw).then_some(Self);
+        fits.ok_or(OutOfRange::new("route protocol", raw.into(), 1, 255))
     }
 }

@@ -16,10 +16,15 @@ pub(super) fn read(text: &str) -> Option<u64> {
     seconds.checked_mul(NANOS)?.checked_add(nanos(fraction)?)
 }
 
-/// What is below a second is left out.
+/// The text of nanoseconds since 1970; what is below a second is left out.
 pub(super) fn text(nanos: u64) -> String {
-    // Below 2^64 / 10^9.
-    let seconds = i64::try_from(nanos / NANOS).unwrap_or_default();
+    moment(nanos / NANOS)
+}
+
+/// The text of seconds since 1970, in UTC: `2026-03-01T08:00:00Z` (RFC 3339).
+pub fn moment(seconds: u64) -> String {
+    // Seconds that are more are no clock's.
+    let seconds = i64::try_from(seconds).unwrap_or_default();
     let (day, second) = (seconds / DAY, seconds % DAY);
     let (year, month, date) = civil(day);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
@@ -113,6 +118,21 @@ mod tests {
         assert_eq!(shown_moment(at * NANOS), "2026-03-01 08:01:02 +0000 UTC");
         assert_eq!(text(at * NANOS + 7), "2026-03-01T08:01:02Z");
         assert_eq!(read("2024-02-29T00:00:00Z").map(text).as_deref(), Some("2024-02-29T00:00:00Z"));
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, date) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_772_352_000, "2026-03-01T08:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(moment(seconds), date);
+        }
     }
 
     #[test]

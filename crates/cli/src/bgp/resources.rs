@@ -1,7 +1,7 @@
 //! `russet bgp --resources`: a speaker by Calico's resources in a folder, and what would become of them.
 
 use std::{
-    fs, io,
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -14,10 +14,14 @@ use russet_agent::{
     bgp::resources::{Base, Documents, Folder, Grade, Resources, Wished, derive},
     config::ConfigFaults,
 };
+use russet_api::manifest::{self, Document, Span, text_of};
 use russet_net::Prefix;
-use serde_json::Value;
 
-use crate::{exit::REFUSED, output::table};
+use crate::{
+    exit::REFUSED,
+    output::table,
+    resources::{Source, clean, of_folder},
+};
 
 #[derive(Args, Debug)]
 pub struct ResourcesArgs {
@@ -85,39 +89,28 @@ impl Reader {
 fn read(folder: &Path, node: &str, last: Option<&Resources>) -> Result<Resources, ConfigFaults> {
     let one = |text: String| ConfigFaults(vec![text]);
     let node = node.parse().map_err(|err| one(format!("--node: {err}")))?;
-    let files = files(folder).map_err(|err| one(format!("{}: {err}", folder.display())))?;
+    let sources = of_folder(folder).map_err(|err| one(format!("{err:#}")))?;
     let mut documents = Documents::new(node, last);
     let mut faults = Vec::new();
-    for file in files {
-        let at = |err: &dyn std::fmt::Display| format!("{}: {err}", file.display());
-        match read_file(&file) {
-            Ok(all) => {
-                let read = all.iter().map(|document| documents.read(document));
-                faults.extend(read.filter_map(Result::err).map(|fault| at(&fault)));
+    for Source { name, octets } in &sources {
+        let (all, complaints) = match text_of(octets) {
+            Ok(text) => manifest::read(text),
+            Err(complaint) => (Vec::new(), vec![complaint]),
+        };
+        faults.extend(
+            complaints.iter().map(|complaint| placed(name, complaint.span, &complaint.reason)),
+        );
+        for Document { node } in &all {
+            if let Err(fault) = documents.read(&node.value()) {
+                faults.push(placed(name, node.span, &fault));
             }
-            Err(err) => faults.push(at(&err)),
         }
     }
     if faults.is_empty() { Ok(documents.done()) } else { Err(ConfigFaults(faults)) }
 }
 
-/// Sorted by name.
-fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let kind = path.extension().and_then(|kind| kind.to_str());
-        if matches!(kind, Some("yaml" | "yml" | "json")) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// JSON is YAML, too.
-fn read_file(path: &Path) -> Result<Vec<Value>> {
-    Ok(serde_saphyr::from_multiple::<Value>(&fs::read_to_string(path)?)?)
+fn placed(name: &str, at: Span, what: &dyn fmt::Display) -> String {
+    clean(&format!("{name}:{}:{}: {what}", at.line, at.column))
 }
 
 /// Shows the sessions that there would be, and what there is to tell of the objects.
@@ -140,4 +133,31 @@ pub fn check(wished: &Wished) -> ExitCode {
     }
     let is_bad = wished.reports.iter().any(|report| report.grade == Grade::Fault);
     if is_bad { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_told_with_its_place_in_every_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n1}\nspec: {}\n";
+        fs::write(folder.path().join("a.yaml"), format!("{node}---\na: [\n")).unwrap();
+        fs::write(folder.path().join("b.json"), b"{\"kind\": \"\xff\"}").unwrap();
+        fs::write(folder.path().join("c.yml"), "kind: BGPPeer\nmetadata: {}\nspec: {}\n").unwrap();
+        fs::write(folder.path().join("notes.txt"), "a: [").unwrap();
+        let ConfigFaults(faults) = read(folder.path(), "n1", None).unwrap_err();
+        assert_eq!(faults.len(), 3, "{faults:#?}");
+        for (fault, place) in faults.iter().zip(["a.yaml:", "b.json:1:11: ", "c.yml:1:1: "]) {
+            assert!(fault.contains(place), "{fault}");
+        }
+
+        fs::write(folder.path().join("a.yaml"), node).unwrap();
+        fs::remove_file(folder.path().join("b.json")).unwrap();
+        fs::remove_file(folder.path().join("c.yml")).unwrap();
+        assert_eq!(read(folder.path(), "n1", None).unwrap().nodes.len(), 1);
+    }
 }

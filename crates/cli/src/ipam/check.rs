@@ -8,7 +8,10 @@ use russet_api::calico::{Kind, Resource};
 use russet_core::model::calico::{IpamFacts, IpamProblem, TakenFacts};
 use serde::{Deserialize, Serialize};
 
-use super::{At, model::Seen};
+use super::{
+    At,
+    model::{Seen, holder},
+};
 use crate::resources::{Datastore, clean};
 
 #[derive(Args, Debug)]
@@ -110,11 +113,8 @@ fn all_addresses(facts: &IpamFacts) -> String {
     let line = |taken: &TakenFacts| {
         let users = facts.users.get(&taken.addr).map(|users| users.join(", "));
         let handle = taken.handle.as_ref().map_or("no handle", |handle| handle.as_str());
-        format!(
-            "  {}: {handle}; {}\n",
-            taken.addr,
-            users.as_deref().unwrap_or("nobody says that it is his")
-        )
+        let who = users.unwrap_or_else(|| format!("given to {}", holder(taken)));
+        format!("  {}: {handle}; {}\n", taken.addr, clean(&who))
     };
     taken_addresses(facts).map(line).collect::<Vec<_>>().concat()
 }

@@ -117,6 +117,22 @@ pub fn facts_of(block: &IpamBlock) -> BlockFacts {
     }
 }
 
+/// Who has an address by what was noted when it was given: agents write no workload for a pod.
+pub fn holder(taken: &TakenFacts) -> String {
+    let noted = |name| taken.attributes.get(name).filter(|text| !text.is_empty());
+    let node = noted("node").map(|node| format!("node {node}"));
+    let pod = noted("pod").map(|pod| match noted("namespace") {
+        Some(namespace) => format!("pod {namespace}/{pod}"),
+        None => format!("pod {pod}"),
+    });
+    match (pod, node, &taken.handle) {
+        (Some(pod), Some(node), _) => format!("{pod} on {node}"),
+        (Some(one), None, _) | (None, Some(one), _) => one,
+        (None, None, Some(handle)) => format!("handle {handle}"),
+        (None, None, None) => "nobody that is noted".to_owned(),
+    }
+}
+
 /// A block as etcd has it, with one address given back: its new octets, and what had the address.
 pub fn give_back(value: &[u8], addr: IpAddr) -> Result<Option<(String, TakenFacts)>> {
     let mut stored = Stored::<IpamBlock>::read(value, Layout::Bare)?;

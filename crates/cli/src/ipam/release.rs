@@ -13,21 +13,21 @@ use russet_store::{
 use super::{
     At,
     check::{Report, cluster_guid},
-    model::{Seen, count_down, give_back},
+    model::{Seen, count_down, give_back, holder},
 };
-use crate::resources::Datastore;
-use russet_core::model::calico::TakenFacts;
+use crate::resources::{Datastore, clean};
+use russet_core::model::calico::{IpamFacts, TakenFacts};
 use russet_net::Prefix;
 
 #[derive(Args, Debug)]
 pub struct ReleaseArgs {
-    /// An address to give back, whoever has it; may be given again
+    /// An address to give back that nobody uses; may be given again
     #[arg(long, value_name = "ADDRESS", required_unless_present = "from_report")]
     ip: Vec<IpAddr>,
     /// Gives back what a report of `russet ipam check -o` says that nobody uses, as far as it is still as it was
     #[arg(long, value_name = "FILE", conflicts_with = "ip")]
     from_report: Option<PathBuf>,
-    /// Gives an address back although a workload or a node uses it, and takes a report of another cluster
+    /// Gives an address back although a workload or a node uses it or may, and takes a report of another cluster
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -54,18 +54,13 @@ pub async fn run(args: &ReleaseArgs) -> Result<ExitCode> {
         Some(file) => of_report(&store, file, args.force).await?,
         None => args.ip.iter().map(|addr| Wanted { addr: *addr, was: None }).collect(),
     };
-    let seen = Seen::look(&store).await?;
+    let facts = Seen::look(&store).await?.facts;
     let (mut done, mut left) = (0, 0);
     for one in &wanted {
-        let users = seen.facts.users.get(&one.addr).filter(|_| !args.force);
-        let block = seen.facts.blocks.iter().find(|block| block.cidr.contains(one.addr));
-        let outcome = match (users, block) {
-            (Some(users), _) => {
-                Released::Left(format!("{} uses it; --force releases it", users.join(", ")))
-            }
-            (None, None) => Released::Left("it lies in no block".to_owned()),
+        let outcome = match decide(&facts, one, args.force) {
+            Err(why) => Released::Left(why),
             // One that cannot be done does not stop the rest.
-            (None, Some(block)) => release(&store, one, block.cidr)
+            Ok(block) => release(&store, one, block)
                 .await
                 .unwrap_or_else(|err| Released::Left(format!("{err:#}"))),
         };
@@ -76,12 +71,31 @@ pub async fn run(args: &ReleaseArgs) -> Result<ExitCode> {
             }
             Released::Left(why) => {
                 left += 1;
-                eprintln!("{}: not released: {why}", one.addr);
+                eprintln!("{}: not released: {}", one.addr, clean(&why));
             }
         }
     }
     println!("Successfully released {done} of {} IP addresses", wanted.len());
     Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The block that an address is to be given back to, or why it stays. What the report said is asked again: a node
+/// that was gone may be back.
+fn decide(facts: &IpamFacts, wanted: &Wanted, force: bool) -> Result<Prefix, String> {
+    let block = facts.blocks.iter().find(|block| block.cidr.contains(wanted.addr));
+    let taken = block.and_then(|block| block.taken.iter().find(|had| had.addr == wanted.addr));
+    if let Some(users) = facts.users.get(&wanted.addr).filter(|_| !force) {
+        return Err(format!("{} uses it; --force releases it", users.join(", ")));
+    }
+    let block = block.ok_or("it lies in no block")?.cidr;
+    match taken {
+        Some(had) if !wanted.is_still(had) => Err(GIVEN_ANEW.to_owned()),
+        Some(had) if !force && !facts.may_go(had) => {
+            let again = if wanted.was.is_some() { " again" } else { "" };
+            Err(format!("{} has it{again}; --force releases it", holder(had)))
+        }
+        _ => Ok(block),
+    }
 }
 
 async fn of_report(store: &Datastore, file: &PathBuf, force: bool) -> Result<Vec<Wanted>> {
@@ -121,14 +135,14 @@ async fn release(store: &Datastore, wanted: &Wanted, block: Prefix) -> Result<Re
             return Ok(Released::Left("nobody has it".to_owned()));
         };
         if !wanted.is_still(&had) {
-            return Ok(Released::Left("it was given to another since the report".to_owned()));
+            return Ok(Released::Left(GIVEN_ANEW.to_owned()));
         }
         let mut guards = vec![at(&there)];
         let mut writes = vec![Write::Put { key: there.key, value: text.into_bytes(), lease: None }];
         if let Some(handle) = had.handle {
             count_handle_down(store, &Key::Handle(handle), block, &mut guards, &mut writes).await?;
         }
-        if store.client.write_guarded(guards, writes).await?.is_some() {
+        if store.write(guards, writes).await?.is_some() {
             return Ok(Released::Done);
         }
     }
@@ -165,5 +179,6 @@ impl Wanted {
 }
 
 const TRIES: usize = 8;
+const GIVEN_ANEW: &str = "it was given to another since the report";
 /// 256 MiB: a million addresses.
 const MOST_REPORT: u64 = 256 << 20;

@@ -12,8 +12,8 @@ use russet_store::{
     client::{Guard, Write},
 };
 
-use super::{At, model::Seen};
-use crate::resources::{Datastore, Found, born_now, pool_keys};
+use super::At;
+use crate::resources::{Blocks, Datastore, Found, born_now, pool_keys};
 
 #[derive(Args, Debug)]
 pub struct SplitArgs {
@@ -33,12 +33,12 @@ pub async fn run(args: &SplitArgs) -> Result<ExitCode> {
     let store = args.at.datastore()?;
     for _ in 0..TRIES {
         let pools = store.list(Kind::IpPool, None).await?;
-        let pool = pools.found.iter().find(|found| args.means(&found.resource));
-        let pool = pool.with_context(|| format!("there is no pool {}", args.pool()))?;
+        let what = format!("pool {}", args.pool());
+        let pool = pools.one(&what, |found| args.means(&found.resource))?;
         let mut plan = Plan::new(pool, args.pieces)?;
         check_blocks(&store, &plan.pieces).await?;
         plan.guards.push(Guard::Unwritten { prefix: pool_keys(), since: pools.revision });
-        if store.client.write_guarded(plan.guards, plan.writes).await?.is_some() {
+        if store.write(plan.guards, plan.writes).await?.is_some() {
             for (name, cidr) in plan.names.iter().zip(&plan.pieces) {
                 println!("IPPool {name}: {cidr}");
             }
@@ -109,13 +109,13 @@ impl Plan {
     }
 }
 
-/// A block that was made when blocks were larger may not lie in one piece.
+/// A block that was made when blocks were larger may not lie in one piece. One that is claimed meanwhile does: it is
+/// of the pool's own size, which stays while the pool is as it was read.
 async fn check_blocks(store: &Datastore, pieces: &[Prefix]) -> Result<()> {
-    let facts = Seen::look(store).await?.facts;
-    let torn =
-        facts.blocks.iter().map(|block| block.cidr).find(|block| {
-            pieces.iter().any(|piece| piece.overlaps(*block) && !piece.covers(*block))
-        });
+    let blocks = Blocks::read(store).await?;
+    let torn = blocks
+        .cidrs()
+        .find(|block| pieces.iter().any(|piece| piece.overlaps(*block) && !piece.covers(*block)));
     match torn {
         Some(block) => bail!("block {block} would lie in several pools; split into fewer"),
         None => Ok(()),

@@ -1,8 +1,9 @@
 //! Which datastore is meant: our flags and variables first, then those that calicoctl's users have set.
 
 use clap::Args;
-use russet_store::{ConfigFaults, EtcdClient};
+use russet_store::ConfigFaults;
 
+use super::datastore::{Datastore, Named};
 use crate::store::at::{Proof, client};
 
 /// Which datastore holds the resources, and how to speak to it.
@@ -17,17 +18,21 @@ pub struct DatastoreArgs {
 }
 
 impl DatastoreArgs {
-    /// A client; it connects with the first request.
-    pub fn client(&self) -> Result<EtcdClient, ConfigFaults> {
-        let complete = self.clone().completed(|name| std::env::var(name).ok());
-        client(complete.endpoints, complete.proof, None)
+    /// The datastore; it is connected to with the first request.
+    pub fn open(&self) -> Result<Datastore, ConfigFaults> {
+        let (complete, named) = self.clone().completed(|name| std::env::var(name).ok());
+        Ok(Datastore::new(client(complete.endpoints, complete.proof, None)?, named))
     }
 
-    /// With calicoctl's variables in the place of what is not said.
-    fn completed(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+    /// With calicoctl's variables in the place of what is not said, and whether an endpoint was.
+    fn completed(mut self, variable: impl Fn(&str) -> Option<String>) -> (Self, Named) {
         let variable = |name| variable(name).filter(|text| !text.is_empty());
+        let mut named = Named::Somewhere;
         if self.endpoints.is_empty() {
-            let all = variable("ETCD_ENDPOINTS").unwrap_or_else(|| USUAL.to_owned());
+            let all = variable("ETCD_ENDPOINTS").unwrap_or_else(|| {
+                named = Named::Nowhere;
+                USUAL.to_owned()
+            });
             self.endpoints = all.split(',').map(|one| one.trim().to_owned()).collect();
         }
         let Proof { ca_file, cert_file, key_file, username, password } = &mut self.proof;
@@ -40,11 +45,12 @@ impl DatastoreArgs {
         }
         *username = username.take().or_else(|| variable("ETCD_USERNAME"));
         *password = password.take().or_else(|| variable("ETCD_PASSWORD"));
-        self
+        (self, named)
     }
 }
 
-const USUAL: &str = "http://127.0.0.1:2379";
+/// Where a store is looked for that nobody named.
+pub const USUAL: &str = "http://127.0.0.1:2379";
 
 #[cfg(test)]
 mod tests {
@@ -62,7 +68,8 @@ mod tests {
 
     #[test]
     fn calicoctl_s_variables_fill_what_our_flags_do_not_say() {
-        let read = DatastoreArgs::default().completed(calicos);
+        let (read, named) = DatastoreArgs::default().completed(calicos);
+        assert_eq!(named, Named::Somewhere);
         assert_eq!(read.endpoints, ["https://a:1", "https://b:2"]);
         assert_eq!(read.proof.ca_file.as_deref(), Some("/ca".as_ref()));
         assert_eq!(read.proof.key_file, None);
@@ -73,9 +80,12 @@ mod tests {
     fn our_flags_go_first_and_there_is_a_default() {
         let mut ours = DatastoreArgs { endpoints: vec!["http://c:3".into()], ..Default::default() };
         ours.proof.ca_file = Some("/ours".into());
-        let read = ours.completed(calicos);
+        let (read, named) = ours.completed(calicos);
+        assert_eq!(named, Named::Somewhere);
         assert_eq!(read.endpoints, ["http://c:3"]);
         assert_eq!(read.proof.ca_file.as_deref(), Some("/ours".as_ref()));
-        assert_eq!(DatastoreArgs::default().completed(|_| None).endpoints, [USUAL]);
+        let (read, named) = DatastoreArgs::default().completed(|_| None);
+        assert_eq!(read.endpoints, [USUAL]);
+        assert_eq!(named, Named::Nowhere);
     }
 }

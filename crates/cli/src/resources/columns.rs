@@ -10,6 +10,19 @@ pub enum Width {
     Wide,
     /// With the namespace in front.
     Namespaces,
+    /// Both.
+    WideNamespaces,
+}
+
+impl Width {
+    const fn is_wide(self) -> bool {
+        matches!(self, Self::Wide | Self::WideNamespaces)
+    }
+
+    /// Whether a table of this kind begins with the namespace.
+    const fn has_namespace(self, kind: Kind) -> bool {
+        matches!(self, Self::Namespaces | Self::WideNamespaces) && kind.is_namespaced()
+    }
 }
 
 /// A column: its title, and whether only a wide table has it.
@@ -17,7 +30,7 @@ type Column = (&'static str, bool, fn(&At<'_>) -> String);
 
 /// The titles of a kind's table.
 pub fn titles(kind: Kind, width: Width) -> Vec<&'static str> {
-    let namespace = (width == Width::Namespaces && kind.is_namespaced()).then_some("namespace");
+    let namespace = width.has_namespace(kind).then_some("namespace");
     let own = shown(kind, width).map(|(title, ..)| *title);
     namespace.into_iter().chain(own).collect()
 }
@@ -26,13 +39,12 @@ pub fn titles(kind: Kind, width: Width) -> Vec<&'static str> {
 pub fn cells(resource: &Resource, width: Width) -> Vec<String> {
     let at = At(resource.object());
     let kind = resource.kind();
-    let namespace = width == Width::Namespaces && kind.is_namespaced();
-    let namespace = namespace.then(|| at.text("metadata.namespace"));
+    let namespace = width.has_namespace(kind).then(|| at.text("metadata.namespace"));
     namespace.into_iter().chain(shown(kind, width).map(|(.., read)| read(&at))).collect()
 }
 
 fn shown(kind: Kind, width: Width) -> impl Iterator<Item = &'static Column> {
-    columns(kind).iter().filter(move |(_, wide, _)| !wide || width == Width::Wide)
+    columns(kind).iter().filter(move |(_, wide, _)| !wide || width.is_wide())
 }
 
 /// An object whose fields are asked for by path.
@@ -219,5 +231,7 @@ mod tests {
             assert!(!titles(kind, Width::Usual).is_empty(), "{kind}");
         }
         assert_eq!(titles(Kind::WorkloadEndpoint, Width::Namespaces)[0], "namespace");
+        let wide = titles(Kind::WorkloadEndpoint, Width::WideNamespaces);
+        assert_eq!((wide[0], wide[1], wide.len()), ("namespace", "name", 8));
     }
 }

@@ -1,15 +1,30 @@
 //! The datastore, seen as objects.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use russet_api::calico::{Key, Kind, Resource, ResourceId, StoreKey};
 use russet_core::model::calico::Name;
-use russet_store::{EtcdClient, KeyValue, Revision};
+use russet_store::{
+    EtcdClient, KeyValue, Revision, StoreError,
+    client::{Guard, Write},
+};
 use serde_json::Value;
+
+use super::at::USUAL;
+use crate::store::of_a_write;
 
 /// Where the objects are.
 #[derive(Clone, Debug)]
 pub struct Datastore {
     pub client: EtcdClient,
+    named: Named,
+}
+
+/// Whether anybody said where the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    Somewhere,
+    /// It is looked for at the usual place.
+    Nowhere,
 }
 
 /// An object and what etcd knows of it.
@@ -39,13 +54,13 @@ impl Found {
 }
 
 impl Datastore {
-    pub const fn new(client: EtcdClient) -> Self {
-        Self { client }
+    pub const fn new(client: EtcdClient, named: Named) -> Self {
+        Self { client, named }
     }
 
     /// What lies at an object's key, readable or not.
     pub async fn entry(&self, key: &Key) -> Result<Option<KeyValue>> {
-        Ok(self.client.get(key.to_string().as_bytes()).await?)
+        self.client.get(key.to_string().as_bytes()).await.map_err(|err| self.named.told(err))
     }
 
     /// Reads one object.
@@ -76,15 +91,55 @@ impl Datastore {
     ) -> Result<Listed> {
         let mut listed = Listed::default();
         for prefix in prefixes(kind, namespace) {
-            let page = self.client.range_prefix(prefix.as_bytes(), at).await?;
+            let page = self.client.range_prefix(prefix.as_bytes(), at).await;
+            let page = page.map_err(|err| self.named.told(err))?;
             listed.revision = *at.get_or_insert(page.revision);
             page.entries.into_iter().for_each(|entry| listed.add(entry));
         }
         Ok(listed)
     }
+
+    /// Does all writes at one revision if every guard holds; `None` when one does not.
+    pub async fn write(&self, guards: Vec<Guard>, writes: Vec<Write>) -> Result<Option<Revision>> {
+        self.client.write_guarded(guards, writes).await.map_err(of_a_write)
+    }
+}
+
+impl Named {
+    /// An error of reading, which comes before any of writing; with how to name a store where nobody did.
+    fn told(self, err: StoreError) -> anyhow::Error {
+        let away = err.is_unavailable();
+        let err = anyhow::Error::new(err);
+        if self == Self::Nowhere && away {
+            let how = "name one with --endpoint, RUSSET_ENDPOINTS or ETCD_ENDPOINTS";
+            return err.context(format!("no store was named, and none answers at {USUAL}; {how}"));
+        }
+        err
+    }
 }
 
 impl Listed {
+    /// The one that is meant.
+    ///
+    /// # Errors
+    ///
+    /// When there is none that can be read: one that cannot may be it, and is told.
+    pub fn one(&self, what: &str, is_it: impl Fn(&Found) -> bool) -> Result<&Found> {
+        if let Some(found) = self.found.iter().find(|found| is_it(found)) {
+            return Ok(found);
+        }
+        match self.bad.as_slice() {
+            [] => bail!("{what} does not exist"),
+            [bad] => bail!("{what} is not among what can be read; this cannot: {bad}"),
+            [bad, more @ ..] => {
+                let more = more.len();
+                bail!(
+                    "{what} is not among what can be read; {more} objects cannot, and this: {bad}"
+                )
+            }
+        }
+    }
+
     fn add(&mut self, entry: KeyValue) {
         let name = String::from_utf8_lossy(&entry.key).chars().take(200).collect::<String>();
         let key = match Key::read(&entry.key) {
@@ -119,5 +174,40 @@ fn prefixes(kind: Kind, namespace: Option<&Name>) -> Vec<String> {
             vec![format!("{}{namespace}/", Key::all_of(kind))]
         }
         (kind, _) => vec![Key::all_of(kind)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_a_write_without_answer_may_have_been_done() {
+        let silent =
+            StoreError::Timeout { op: "txn", subject: "/k".into(), after: Duration::from_secs(1) };
+        let text = format!("{:#}", of_a_write(silent));
+        assert!(text.starts_with("whether it was written is not known: txn /k: "), "{text}");
+        let odd = StoreError::UnexpectedReply { op: "txn", subject: "/k".into(), what: "x" };
+        assert_eq!(format!("{:#}", of_a_write(odd)), "txn /k: the answer has x");
+    }
+
+    #[test]
+    fn a_store_that_nobody_named_is_told_with_how_to_name_one() {
+        let away = || StoreError::Timeout {
+            op: "get",
+            subject: "/k".into(),
+            after: Duration::from_secs(1),
+        };
+        let told = Named::Nowhere.told(away());
+        let text = format!("{told:#}");
+        assert!(
+            text.contains("at http://127.0.0.1:2379; name one with --endpoint, RUSSET_ENDPOINTS")
+        );
+        assert!(text.ends_with("no answer within 1000 ms") && told.is::<StoreError>(), "{text}");
+        assert!(!format!("{:#}", Named::Somewhere.told(away())).contains("named"));
+        let odd = StoreError::UnexpectedReply { op: "get", subject: "/k".into(), what: "x" };
+        assert!(!format!("{:#}", Named::Nowhere.told(odd)).contains("named"));
     }
 }

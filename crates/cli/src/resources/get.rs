@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use russet_api::calico::{Group, Kind, export};
+use russet_api::calico::{Group, Kind, ResourceId, export};
 use russet_core::model::calico::Name;
 use russet_net::Selector;
+use russet_store::StoreError;
 use serde_json::{Value, json};
 
 use super::{
@@ -62,12 +63,24 @@ impl SelectArgs {
     pub fn has_files(&self) -> bool {
         self.files.is_given()
     }
+
+    /// What is said that has a meaning only for the datastore's objects.
+    pub fn of_objects(&self) -> impl Iterator<Item = &'static str> {
+        let said = [
+            (!self.names.is_empty(), "NAME"),
+            (self.selector.is_some(), "--selector"),
+            (self.namespace.is_some(), "--namespace"),
+            (self.all_namespaces, "--all-namespaces"),
+            (self.export, "--export"),
+        ];
+        said.into_iter().filter_map(|(is_said, word)| is_said.then_some(word))
+    }
 }
 
 /// Shows objects of a kind; exit code 1 when one that is asked for by name is not there.
 pub fn run(kind: Option<Kind>, select: &SelectArgs, show: ShowAs) -> Result<ExitCode> {
     let (found, missing) = block_on(async {
-        let store = Datastore::new(select.store.client()?);
+        let store = select.store.open()?;
         match kind {
             Some(kind) if select.names.is_empty() => listed(&store, kind, select).await,
             Some(kind) => by_name(&store, kind, select).await,
@@ -105,12 +118,18 @@ async fn by_name(store: &Datastore, kind: Kind, select: &SelectArgs) -> Result<A
     if !kind.is_written_by_hand() {
         return by_name_in_list(store, kind, &select.names).await;
     }
+    let id = |name: &String| super::write::named(kind, select.namespace.as_ref(), name);
+    by_id(store, select.names.iter().map(id).collect::<Result<_>>()?).await
+}
+
+/// One that cannot be read hides no other; a store that does not answer is asked once.
+async fn by_id(store: &Datastore, ids: Vec<ResourceId>) -> Result<Answer> {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for name in &select.names {
-        let id = super::write::named(kind, select.namespace.as_ref(), name)?;
+    for id in ids {
         match store.get(&id).await {
             Ok(Some(one)) => found.push(one),
             Ok(None) => missing.push(format!("{} does not exist", called(&id))),
+            Err(err) if err.is::<StoreError>() => return Err(err),
             Err(err) => missing.push(format!("{err:#}")),
         }
     }
@@ -119,12 +138,12 @@ async fn by_name(store: &Datastore, kind: Kind, select: &SelectArgs) -> Result<A
 
 /// The names of what IPAM writes are not those of its keys.
 async fn by_name_in_list(store: &Datastore, kind: Kind, names: &[String]) -> Result<Answer> {
-    let all = store.list(kind, None).await?.found;
+    let listed = store.list(kind, None).await?;
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in names {
-        match all.iter().find(|found| is_called(found, name)) {
-            Some(one) => found.push(one.clone()),
-            None => missing.push(format!("{kind} {name} does not exist")),
+        match listed.one(&format!("{kind} {name}"), |found| is_called(found, name)) {
+            Ok(one) => found.push(one.clone()),
+            Err(told) => missing.push(told.to_string()),
         }
     }
     Ok((found, missing))
@@ -141,14 +160,7 @@ async fn of_files(store: &Datastore, select: &SelectArgs) -> Result<Answer> {
     let reading = Reading { namespace: select.namespace.clone(), ..Reading::to_name() };
     let manifest = Manifest::read(select.files.read()?, &reading);
     manifest.stop_at_faults("no store was asked")?;
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for id in manifest.into_ids() {
-        match store.get(&id).await? {
-            Some(one) => found.push(one),
-            None => missing.push(format!("{} does not exist", called(&id))),
-        }
-    }
-    Ok((found, missing))
+    by_id(store, manifest.into_ids()).await
 }
 
 fn print(
@@ -208,10 +220,11 @@ fn to_show(kind: Option<Kind>, select: &SelectArgs, found: &[Found], single: boo
 
 /// One table for each kind.
 fn print_tables(kind: Option<Kind>, select: &SelectArgs, found: &[Found], show: ShowAs) {
-    let width = match show {
-        ShowAs::Wide => Width::Wide,
-        _ if select.all_namespaces => Width::Namespaces,
-        _ => Width::Usual,
+    let width = match (show, select.all_namespaces) {
+        (ShowAs::Wide, true) => Width::WideNamespaces,
+        (ShowAs::Wide, false) => Width::Wide,
+        (_, true) => Width::Namespaces,
+        (_, false) => Width::Usual,
     };
     let mut kinds: Vec<_> = found.iter().map(|one| one.resource.kind()).chain(kind).collect();
     kinds.sort_unstable();

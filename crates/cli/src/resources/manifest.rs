@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     sources::Source,
-    told::{Grade, Refused, Told, count},
+    told::{Counts, Grade, Refused, Told},
 };
 
 /// How the texts are read.
@@ -66,11 +66,11 @@ pub struct Manifest {
     sources: Vec<Source>,
     objects: Vec<Wanted>,
     told: Vec<Told>,
-    /// How many complaints came after the last that was kept.
-    untold: usize,
+    /// Of all complaints, also of those that were not kept.
+    counts: Counts,
 }
 
-/// More complaints are counted and not kept: a hostile file may have millions.
+/// More complaints of a grade are counted and not kept: a hostile file may have millions.
 const MOST_TOLD: usize = 200;
 
 impl Manifest {
@@ -84,8 +84,7 @@ impl Manifest {
             }
         }
         manifest.sources = sources;
-        let is_fault = |told: &Told| told.grade == Grade::Fault;
-        if manifest.objects.is_empty() && !manifest.told.iter().any(is_fault) {
+        if manifest.objects.is_empty() && manifest.counts.faults == 0 {
             // A text that broke off at its beginning is no success.
             manifest.warnings_are_faults();
         }
@@ -120,27 +119,26 @@ impl Manifest {
         }
     }
 
+    /// Each grade has room of its own: no number of warnings hides a fault.
     fn push(&mut self, told: Told) {
-        if self.told.len() < MOST_TOLD {
+        if self.counts.add(told.grade) <= MOST_TOLD {
             self.told.push(told);
-        } else {
-            self.untold += 1;
         }
     }
 
     pub fn warnings_are_faults(&mut self) {
         self.told.iter_mut().for_each(|told| told.grade = Grade::Fault);
+        self.counts.warnings_are_faults();
     }
 
     /// # Errors
     ///
     /// All that is wrong, if anything is.
     pub fn stop_at_faults(&self, after: &'static str) -> Result<(), Refused> {
-        if self.untold == 0 && self.told.iter().all(|told| told.grade == Grade::Warning) {
+        if self.counts.faults == 0 {
             return Ok(());
         }
-        let more = if self.untold > 0 { " and more" } else { "" };
-        Err(Refused { shown: self.shown(), count: count(&self.told) + more, after })
+        Err(Refused { shown: self.shown(), count: self.counts.to_string(), after })
     }
 
     /// Warnings alone hinder nothing.
@@ -159,8 +157,9 @@ impl Manifest {
             // Nothing fails that is only written into memory.
             let _ = told.show(&mut out, &source.name, lines);
         }
-        if self.untold > 0 {
-            let _ = writeln!(out, "and {} more", self.untold);
+        let untold = self.counts.all().saturating_sub(self.told.len());
+        if untold > 0 {
+            let _ = writeln!(out, "and {untold} more");
         }
         out
     }

@@ -14,12 +14,11 @@ use super::{
     DatastoreArgs, NamespaceArgs,
     datastore::{Datastore, Found},
     kind_parser,
-    preflight::{self, Seen, blocks_in},
+    preflight::{self, Seen},
     told::clean,
     write::{Did, Verb, Writer, named},
 };
 use crate::store::block_on;
-use russet_core::model::calico::{PoolUse, check_change};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -59,7 +58,7 @@ pub fn run(args: &PatchArgs) -> Result<ExitCode> {
     let change = Change::read(args.r#type, &args.patch)?;
     let id = named(args.kind, args.namespace.namespace.as_ref(), &args.name)?;
     let did = block_on(async {
-        let store = Datastore::new(args.store.client()?);
+        let store = args.store.open()?;
         patch(&store, &id, &change).await
     })?;
     let said = if did == Did::Nothing { "unchanged" } else { "changed" };
@@ -126,7 +125,7 @@ async fn patch(store: &Datastore, id: &ResourceId, change: &Change) -> Result<Di
             bail!("{} {} does not exist", id.kind, id.name)
         };
         let resource = patched(&found, id, change)?;
-        let seen = check_pool(store, &found, &resource).await?;
+        let seen = check_pool(store, &resource).await?;
         // It bears the version that it was read at, so a write in between is a conflict.
         match Writer::new(store, Verb::Replace, seen).write(id, &resource).await {
             Err(_) if is_newer(store, &found).await? => {}
@@ -154,16 +153,9 @@ async fn is_newer(store: &Datastore, found: &Found) -> Result<bool> {
     Ok(store.entry(&found.key).await?.is_none_or(|now| now.modified != found.entry.modified))
 }
 
-/// A pool that is patched meets the others as one that is applied does.
-async fn check_pool(store: &Datastore, found: &Found, after: &Resource) -> Result<Seen> {
-    let (Resource::IpPool(before), Resource::IpPool(pool)) = (&found.resource, after) else {
-        return Ok(Seen::default());
-    };
-    let blocks = store.list(Kind::IpamBlock, None).await?;
-    let used = PoolUse::of(before.value().cidr(), blocks_in(&blocks));
-    if let Some(fault) = check_change(before.value(), pool.value(), &used).into_iter().next() {
-        return Err(fault.into());
-    }
+/// A pool that is patched meets the others as one that is applied does; its blocks are met when it is written.
+async fn check_pool(store: &Datastore, after: &Resource) -> Result<Seen> {
+    let Resource::IpPool(pool) = after else { return Ok(Seen::default()) };
     let name = pool.meta().map(|meta| meta.name.clone()).context("the pool has no name")?;
     preflight::look_again(store, &name, pool.value()).await
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use russet_api::calico::{FieldFault, Key, Kind, Resource};
 use russet_core::model::calico::{
-    BgpFilter, IpPool, IpamBlock, Name, Overlap, PoolInUse, PoolUse, check_change, overlaps,
+    BgpFilter, IpPool, Name, Overlap, PoolInUse, check_change, overlaps,
 };
 use russet_store::Revision;
 
 use super::{
+    blocks::{Blocks, moves},
     datastore::{Datastore, Listed},
     manifest::Manifest,
     told::Grade,
@@ -37,16 +38,30 @@ pub async fn against_the_store(manifest: &mut Manifest, store: &Datastore) -> Re
     }
     let listed = store.list(Kind::IpPool, None).await?;
     let there = pools_in(&listed);
-    let blocks = store.list(Kind::IpamBlock, None).await?;
     let mut all = there.clone();
     all.extend(wanted.clone());
     let among_files = overlaps(&wanted);
     let new: Vec<_> = overlaps(&all).into_iter().filter(|one| !among_files.contains(one)).collect();
     tell_overlaps(manifest, &new);
-    for (name, after) in &wanted {
-        let Some(before) = there.get(name) else { continue };
-        let used = PoolUse::of(before.cidr(), blocks_in(&blocks));
-        for fault in check_change(before, after, &used) {
+    tell_moves(manifest, store, &there, &wanted).await?;
+    Ok(Seen { pools: listed.revision })
+}
+
+/// Told with its place, before anything is written; what is claimed meanwhile is met by whoever writes.
+async fn tell_moves(
+    manifest: &mut Manifest,
+    store: &Datastore,
+    there: &BTreeMap<Name, IpPool>,
+    wanted: &BTreeMap<Name, IpPool>,
+) -> Result<()> {
+    let both = wanted.iter().filter_map(|(name, after)| Some((name, there.get(name)?, after)));
+    let moving: Vec<_> = both.filter(|(_, before, after)| moves(before, after)).collect();
+    if moving.is_empty() {
+        return Ok(());
+    }
+    let blocks = Blocks::read(store).await?;
+    for (name, before, after) in moving {
+        for fault in check_change(before, after, &blocks.of(before)) {
             let path = match fault {
                 PoolInUse::BlockLen { .. } => "spec.blockSize",
                 PoolInUse::Cidr { .. } | PoolInUse::Removed { .. } => "spec.cidr",
@@ -54,7 +69,7 @@ pub async fn against_the_store(manifest: &mut Manifest, store: &Datastore) -> Re
             tell_pool(manifest, name, path, &fault.to_string());
         }
     }
-    Ok(Seen { pools: listed.revision })
+    Ok(())
 }
 
 /// Whether a pool that was fine when it was looked at still is, after somebody else wrote another.
@@ -74,13 +89,6 @@ pub fn pools_in(listed: &Listed) -> BTreeMap<Name, IpPool> {
         _ => None,
     };
     listed.found.iter().filter_map(|found| pool(&found.resource)).collect()
-}
-
-pub fn blocks_in(listed: &Listed) -> impl Iterator<Item = &IpamBlock> {
-    listed.found.iter().filter_map(|found| match &found.resource {
-        Resource::IpamBlock(block) => Some(block.value()),
-        _ => None,
-    })
 }
 
 /// What the keys of all pools begin with.

@@ -77,7 +77,14 @@ fn read_all(files: &[PathBuf], recursive: bool) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// Reads the files of a folder, sorted by name.
+/// Reads the files of one folder, which may have none, sorted by name.
+pub fn of_folder(path: &Path) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    folder(path, 0, &mut sources)?;
+    Ok(sources)
+}
+
+/// Adds the files of a folder, sorted by name.
 fn folder(folder_: &Path, depth: usize, sources: &mut Vec<Source>) -> Result<()> {
     let told = || format!("read the folder {}", folder_.display());
     let entries = fs::read_dir(folder_).with_context(told)?;

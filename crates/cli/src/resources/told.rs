@@ -86,15 +86,44 @@ pub fn clean(text: &str) -> String {
         .collect()
 }
 
-/// `1 fault`, `2 faults and 1 warning`.
-pub fn count(told: &[Told]) -> String {
-    let count = |grade| told.iter().filter(|one| one.grade == grade).count();
-    let (faults, warnings) = (count(Grade::Fault), count(Grade::Warning));
-    let mut text = format!("{faults} fault{}", if faults == 1 { "" } else { "s" });
-    if warnings > 0 {
-        let _ = write!(text, " and {warnings} warning{}", if warnings == 1 { "" } else { "s" });
+/// How many complaints there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub faults: usize,
+    warnings: usize,
+}
+
+impl Counts {
+    /// Counts one more, and says how many of its grade there are now.
+    pub const fn add(&mut self, grade: Grade) -> usize {
+        let count = match grade {
+            Grade::Fault => &mut self.faults,
+            Grade::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        *count
     }
-    text
+
+    pub const fn warnings_are_faults(&mut self) {
+        self.faults += self.warnings;
+        self.warnings = 0;
+    }
+
+    pub const fn all(self) -> usize {
+        self.faults + self.warnings
+    }
+}
+
+/// `1 fault`, `2 faults and 1 warning`.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { faults, warnings } = *self;
+        write!(f, "{faults} fault{}", if faults == 1 { "" } else { "s" })?;
+        if warnings > 0 {
+            write!(f, " and {warnings} warning{}", if warnings == 1 { "" } else { "s" })?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -4,18 +4,19 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::{Context, Result, anyhow, bail};
 use russet_api::calico::{Kind, Resource, ResourceId};
-use russet_core::model::calico::{IpPool, Name, PoolUse, check_removal};
+use russet_core::model::calico::{IpPool, Name, check_removal};
 use russet_store::{
-    Expect, KeyValue, WriteOutcome,
+    Expect, KeyValue,
     client::{Guard, Write},
 };
 use serde_json::Value;
 
 use super::{
+    blocks::{Blocks, may_replace},
     born,
     datastore::{Datastore, key_of},
     manifest::{DEFAULT_NAMESPACE, Wanted, called},
-    preflight::{self, Seen, blocks_in, pool_keys},
+    preflight::{self, Seen, pool_keys},
     told::clean,
 };
 
@@ -130,7 +131,6 @@ impl<'s> Writer<'s> {
     /// Writes one object. Somebody else's write in between is met by looking again, unless the object says
     /// which version it is a change of.
     pub async fn write(&mut self, id: &ResourceId, resource: &Resource) -> Result<Did> {
-        let key = key_of(id).to_string();
         for _ in 0..TRIES {
             let there = self.store.entry(&key_of(id)).await?;
             if let Some(passed) = self.decide(resource, there.as_ref())? {
@@ -141,8 +141,7 @@ impl<'s> Writer<'s> {
                 return Ok(Did::Nothing);
             }
             let did = if there.is_some() { Did::Changed } else { Did::Created };
-            let expect = there.map_or(Expect::Absent, |there| Expect::At(there.modified));
-            if self.swap(&key, expect, text, id, resource).await? {
+            if self.swap(there.as_ref(), text, id, resource).await? {
                 return Ok(did);
             }
         }
@@ -173,29 +172,32 @@ impl<'s> Writer<'s> {
     }
 
     /// Writes if nothing came in between. A pool is written only while no other pool was since they were looked
-    /// at, so that two of them never overlap whoever writes them.
+    /// at, so that two of them never overlap whoever writes them; and one that moves only while no block was, so that
+    /// nobody claims one of what it leaves.
     async fn swap(
         &mut self,
-        key: &str,
-        expect: Expect,
+        there: Option<&KeyValue>,
         text: String,
         id: &ResourceId,
         resource: &Resource,
     ) -> Result<bool> {
-        let Resource::IpPool(pool) = resource else {
-            let outcome = self.store.client.put_if(key.as_bytes(), expect, text.as_bytes()).await;
-            let outcome = outcome.context("whether it was written is not known")?;
-            return Ok(matches!(outcome, WriteOutcome::Done { .. }));
-        };
-        let guards = vec![
-            Guard::Key { key: key.into(), expect },
-            Guard::Unwritten { prefix: pool_keys(), since: self.seen.pools },
-        ];
-        let writes = vec![Write::Put { key: key.into(), value: text.into(), lease: None }];
-        let written = self.store.client.write_guarded(guards, writes).await?;
-        match written {
-            Some(revision) => self.seen.pools = revision,
-            None => self.seen = preflight::look_again(self.store, &id.name, pool.value()).await?,
+        let key = key_of(id);
+        let expect = there.map_or(Expect::Absent, |there| Expect::At(there.modified));
+        let octets = key.to_string().into_bytes();
+        let mut guards = vec![Guard::Key { key: octets.clone(), expect }];
+        if let Resource::IpPool(pool) = resource {
+            guards.push(Guard::Unwritten { prefix: pool_keys(), since: self.seen.pools });
+            guards.extend(may_replace(self.store, &key, there, pool.value()).await?);
+        }
+        let writes = vec![Write::Put { key: octets, value: text.into(), lease: None }];
+        let written = self.store.write(guards, writes).await?;
+        if let Resource::IpPool(pool) = resource {
+            match written {
+                Some(revision) => self.seen.pools = revision,
+                None => {
+                    self.seen = preflight::look_again(self.store, &id.name, pool.value()).await?;
+                }
+            }
         }
         Ok(written.is_some())
     }
@@ -259,7 +261,7 @@ async fn delete(store: &Datastore, id: &ResourceId, how: Deletion) -> Result<Did
             guards.push(unused(store, &key, &there).await?);
         }
         let writes = vec![Write::Delete { key: there.key }];
-        if store.client.write_guarded(guards, writes).await?.is_some() {
+        if store.write(guards, writes).await?.is_some() {
             return Ok(Did::Deleted);
         }
     }
@@ -280,22 +282,12 @@ async fn unused(
         }
         _ => bail!("it is no pool"),
     };
-    let blocks = store.list(Kind::IpamBlock, None).await?;
-    if let Some(bad) = blocks.bad.first() {
-        bail!(
-            "a block cannot be read, so nobody knows who has its addresses; --force deletes the pool: {bad}"
-        );
-    }
-    let used = PoolUse::of(pool.cidr(), blocks_in(&blocks));
-    if let Some(in_use) = check_removal(&pool, &used) {
+    let blocks = Blocks::read(store).await.context("--force deletes the pool all the same")?;
+    if let Some(in_use) = check_removal(&pool, &blocks.of(&pool)) {
         return Err(anyhow::Error::new(in_use)
             .context("its addresses are in use; --force deletes it all the same"));
     }
-    Ok(Guard::Unwritten { prefix: block_keys(), since: blocks.revision })
-}
-
-fn block_keys() -> Vec<u8> {
-    format!("{}assignment/", russet_api::calico::Key::IPAM).into_bytes()
+    Ok(blocks.guard())
 }
 
 /// How often somebody else may come in between.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use russet_store::{EtcdClient, WriteOutcome};
 
-use super::{at::StoreAt, block_on};
+use super::{at::StoreAt, block_on, of_a_write};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -36,7 +36,8 @@ pub fn run(command: KeyCommand) -> Result<ExitCode> {
     block_on(async {
         match command {
             KeyCommand::Put { store, key, value } => {
-                store.client()?.put(key.as_bytes(), value.as_bytes()).await?;
+                let put = store.client()?.put(key.as_bytes(), value.as_bytes()).await;
+                put.map_err(of_a_write)?;
                 Ok(ExitCode::SUCCESS)
             }
             KeyCommand::Get { store, key } => get(&store.client()?, &key).await,
@@ -59,7 +60,8 @@ async fn get(client: &EtcdClient, key: &str) -> Result<ExitCode> {
 async fn delete(client: &EtcdClient, key: &str) -> Result<ExitCode> {
     for _ in 0..TRIES {
         let Some(found) = client.get(key.as_bytes()).await? else { return Ok(nothing(key)) };
-        if let WriteOutcome::Done { .. } = client.delete_if(key.as_bytes(), found.modified).await? {
+        let deleted = client.delete_if(key.as_bytes(), found.modified).await;
+        if let WriteOutcome::Done { .. } = deleted.map_err(of_a_write)? {
             return Ok(ExitCode::SUCCESS);
         }
     }

@@ -79,6 +79,7 @@ fn what_calico_left_adds_up_as_far_as_it_does() {
             "address 10.9.0.2 is taken without a handle",
             "address 10.9.0.1 belongs to node m, which does not exist",
             "10.9.0.0: pod; workload default/w",
+            "10.9.0.1: gone; given to node m",
             "2 can be released",
             "Check complete; found 2 problems.",
         ] {
@@ -126,6 +127,37 @@ fn an_address_that_was_given_anew_since_the_report_stays() {
         assert!(
             lab.refuses(&["ipam", "release", "--from-report", "bad.json"], "", 1)
                 .contains("read the report bad.json")
+        );
+    });
+}
+
+#[test]
+fn an_address_whose_node_is_back_since_the_report_stays() {
+    on_both(|lab| {
+        cluster(lab);
+        lab.run(&["ipam", "check", "-o", "report.json"]);
+        lab.apply("apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: m}\nspec: {}\n");
+        let told = lab.refuses(&["ipam", "release", "--from-report", "report.json"], "", 1);
+        assert!(told.contains("10.9.0.1: not released: node m has it again; --force"), "{told}");
+        // The one without a handle went.
+        assert_eq!(block(lab)["allocations"], serde_json::json!([0, 1, null, null]));
+        lab.says(&["ipam", "release", "--force", "--ip", "10.9.0.1"]);
+        assert_eq!(block(lab)["allocations"], serde_json::json!([0, null, null, null]));
+    });
+}
+
+#[test]
+fn a_pod_without_a_workload_is_named_and_keeps_its_address() {
+    on_both(|lab| {
+        cluster(lab);
+        lab.says(&["delete", "wep", "w"]);
+        let said = lab.run(&["ipam", "check", "--show-all-ips"]).stdout;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains("10.9.0.0: pod; given to pod default/w on node n\n"), "{said}");
+        let told = lab.refuses(&["ipam", "release", "--ip", "10.9.0.0"], "", 1);
+        assert!(
+            told.contains("10.9.0.0: not released: pod default/w on node n has it; --force"),
+            "{told}"
         );
     });
 }

@@ -99,8 +99,50 @@ fn a_pool_whose_blocks_cannot_be_read_is_not_deleted() {
         lab.put("/calico/ipam/v2/assignment/ipv4/block/10.9.0.0-26", "{}");
         let told = lab.refuses(&["delete", "ipp", "a"], "", 1);
         assert!(told.contains("nobody knows who has its addresses"), "{told}");
+        // Nor moved, nor cut up.
+        for words in [
+            &["patch", "ipp", "a", "-p", "{spec: {cidr: 10.8.0.0/16}}"][..],
+            &["ipam", "split", "--name", "a", "2"],
+        ] {
+            let told = lab.refuses(words, "", 1);
+            assert!(told.contains("nobody knows who has its addresses"), "{words:?}: {told}");
+        }
+        let told = lab.refuses(&["apply", "-f", "-"], &pool("a", "cidr: 10.8.0.0/16"), 1);
+        assert!(told.contains("nobody knows who has its addresses"), "{told}");
+        // What the blocks have no say in is not hindered by one.
+        lab.apply(
+            &(pool("a", "cidr: 10.9.0.0/16, natOutgoing: true") + &pool("b", "cidr: 10.7.0.0/16")),
+        );
         lab.says(&["delete", "ipp", "a", "--force"]);
     });
+}
+
+/// Whoever claims blocks does it all the time; a pool that has none may be moved all the same.
+#[test]
+fn of_a_pool_that_moves_and_a_block_that_is_claimed_at_once_one_comes_too_late() {
+    const CLAIM: &str = r#"{"cidr":"10.9.0.0/30","affinity":"host:n","allocations":[null,null,null,null],"unallocated":[0,1,2,3],"attributes":[],"deleted":false}"#;
+    on_both(|lab| {
+        lab.apply(&pool("a", "cidr: 10.9.0.0/16"));
+        let key = "/calico/ipam/v2/assignment/ipv4/block/10.9.0.0-30";
+        for round in 0..6 {
+            let change = format!("{{spec: {{blockSize: {}}}}}", 27 + round % 2);
+            let moved = thread::scope(|scope| {
+                let moving = scope.spawn(|| lab.run(&["patch", "ipp", "a", "-p", &change]));
+                lab.put(key, CLAIM);
+                moving.join().unwrap().status.success()
+            });
+            let pool_s = revision(lab, &format!("{RESOURCES}ippools/a"));
+            // It moved before the block was there, or not at all.
+            assert!(!moved || pool_s < revision(lab, key), "round {round}");
+            crate::etcdctl(&lab.address, &["del", key]);
+        }
+    });
+}
+
+fn revision(lab: &crate::Lab, key: &str) -> u64 {
+    let fields = crate::etcdctl(&lab.address, &["get", key, "-w", "json"]);
+    let fields: serde_json::Value = serde_json::from_str(&fields).unwrap();
+    fields["kvs"][0]["mod_revision"].as_u64().unwrap()
 }
 
 #[test]

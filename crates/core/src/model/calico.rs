@@ -40,7 +40,7 @@ pub use self::{
     bgp_peer::{Between, BgpPeer, FailureDetection, NextHopMode, Remote, SourceAddress},
     cluster::ClusterInformation,
     community::Community,
-    felix::{FelixConfiguration, RouteProtocol},
+    felix::FelixConfiguration,
     ipam::{
         Affinity, AffinityState, BlockAffinity, Claims, HandleId, IpamConfiguration, IpamHandle,
     },

@@ -170,3 +170,32 @@ fn a_warning_beside_a_fault_stays_one() {
     let told = told(&pool("  cidr: 10.0.0.1/16\n  blocksize: 26\n"));
     assert!(told[1].contains("warning: "), "{told:?}");
 }
+
+#[test]
+fn warnings_without_number_hinder_nothing_and_hide_no_fault() {
+    // Of one object no more than 32 are told.
+    let strangers: Vec<_> = (0..25).map(|i| format!("  zeal{i}: 1\n")).collect();
+    let strangers = strangers.concat();
+    let pools = |last: &str| {
+        let one = |i| {
+            let cidr = if i == 39 { last.to_owned() } else { format!("10.{i}.0.0/16") };
+            pool(&format!("{strangers}  cidr: {cidr}\n"))
+                .replace("name: web", &format!("name: w{i}"))
+        };
+        (0..40).map(one).collect::<Vec<_>>().join("---\n")
+    };
+    let warned = read_text(&pools("10.39.0.0/16"));
+    assert!(warned.stop_at_faults("x").is_ok());
+    let shown = warned.shown();
+    assert_eq!(shown.matches(": warning: ").count(), MOST_TOLD);
+    assert!(shown.ends_with("and 800 more\n"), "{shown}");
+
+    // The fault is found when the warnings have no room left.
+    let faulty = read_text(&pools("10.39.0.1/16"));
+    let refused = faulty.stop_at_faults("x").unwrap_err().to_string();
+    assert!(refused.contains("spec.cidr: ") && refused.ends_with("1 fault and 1000 warnings; x"));
+
+    let mut strict = warned;
+    strict.warnings_are_faults();
+    assert!(strict.stop_at_faults("x").unwrap_err().to_string().ends_with("1000 faults; x"));
+}
