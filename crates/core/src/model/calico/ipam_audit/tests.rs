@@ -98,6 +98,20 @@ fn only_what_nobody_has_may_go() {
     assert!(!taken(&orphan));
 }
 
+#[test]
+fn what_windows_reserves_has_no_handle_object_and_stays() {
+    let mut facts = facts();
+    let reserved = TakenFacts {
+        addr: [10, 0, 0, 1].into(),
+        handle: Some("Windows-Reserved-IPAM-Handle".parse().unwrap()),
+        attributes: [("note".to_owned(), "windows host rsvd".to_owned())].into(),
+        ..facts.blocks[0].taken[0].clone()
+    };
+    facts.blocks[0].taken.push(reserved);
+    assert_eq!(facts.problems(), []);
+    assert!(!facts.may_go(&facts.blocks[0].taken[1]));
+}
+
 fn pod() -> IpAddr {
     [10, 0, 0, 0].into()
 }
