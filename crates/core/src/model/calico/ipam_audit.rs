@@ -33,7 +33,6 @@ pub struct BlockFacts {
     pub taken: Vec<TakenFacts>,
     /// Neither taken nor free.
     pub lost: Vec<IpAddr>,
-    pub size: u32,
 }
 
 /// An address that somebody has.
@@ -43,8 +42,8 @@ pub struct TakenFacts {
     pub handle: Option<HandleId>,
     /// `pod`, `namespace`, `node`, `type`, `timestamp`.
     pub attributes: BTreeMap<String, String>,
-    /// The block's sequence number when it was taken; `None` in blocks of old.
-    pub sequence: Option<u64>,
+    /// The block's sequence number when it was taken; 0 in blocks of old, which do not say.
+    pub sequence: u64,
 }
 
 /// Something that does not add up.

@@ -40,7 +40,7 @@ fn addresses_that_two_may_have_are_found() {
         &[IpamProblem::Shared { addr: pod(), users: vec!["pod v".into(), "pod w".into()] }],
     );
     let inner: Prefix = "10.0.0.2/31".parse().unwrap();
-    let none = BlockFacts { cidr: inner, affinity: None, taken: vec![], lost: vec![], size: 2 };
+    let none = BlockFacts { cidr: inner, affinity: None, taken: vec![], lost: vec![] };
     finds(move |facts| facts.blocks.push(none), &[IpamProblem::Overlap(block(), inner)]);
 }
 
@@ -133,7 +133,7 @@ fn facts() -> IpamFacts {
         addr: pod(),
         handle: Some(handle()),
         attributes: [("node".to_owned(), "n".to_owned())].into(),
-        sequence: Some(1),
+        sequence: 1,
     };
     IpamFacts {
         pools: [("p".parse().unwrap(), "10.0.0.0/16".parse().unwrap())].into(),
@@ -142,7 +142,6 @@ fn facts() -> IpamFacts {
             affinity: Some(host("n")),
             taken: vec![taken],
             lost: Vec::new(),
-            size: 4,
         }],
         handles: [(handle(), [(block(), 1)].into())].into(),
         affinities: [((host("n"), block()), AffinityState::Confirmed)].into(),
