@@ -410,7 +410,7 @@ mod tests {
             object(&mut documents, "BGPPeer", &named("rack"), &spec);
         }
         let base = Base { admin_socket: "/run/x".into(), http: None, announced: Vec::new() };
-        resources::derive(&documents.done(), &base, &Folder(None)).unwrap()
+        resources::derive(&documents.done(), &base, None, &Folder(None)).unwrap()
     }
 
     fn object(

@@ -39,20 +39,21 @@ use super::{
     own,
     peer::{Commons, PeerHandle, Stay},
     reload::log_faults,
-    resources::{Report, Resources, Wished},
+    resources::{AsNumbers, Report, Resources, Wished},
     routes::{RibInput, Routes},
     socket,
 };
 use crate::{config::ConfigFaults, http, one_line, seed};
 
-/// What the speaker should be, asked anew.
-pub type ReadConfig = Box<dyn Fn() -> Result<Wished, ConfigFaults> + Send + Sync>;
+/// What the speaker should be, asked anew by one whose AS numbers stand.
+pub type ReadConfig = Box<dyn Fn(Option<AsNumbers>) -> Result<Wished, ConfigFaults> + Send + Sync>;
 
 /// Where other resources come from.
 pub type News = watch::Receiver<Arc<Resources>>;
 
 pub struct Manager {
     pub(super) config: BgpConfig,
+    pub(super) asns: AsNumbers,
     pub(super) read: ReadConfig,
     /// There may be something else to be.
     news: Option<News>,
@@ -95,7 +96,7 @@ impl Manager {
     ) -> Result<Self, BgpError> {
         let mut handover = Handover::default();
         handover.wish(&[], &wished, Instant::now());
-        let Wished { config, reports, .. } = wished;
+        let Wished { config, asns, reports, .. } = wished;
         log_faults(&reports, &[]);
         let listeners =
             socket::listen_on(&config.listen).map_err(|(addr, err)| BgpError::Listen(addr, err))?;
@@ -119,6 +120,7 @@ impl Manager {
         let (alive, all_sent) = mpsc::channel(1);
         let mut manager = Self {
             config,
+            asns,
             read,
             news,
             here,

@@ -24,7 +24,7 @@ use crate::config::ConfigFaults;
 impl Manager {
     /// Asks again what we should be. What did not change is left alone; what is refused changes nothing.
     pub(super) async fn reload(&mut self) {
-        let wished = (self.read)().and_then(|mut wished| {
+        let wished = (self.read)(Some(self.asns)).and_then(|mut wished| {
             self.keep_identifier(&mut wished);
             self.check_unchanged(&wished.config)?;
             Ok(wished)

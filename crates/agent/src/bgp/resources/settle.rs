@@ -19,7 +19,13 @@ use russet_core::model::calico::{
 };
 use russet_net::{Asn, Family, Port, Prefix};
 
-use super::{Grade, Reports, Resources, ours::Ours, rules::Rules, secrets::Secrets, whom::Wish};
+use super::{
+    Grade, Reports, Resources,
+    ours::{Ours, name_of_settings},
+    rules::Rules,
+    secrets::Secrets,
+    whom::Wish,
+};
 use crate::bgp::config::{
     BfdConfig, Hops, Origin, Password, PeerConfig, restart, watched_at_the_usual_pace,
 };
@@ -196,8 +202,7 @@ fn at<'a>(wish: &Wish<'a>, resources: &'a Resources) -> (Kind, &'a Name) {
     if let Some((name, _)) = wish.object {
         return (Kind::BgpPeer, name);
     }
-    let settings = resources.configurations.keys().find(|name| Scope::of(name) == Scope::Cluster);
-    match settings {
+    match name_of_settings(resources, &Scope::Cluster) {
         Some(name) => (Kind::BgpConfiguration, name),
         None => (Kind::Node, wish.node.unwrap_or(&resources.node)),
     }
