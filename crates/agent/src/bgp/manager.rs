@@ -40,7 +40,7 @@ use super::{
     peer::{Commons, PeerHandle, Stay},
     reload::log_faults,
     resources::{AsNumbers, Report, Resources, Wished},
-    routes::{RibInput, Routes},
+    routes::{Life, RibInput, Routes},
     socket,
 };
 use crate::{config::ConfigFaults, http, one_line, seed};
@@ -64,6 +64,8 @@ pub struct Manager {
     admin: UnixListener,
     hangup: Signal,
     pub(super) peers: BTreeMap<PeerAddr, Peer>,
+    /// Of the peer that was started last.
+    life: Life,
     /// The links on which peers are found.
     links: BTreeMap<IfName, Attended>,
     heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
@@ -129,6 +131,7 @@ impl Manager {
             admin,
             hangup,
             peers: BTreeMap::new(),
+            life: Life::default(),
             links: BTreeMap::new(),
             heard: mpsc::channel(HEARD),
             routes,
@@ -300,8 +303,10 @@ impl Manager {
         stay: Stay,
     ) -> &PeerHandle {
         let restarting = self.restarting_until.filter(|until| *until > Instant::now());
+        self.life = self.life.next();
         let handle = PeerHandle::start(
             addr,
+            self.life,
             config.clone(),
             stay,
             restarting,
@@ -346,8 +351,9 @@ impl Manager {
             if state.is_some_and(|state| state.state == StateName::Established) {
                 return;
             }
-            self.peers.remove(&other);
-            self.routes.tell(RibInput::Forget(other));
+            if let Some(peer) = self.peers.remove(&other) {
+                self.routes.tell(RibInput::Forget { peer: other, life: peer.handle.life() });
+            }
         }
         tracing::info!(op = "find a peer", peer = %addr.ip, ifname = %heard.link, "a router was heard");
         if let Some(password) = &config.password {

@@ -141,13 +141,14 @@ impl Manager {
         let Some(peer) = self.peers.remove(&addr) else { return };
         let reason =
             if wanted.is_some() { Reason::CONFIGURATION_CHANGE } else { Reason::DECONFIGURED };
+        let life = peer.handle.life();
         peer.handle.close(Notification::new(reason)).await;
         match wanted {
             Some(wanted) if peer.stay == Stay::Found => {
                 self.start_peer(addr, wanted, Stay::Found);
             }
             Some(_) => {}
-            None => self.routes.tell(RibInput::Forget(addr)),
+            None => self.routes.tell(RibInput::Forget { peer: addr, life }),
         }
     }
 
@@ -201,17 +202,16 @@ impl Manager {
         let Some(peer) = self.peers.remove(&addr) else { return };
         self.sign(Prefix::host(addr.ip), "");
         let keeps = peer.config.session.restart.is_some();
-        let routes = self.routes.clone();
-        if keeps {
-            drop(peer);
-            routes.tell(RibInput::Forget(addr));
-        } else {
-            // It takes a moment, and nobody is to wait for it.
-            tokio::spawn(async move {
+        let (routes, life) = (self.routes.clone(), peer.handle.life());
+        // It takes a moment, and nobody is to wait for it.
+        tokio::spawn(async move {
+            if keeps {
+                peer.handle.end().await;
+            } else {
                 peer.handle.close(Notification::new(Reason::DECONFIGURED)).await;
-                routes.tell(RibInput::Forget(addr));
-            });
-        }
+            }
+            routes.tell(RibInput::Forget { peer: addr, life });
+        });
     }
 
     /// Gives the listeners the passwords of a new configuration.
