@@ -99,8 +99,8 @@ impl Handover {
                 peers.push((*addr, config.clone()));
             }
         }
-        let in_force = |addr: &PeerAddr| peers.iter().any(|(other, _)| other == addr);
-        self.held.retain(|addr, _| in_force(addr));
+        let in_force: BTreeSet<_> = peers.iter().map(|(addr, _)| *addr).collect();
+        self.held.retain(|addr, _| in_force.contains(addr));
         self.next = self.next_after(now);
         peers
     }

@@ -1,6 +1,6 @@
 //! How the speaker becomes like a configuration that is read anew: what did not change is left alone.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use russet_api::calico::Kind;
 use russet_bgp::{
@@ -99,16 +99,22 @@ impl Manager {
                 speaker.rib_mut().set_cluster(cluster);
             })));
         }
+        let by_addr: BTreeMap<_, _> =
+            config.peers.iter().rev().map(|(addr, peer)| (*addr, peer)).collect();
+        let by_name = |addr: PeerAddr| {
+            by_addr.get(&addr).copied().or_else(|| addr.link.and_then(|link| config.link(link)))
+        };
         let wanted = |addr: PeerAddr, peer: &Peer| match peer.stay {
-            Stay::Configured | Stay::Found => config.peer(addr).cloned(),
+            Stay::Configured | Stay::Found => by_name(addr),
             Stay::WhileConnected => config
                 .range_of(addr.ip)
-                .map(|range| range.peer.clone())
-                .filter(|_| config.peer(addr).is_none()),
+                .map(|range| &range.peer)
+                .filter(|_| by_name(addr).is_none()),
         };
         let changed: Vec<_> = (self.peers.iter())
-            .filter(|(addr, peer)| wanted(**addr, peer).as_ref() != Some(&peer.config))
-            .map(|(addr, peer)| (*addr, wanted(*addr, peer)))
+            .map(|(addr, peer)| (*addr, &peer.config, wanted(*addr, peer)))
+            .filter(|(_, is, wanted)| *wanted != Some(*is))
+            .map(|(addr, _, wanted)| (addr, wanted.cloned()))
             .collect();
         for (addr, wanted) in changed {
             self.change(addr, wanted).await;
@@ -216,11 +222,11 @@ impl Manager {
 
     /// Gives the listeners the passwords of a new configuration.
     fn sign_like(&self, config: &BgpConfig) {
-        let (before, after) = (self.config.passwords(), config.passwords());
-        let gone =
-            before.iter().filter(|(prefix, _)| !after.iter().any(|(other, _)| other == prefix));
-        let gone = gone.map(|(prefix, _)| (*prefix, ""));
-        let new = after.iter().filter(|pair| !before.contains(pair));
+        let of = |config: &BgpConfig| config.passwords().into_iter().collect::<BTreeMap<_, _>>();
+        let (before, after) = (of(&self.config), of(config));
+        let gone = before.keys().filter(|prefix| !after.contains_key(prefix));
+        let gone = gone.map(|prefix| (*prefix, ""));
+        let new = after.iter().filter(|(prefix, password)| before.get(prefix) != Some(password));
         for (prefix, password) in gone.chain(new.map(|(prefix, new)| (*prefix, new.reveal()))) {
             self.sign(prefix, password);
         }

@@ -215,7 +215,8 @@ pub fn derive(
     let ours = Ours::of(resources, in_force, &mut reports)?;
     let rules = Rules::of(resources, &mut reports);
     let whom = whom::chosen(resources, &ours, &mut reports);
-    let settle = Settle { resources, ours: &ours, rules, secrets };
+    let passwords = BTreeMap::new();
+    let settle = Settle { resources, ours: &ours, rules, secrets, passwords };
     let sessions = settle.all(whom, &mut reports);
     let config = BgpConfig {
         local: ours.local,

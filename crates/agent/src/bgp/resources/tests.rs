@@ -363,6 +363,27 @@ fn a_filter_that_fits_nothing_is_told_so() {
 }
 
 #[test]
+fn a_password_is_read_once_however_many_sessions_have_it() {
+    struct Counted(std::sync::atomic::AtomicUsize);
+
+    impl Secrets for Counted {
+        fn password(&self, secret: &SecretRef) -> Result<Password, NoSecret> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Echo.password(secret)
+        }
+    }
+
+    let secret = json!({"nodeMeshPassword": {"secretKeyRef": {"name": "bgp", "key": "mesh"}}});
+    let mut documents = vec![object("BGPConfiguration", "default", &secret)];
+    documents.extend((1..=9).map(|last| node(&format!("n{last}"), last, &json!({}))));
+    let secrets = Counted(0.into());
+    let wished = derive(&resources("n1", &documents, None), &base(), None, &secrets).unwrap();
+    let passwords = wished.config.peers.iter().filter_map(|(_, peer)| peer.password.as_ref());
+    assert_eq!(passwords.filter(|password| password.reveal() == "bgp/mesh").count(), 8);
+    assert_eq!(secrets.0.into_inner(), 1);
+}
+
+#[test]
 fn an_object_that_cannot_be_read_stays_what_it_was() {
     let rack = object("BGPPeer", "rack", &json!({"peerIP": "10.0.0.254", "asNumber": 65_000}));
     let before = resources("a", &[node("a", 1, &json!({})), rack], None);
