@@ -30,7 +30,7 @@ mod tests {
             ],
         ),
         ("russet-cni", &["russet-net", "russet-api"]),
-        ("russet-lab", &["russet-net", "russet-kernel"]),
+        ("russet-lab", &["russet-net", "russet-api", "russet-kernel"]),
         (
             "russet",
             &[

@@ -45,7 +45,7 @@ pub use self::join::{Learned, Node};
 use self::{
     config::BgpConfig,
     manager::Manager,
-    resources::{Base, Folder, Resources, Wished, derive},
+    resources::{AsNumbers, Base, Folder, Resources, Wished, derive},
 };
 use crate::config::ConfigFaults;
 
@@ -78,20 +78,20 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BgpError> {
     tracing::info!(op = "start", asn = %config.local.asn, version = env!("CARGO_PKG_VERSION"), "russet bgp");
-    let read = Box::new(move || read().map(Wished::from));
+    let read = Box::new(move |_| read().map(Wished::from));
     let manager = Manager::start(config.into(), read, None, None).await?;
     manager.run(shutdown).await;
     Ok(())
 }
 
-/// As [`run`], by resources instead of a file.
+/// As [`run`], by resources instead of a file. `read` is told which AS numbers are in force.
 ///
 /// # Errors
 ///
 /// When it cannot start.
 pub async fn run_by_resources(
     wished: Wished,
-    read: impl Fn() -> Result<Wished, ConfigFaults> + Send + Sync + 'static,
+    read: impl Fn(Option<AsNumbers>) -> Result<Wished, ConfigFaults> + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BgpError> {
     let asn = wished.config.local.asn;
@@ -113,7 +113,7 @@ pub async fn join(
     node: Node,
 ) -> Result<impl Future<Output = ()>, BgpError> {
     tracing::info!(op = "start", asn = %config.local.asn, "BGP speaker of this node");
-    let read = move || BgpConfig::load(&file).map(Wished::from);
+    let read = move |_| BgpConfig::load(&file).map(Wished::from);
     let manager = Manager::start(config.into(), Box::new(read), None, Some(node)).await?;
     Ok(manager.run(std::future::pending()))
 }
@@ -152,12 +152,12 @@ pub async fn join_by_resources(mut feed: Feed, node: Node) {
 async fn start_by_resources(feed: &Feed, node: &Node) -> Result<Manager, String> {
     let (base, secrets) = (feed.base.clone(), feed.secrets.clone());
     let (resources, mut news) = (feed.resources.clone(), feed.resources.clone());
-    let read = move || {
+    let read = move |in_force| {
         let resources = Arc::clone(&resources.borrow());
-        derive(&resources, &base, &secrets)
+        derive(&resources, &base, in_force, &secrets)
     };
     news.borrow_and_update();
-    let wished = read().map_err(|faults| faults.to_string())?;
+    let wished = read(None).map_err(|faults| faults.to_string())?;
     tracing::info!(op = "start", asn = %wished.config.local.asn, "BGP speaker of this node, by resources");
     let node = Some(node.clone());
     let started = Manager::start(wished, Box::new(read), Some(news), node).await;

@@ -32,6 +32,14 @@ fn what_is_here_at_one_node_is_learned_by_the_other_until_its_node_is_gone() {
         one.tell(&both);
         assert_eq!(one.learns(block).await, Some(Router::from(addr(2))));
 
+        // Another AS has to wait for a new start, and keeps nothing else back.
+        let mut of_another_as = settings();
+        of_another_as["spec"]["asNumber"] = 65_001.into();
+        one.tell(&[node("a", 1), node("b", 2), pool("Always"), of_another_as.clone()]);
+        assert_eq!(one.learns(block).await, None);
+        one.tell(&[node("a", 1), node("b", 2), pool("Never"), of_another_as]);
+        assert_eq!(one.learns(block).await, Some(Router::from(addr(2))));
+
         one.tell(&[node("a", 1), pool("Never"), settings()]);
         assert_eq!(one.learns(block).await, None);
     });

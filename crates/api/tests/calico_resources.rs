@@ -1,6 +1,7 @@
 //! Objects of any kind as commands handle them: read from where they lie, shown, and written back.
 
-use russet_api::calico::{Born, Group, Key, Kind, Resource, StoreKey, export};
+use russet_api::calico::{Born, Group, Key, Kind, Layout, Resource, StoreKey, Stored, export};
+use russet_core::model::calico::Node;
 use serde_json::{Value, json};
 
 #[test]
@@ -62,6 +63,45 @@ fn a_status_that_is_not_said_anew_stays() {
     assert!(node(Value::Null).stored(&born(), Some(there)).unwrap().contains("10.0.0.0/24"));
     let said = node(json!({"podCIDRs": ["10.1.0.0/24"]})).stored(&born(), Some(there)).unwrap();
     assert!(said.contains("10.1.0.0/24") && !said.contains("10.0.0.0/24"), "{said}");
+}
+
+#[test]
+fn what_others_say_of_an_object_outlives_a_write_over_it() {
+    let there = concat!(
+        r#"{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n","uid":"u","generation":3,"creationTimestamp":"t","#,
+        r#""labels":{"a":"1"},"annotations":{"b":"2"},"ownerReferences":[{"name":"n","uid":"o","apiVersion":"v1","kind":"Node"}],"#,
+        r#""finalizers":["x.io/guard"],"whim":{"deep":[1]}},"spec":{}}"#
+    );
+    let id = "/calico/resources/v3/projectcalico.org/nodes/n";
+    let StoreKey::Known(key) = Key::read(id.as_bytes()) else { panic!("{id}") };
+    let read = Resource::at_key(&key, there.as_bytes()).unwrap().unwrap();
+    assert_eq!(read.stored(&born(), Some(there.as_bytes())).unwrap(), there);
+    // The agent writes fields of its own.
+    let mut node = Stored::<Node>::read(there.as_bytes(), Layout::Resource).unwrap();
+    node.set(node.value().clone());
+    assert_eq!(node.text(), there);
+
+    // An operator's document says nothing of all that.
+    let document = |metadata: Value| {
+        let object = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": metadata, "spec": {},
+        });
+        let resource = Resource::read(Kind::Node, object).unwrap();
+        let text = resource.stored(&born(), Some(there.as_bytes())).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["metadata"].clone()
+    };
+    let mut all = serde_json::from_str::<Value>(there).unwrap()["metadata"].clone();
+    for whole in ["labels", "annotations"] {
+        all.as_object_mut().unwrap().remove(whole);
+    }
+    assert_eq!(document(json!({"name": "n"})), all);
+    // What it does say holds.
+    all["finalizers"] = json!([]);
+    assert_eq!(document(json!({"name": "n", "finalizers": []})), all);
+    // One that was read, and is written back without something, means it.
+    let read = json!({"name": "n", "resourceVersion": "7", "generation": 3});
+    let gone = json!({"name": "n", "uid": "u", "creationTimestamp": "t", "generation": 3});
+    assert_eq!(document(read), gone);
 }
 
 #[test]

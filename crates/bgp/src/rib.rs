@@ -168,13 +168,18 @@ impl Rib {
         }
     }
 
-    /// Reflects by the mark of another cluster from now on, what was reflected before too.
+    /// Reflects by the mark of another cluster from now on, what was reflected before too. What came through the one
+    /// that was ours may be used now, and what came through the new one may not.
     pub fn set_cluster(&mut self, cluster: ClusterId) {
         if self.config.me.cluster == cluster {
             return;
         }
         self.flush();
         self.config.me.cluster = cluster;
+        for family in Family::ALL {
+            let (routes, mut rules) = self.rules(family);
+            routes.judge_cluster(cluster, &mut rules);
+        }
         for peer in self.neighbors.all() {
             self.tell_anew_from(peer);
         }

@@ -140,14 +140,14 @@ fn serve(mut args: ServeArgs) -> Result<ExitCode> {
 
 fn serve_resources(folder: PathBuf, args: ServeArgs) -> Result<ExitCode> {
     let reader = Reader::new(folder, args.resources);
-    let wished = reader.read()?;
+    let wished = reader.read(None)?;
     if args.check {
         return Ok(resources::check(&wished));
     }
     start_logs(args.log_format);
     block_on(async {
         let stop = until_asked_to_stop()?;
-        russet_agent::bgp::run_by_resources(wished, move || reader.read(), stop).await?;
+        russet_agent::bgp::run_by_resources(wished, move |asns| reader.read(asns), stop).await?;
         Ok(())
     })?;
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@
 //! it nothing. Of others' routes there may be tens of thousands too, which change all the time (a full BGP table): `routes`
 //! keeps them event by event, and `pace` has them told ever less often while that goes on.
 
+mod agenda;
 mod pace;
 mod parse;
 mod routes;

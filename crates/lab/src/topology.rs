@@ -18,6 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use russet_api::calico::Key;
 use russet_net::{Family, Mtu, Prefix};
 use serde_json::Value;
 
@@ -41,7 +42,8 @@ pub struct Topology {
     pub pods: Vec<Pod>,
     /// The value of the network configuration's key.
     pub config: Option<Value>,
-    pub resources: Vec<form::Resource>,
+    /// Calico's objects, each with its key in the store.
+    pub resources: Vec<(Key, form::Resource)>,
     pub wired: Option<HandWired>,
     pub steps: Vec<Step>,
     pub expect: Vec<Expect>,

@@ -112,8 +112,8 @@ impl World {
             self.put(programs::CONFIG_KEY, &config.to_string())?;
             tell("configuration");
         }
-        for resource in &self.topology.resources {
-            self.put(&resource.key(), &serde_json::to_string(resource)?)?;
+        for (key, resource) in &self.topology.resources {
+            self.put(&key.to_string(), &serde_json::to_string(resource)?)?;
             tell(&format!("{} {}", resource.kind, resource.metadata.name));
         }
         Ok(())

@@ -77,7 +77,12 @@ impl Handover {
         let until = now + BOUND;
         let kind = |config: &PeerConfig| config.origin.as_ref().map(|origin| origin.kind);
         let before = std::mem::take(&mut self.wished);
-        self.wished = wish.config.peers.iter().map(|(addr, peer)| (*addr, kind(peer))).collect();
+        // What cannot be settled is wished as it was.
+        let settled: BTreeSet<_> = wish.config.peers.iter().map(|(addr, _)| *addr).collect();
+        let unsettled = in_force.iter().filter(|(addr, _)| !settled.contains(addr));
+        let unsettled: Vec<_> = unsettled.filter(|peer| is_unsettled(peer, wish)).collect();
+        let all = unsettled.iter().copied().chain(&wish.config.peers);
+        self.wished = all.map(|(addr, peer)| (*addr, kind(peer))).collect();
         let wished = &self.wished;
         self.young.retain(|addr, _| wished.contains_key(addr));
         self.held.retain(|addr, _| !wished.contains_key(addr));
@@ -88,20 +93,14 @@ impl Handover {
 
         let mut peers = wish.config.peers.clone();
         self.linger(in_force, &mut peers, until);
+        peers.extend(unsettled.into_iter().cloned());
         for (addr, config) in in_force {
-            if self.wished.contains_key(addr) {
-                continue;
-            }
-            let object = config.origin.as_ref().and_then(|origin| origin.object.as_ref());
-            let stays = wish.unsettled.contains(addr)
-                || object.is_some_and(|object| wish.faulty.contains(object))
-                || self.holds(*addr, config, wish, until);
-            if stays {
+            if !self.wished.contains_key(addr) && self.holds(*addr, config, wish, until) {
                 peers.push((*addr, config.clone()));
             }
         }
-        let in_force = |addr: &PeerAddr| peers.iter().any(|(other, _)| other == addr);
-        self.held.retain(|addr, _| in_force(addr));
+        let in_force: BTreeSet<_> = peers.iter().map(|(addr, _)| *addr).collect();
+        self.held.retain(|addr, _| in_force.contains(addr));
         self.next = self.next_after(now);
         peers
     }
@@ -135,7 +134,7 @@ impl Handover {
         until: Instant,
     ) -> bool {
         let Some(origin) = &config.origin else { return false };
-        if origin.node.as_ref().is_some_and(|node| !wish.nodes.contains(node)) {
+        if is_with_nobody(config, wish) {
             return false;
         }
         if !self.held.contains_key(&addr) {
@@ -200,6 +199,19 @@ impl Handover {
         let others = self.wished.iter().filter(|(_, kind)| **kind != Some(PeerKind::NodeMesh));
         self.young.keys().chain(others.map(|(addr, _)| addr)).copied()
     }
+}
+
+/// Whether a session that is not settled is wished all the same, and stays as it is.
+fn is_unsettled((addr, config): &(PeerAddr, PeerConfig), wish: &Wished) -> bool {
+    let object = config.origin.as_ref().and_then(|origin| origin.object.as_ref());
+    let by_object = object.is_some_and(|object| wish.faulty.contains(object));
+    wish.unsettled.contains(addr) || (by_object && !is_with_nobody(config, wish))
+}
+
+/// Whether the node at the other end is there no more.
+fn is_with_nobody(config: &PeerConfig, wish: &Wished) -> bool {
+    let node = config.origin.as_ref().and_then(|origin| origin.node.as_ref());
+    node.is_some_and(|node| !wish.nodes.contains(node))
 }
 
 /// Whether the peer is a node, and we reflect to it.
@@ -275,6 +287,41 @@ mod tests {
         assert_eq!(it.configured(), ["10.0.0.2", "10.0.0.254", "10.0.0.3"]);
         it.wish(&[MESH, "without-reflectors"]);
         assert_eq!(it.configured(), ["10.0.0.2", "10.0.0.3"]);
+    }
+
+    #[test]
+    fn a_session_that_was_held_and_is_wished_again_but_cannot_be_settled_stays() {
+        let mut it = Run::new(&[MESH, "rack", "without-reflectors"]);
+        it.complete(&["10.0.0.2", "10.0.0.3", "10.0.0.254"]);
+        it.wish(&[REFLECTORS, "no-mesh"]);
+        let all = ["10.0.0.2", "10.0.0.254", "10.0.0.3", "10.0.0.8", "10.0.0.9"];
+        assert_eq!(it.configured(), all);
+        it.wish(&[REFLECTORS, "no-mesh", "rack", "rack-is-bad"]);
+        it.complete(&all);
+        assert_eq!(it.look(), ["10.0.0.2 Replaced", "10.0.0.3 Replaced"]);
+        it.now += BOUND * 2;
+        assert!(it.look().is_empty());
+        assert_eq!(it.configured(), ["10.0.0.254", "10.0.0.8", "10.0.0.9"]);
+    }
+
+    #[test]
+    fn one_that_comes_in_another_s_place_and_cannot_be_settled_is_waited_for() {
+        let mut it = Run::new(&[MESH, "rack", "without-reflectors"]);
+        it.complete(&["10.0.0.2", "10.0.0.3", "10.0.0.254"]);
+        it.wish(&[REFLECTORS, "no-mesh", "rack"]);
+        it.wish(&[REFLECTORS, "no-mesh", "rack", "rr-is-bad"]);
+        assert!(it.look().is_empty(), "the reflectors' sessions are not up");
+        it.complete(&["10.0.0.2", "10.0.0.3", "10.0.0.8", "10.0.0.9", "10.0.0.254"]);
+        assert_eq!(it.look(), ["10.0.0.2 Replaced", "10.0.0.3 Replaced"]);
+    }
+
+    #[test]
+    fn a_session_by_an_object_that_cannot_be_settled_goes_with_its_node() {
+        let mut it = Run::new(&[REFLECTORS, "no-mesh"]);
+        it.wish(&[REFLECTORS, "no-mesh", "rr-is-bad"]);
+        assert_eq!(it.configured(), ["10.0.0.8", "10.0.0.9"]);
+        it.wish(&[REFLECTORS, "no-mesh", "rr-is-bad", "without-9"]);
+        assert_eq!(it.configured(), ["10.0.0.8"]);
     }
 
     #[test]
@@ -383,6 +430,9 @@ mod tests {
             if may_reflect && is("without-reflectors") && !is(REFLECTORS) {
                 continue;
             }
+            if is(&format!("without-{number}")) {
+                continue;
+            }
             let reflects = is(REFLECTORS) && may_reflect && !is(&format!("{number}-is-none"));
             let mut bgp = serde_json::json!({"ipv4Address": format!("10.0.0.{number}/24")});
             if reflects {
@@ -401,16 +451,21 @@ mod tests {
         let named = |name: &str| serde_json::json!({"name": name});
         let mesh = serde_json::json!({"nodeToNodeMeshEnabled": !is("no-mesh")});
         object(&mut documents, "BGPConfiguration", &named("default"), &mesh);
+        // There is no filter of this name.
+        let filters = |bad: &str| if is(bad) { vec!["gone"] } else { Vec::new() };
         if is(REFLECTORS) {
-            let spec = serde_json::json!({"nodeSelector": "all()", "peerSelector": "has(rr)"});
+            let filters = filters("rr-is-bad");
+            let spec = serde_json::json!({"nodeSelector": "all()", "peerSelector": "has(rr)", "filters": filters});
             object(&mut documents, "BGPPeer", &named("rr"), &spec);
         }
         if is("rack") {
-            let spec = serde_json::json!({"peerIP": "10.0.0.254", "asNumber": 65_000});
+            let filters = filters("rack-is-bad");
+            let spec =
+                serde_json::json!({"peerIP": "10.0.0.254", "asNumber": 65_000, "filters": filters});
             object(&mut documents, "BGPPeer", &named("rack"), &spec);
         }
         let base = Base { admin_socket: "/run/x".into(), http: None, announced: Vec::new() };
-        resources::derive(&documents.done(), &base, &Folder(None)).unwrap()
+        resources::derive(&documents.done(), &base, None, &Folder(None)).unwrap()
     }
 
     fn object(

@@ -39,20 +39,21 @@ use super::{
     own,
     peer::{Commons, PeerHandle, Stay},
     reload::log_faults,
-    resources::{Report, Resources, Wished},
-    routes::{RibInput, Routes},
+    resources::{AsNumbers, Report, Resources, Wished},
+    routes::{Life, RibInput, Routes},
     socket,
 };
 use crate::{config::ConfigFaults, http, one_line, seed};
 
-/// What the speaker should be, asked anew.
-pub type ReadConfig = Box<dyn Fn() -> Result<Wished, ConfigFaults> + Send + Sync>;
+/// What the speaker should be, asked anew by one whose AS numbers stand.
+pub type ReadConfig = Box<dyn Fn(Option<AsNumbers>) -> Result<Wished, ConfigFaults> + Send + Sync>;
 
 /// Where other resources come from.
 pub type News = watch::Receiver<Arc<Resources>>;
 
 pub struct Manager {
     pub(super) config: BgpConfig,
+    pub(super) asns: AsNumbers,
     pub(super) read: ReadConfig,
     /// There may be something else to be.
     news: Option<News>,
@@ -63,6 +64,8 @@ pub struct Manager {
     admin: UnixListener,
     hangup: Signal,
     pub(super) peers: BTreeMap<PeerAddr, Peer>,
+    /// Of the peer that was started last.
+    life: Life,
     /// The links on which peers are found.
     links: BTreeMap<IfName, Attended>,
     heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
@@ -95,7 +98,7 @@ impl Manager {
     ) -> Result<Self, BgpError> {
         let mut handover = Handover::default();
         handover.wish(&[], &wished, Instant::now());
-        let Wished { config, reports, .. } = wished;
+        let Wished { config, asns, reports, .. } = wished;
         log_faults(&reports, &[]);
         let listeners =
             socket::listen_on(&config.listen).map_err(|(addr, err)| BgpError::Listen(addr, err))?;
@@ -119,6 +122,7 @@ impl Manager {
         let (alive, all_sent) = mpsc::channel(1);
         let mut manager = Self {
             config,
+            asns,
             read,
             news,
             here,
@@ -127,6 +131,7 @@ impl Manager {
             admin,
             hangup,
             peers: BTreeMap::new(),
+            life: Life::default(),
             links: BTreeMap::new(),
             heard: mpsc::channel(HEARD),
             routes,
@@ -298,8 +303,10 @@ impl Manager {
         stay: Stay,
     ) -> &PeerHandle {
         let restarting = self.restarting_until.filter(|until| *until > Instant::now());
+        self.life = self.life.next();
         let handle = PeerHandle::start(
             addr,
+            self.life,
             config.clone(),
             stay,
             restarting,
@@ -344,8 +351,9 @@ impl Manager {
             if state.is_some_and(|state| state.state == StateName::Established) {
                 return;
             }
-            self.peers.remove(&other);
-            self.routes.tell(RibInput::Forget(other));
+            if let Some(peer) = self.peers.remove(&other) {
+                self.routes.tell(RibInput::Forget { peer: other, life: peer.handle.life() });
+            }
         }
         tracing::info!(op = "find a peer", peer = %addr.ip, ifname = %heard.link, "a router was heard");
         if let Some(password) = &config.password {

@@ -31,7 +31,7 @@ use super::{
     bfd::{self, Bfd, BfdState},
     config::PeerConfig,
     conn::{Alive, Around, Connection, Traffic, Verdict},
-    routes::{RibInput, Routes},
+    routes::{Life, RibInput, Routes},
     socket,
 };
 
@@ -84,6 +84,7 @@ pub struct Commons {
 /// A peer's task in the hands of the manager. It ends when this is dropped.
 #[derive(Debug)]
 pub struct PeerHandle {
+    life: Life,
     mailbox: mpsc::Sender<PeerInput>,
     task: JoinHandle<()>,
 }
@@ -102,6 +103,7 @@ pub enum Stay {
 impl PeerHandle {
     pub fn start(
         addr: PeerAddr,
+        life: Life,
         config: PeerConfig,
         stay: Stay,
         restarting_until: Option<Instant>,
@@ -111,6 +113,7 @@ impl PeerHandle {
         let seed = crate::seed();
         let task = PeerTask {
             addr,
+            life,
             session: Session::new(of_now(&config.session, restarting_until), seed),
             config,
             stay,
@@ -126,7 +129,7 @@ impl PeerHandle {
             times_up: 0,
             traffic: Arc::default(),
         };
-        Self { mailbox, task: tokio::spawn(task.run(inbox)) }
+        Self { life, mailbox, task: tokio::spawn(task.run(inbox)) }
     }
 
     /// Hands a connection over; it is closed when there is no room for it.
@@ -140,6 +143,11 @@ impl PeerHandle {
         answered.await.ok()
     }
 
+    /// What is to be named when its routes are to be forgotten.
+    pub const fn life(&self) -> Life {
+        self.life
+    }
+
     pub fn is_over(&self) -> bool {
         self.task.is_finished()
     }
@@ -150,15 +158,20 @@ impl PeerHandle {
         let _ = self.mailbox.send(PeerInput::Configure(Box::new(config))).await;
     }
 
+    /// Ends the task without a word.
+    pub async fn end(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     /// Ends the session with a word, and the task.
-    pub async fn close(mut self, notification: Notification) {
+    pub async fn close(self, notification: Notification) {
         let input = PeerInput::Close { notification, then: Then::Stop };
         if self.mailbox.send(input).await.is_ok() {
             // The answer comes after what was to be sent is with the writer.
             let _ = timeout(LAST_WORDS, self.ask()).await;
         }
-        self.task.abort();
-        let _ = (&mut self.task).await;
+        self.end().await;
     }
 }
 
@@ -170,6 +183,7 @@ impl Drop for PeerHandle {
 
 struct PeerTask {
     addr: PeerAddr,
+    life: Life,
     config: PeerConfig,
     session: Session,
     stay: Stay,
@@ -368,6 +382,7 @@ impl PeerTask {
         };
         self.commons.routes.tell(RibInput::Up {
             peer: self.addr,
+            life: self.life,
             epoch: self.epoch,
             up: Box::new(up),
             writer: connection.routes.clone(),

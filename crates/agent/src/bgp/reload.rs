@@ -1,6 +1,6 @@
 //! How the speaker becomes like a configuration that is read anew: what did not change is left alone.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use russet_api::calico::Kind;
 use russet_bgp::{
@@ -24,7 +24,7 @@ use crate::config::ConfigFaults;
 impl Manager {
     /// Asks again what we should be. What did not change is left alone; what is refused changes nothing.
     pub(super) async fn reload(&mut self) {
-        let wished = (self.read)().and_then(|mut wished| {
+        let wished = (self.read)(Some(self.asns)).and_then(|mut wished| {
             self.keep_identifier(&mut wished);
             self.check_unchanged(&wished.config)?;
             Ok(wished)
@@ -99,16 +99,22 @@ impl Manager {
                 speaker.rib_mut().set_cluster(cluster);
             })));
         }
+        let by_addr: BTreeMap<_, _> =
+            config.peers.iter().rev().map(|(addr, peer)| (*addr, peer)).collect();
+        let by_name = |addr: PeerAddr| {
+            by_addr.get(&addr).copied().or_else(|| addr.link.and_then(|link| config.link(link)))
+        };
         let wanted = |addr: PeerAddr, peer: &Peer| match peer.stay {
-            Stay::Configured | Stay::Found => config.peer(addr).cloned(),
+            Stay::Configured | Stay::Found => by_name(addr),
             Stay::WhileConnected => config
                 .range_of(addr.ip)
-                .map(|range| range.peer.clone())
-                .filter(|_| config.peer(addr).is_none()),
+                .map(|range| &range.peer)
+                .filter(|_| by_name(addr).is_none()),
         };
         let changed: Vec<_> = (self.peers.iter())
-            .filter(|(addr, peer)| wanted(**addr, peer).as_ref() != Some(&peer.config))
-            .map(|(addr, peer)| (*addr, wanted(*addr, peer)))
+            .map(|(addr, peer)| (*addr, &peer.config, wanted(*addr, peer)))
+            .filter(|(_, is, wanted)| *wanted != Some(*is))
+            .map(|(addr, _, wanted)| (addr, wanted.cloned()))
             .collect();
         for (addr, wanted) in changed {
             self.change(addr, wanted).await;
@@ -141,13 +147,14 @@ impl Manager {
         let Some(peer) = self.peers.remove(&addr) else { return };
         let reason =
             if wanted.is_some() { Reason::CONFIGURATION_CHANGE } else { Reason::DECONFIGURED };
+        let life = peer.handle.life();
         peer.handle.close(Notification::new(reason)).await;
         match wanted {
             Some(wanted) if peer.stay == Stay::Found => {
                 self.start_peer(addr, wanted, Stay::Found);
             }
             Some(_) => {}
-            None => self.routes.tell(RibInput::Forget(addr)),
+            None => self.routes.tell(RibInput::Forget { peer: addr, life }),
         }
     }
 
@@ -201,26 +208,25 @@ impl Manager {
         let Some(peer) = self.peers.remove(&addr) else { return };
         self.sign(Prefix::host(addr.ip), "");
         let keeps = peer.config.session.restart.is_some();
-        let routes = self.routes.clone();
-        if keeps {
-            drop(peer);
-            routes.tell(RibInput::Forget(addr));
-        } else {
-            // It takes a moment, and nobody is to wait for it.
-            tokio::spawn(async move {
+        let (routes, life) = (self.routes.clone(), peer.handle.life());
+        // It takes a moment, and nobody is to wait for it.
+        tokio::spawn(async move {
+            if keeps {
+                peer.handle.end().await;
+            } else {
                 peer.handle.close(Notification::new(Reason::DECONFIGURED)).await;
-                routes.tell(RibInput::Forget(addr));
-            });
-        }
+            }
+            routes.tell(RibInput::Forget { peer: addr, life });
+        });
     }
 
     /// Gives the listeners the passwords of a new configuration.
     fn sign_like(&self, config: &BgpConfig) {
-        let (before, after) = (self.config.passwords(), config.passwords());
-        let gone =
-            before.iter().filter(|(prefix, _)| !after.iter().any(|(other, _)| other == prefix));
-        let gone = gone.map(|(prefix, _)| (*prefix, ""));
-        let new = after.iter().filter(|pair| !before.contains(pair));
+        let of = |config: &BgpConfig| config.passwords().into_iter().collect::<BTreeMap<_, _>>();
+        let (before, after) = (of(&self.config), of(config));
+        let gone = before.keys().filter(|prefix| !after.contains_key(prefix));
+        let gone = gone.map(|prefix| (*prefix, ""));
+        let new = after.iter().filter(|(prefix, password)| before.get(prefix) != Some(password));
         for (prefix, password) in gone.chain(new.map(|(prefix, new)| (*prefix, new.reveal()))) {
             self.sign(prefix, password);
         }

@@ -35,7 +35,7 @@ use russet_bgp::{fsm::RemoteAs, speaker::PeerAddr};
 use russet_core::model::calico::{
     BgpConfiguration, BgpFilter, BgpPeer, IpPool, Name, Node, PeerKind,
 };
-use russet_net::Prefix;
+use russet_net::{Asn, Prefix};
 
 use self::{ours::Ours, rules::Rules, settle::Settle};
 pub use self::{
@@ -85,6 +85,14 @@ pub struct Base {
     pub announced: Vec<Prefix>,
 }
 
+/// The AS numbers that sessions go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsNumbers {
+    pub ours: Asn,
+    /// Of nodes that say none.
+    pub others: Asn,
+}
+
 /// Something to tell of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Report {
@@ -124,6 +132,8 @@ impl fmt::Display for Report {
 #[derive(Clone, Debug)]
 pub struct Wished {
     pub config: BgpConfig,
+    /// What [`derive()`] is to be told while a speaker of this configuration runs.
+    pub asns: AsNumbers,
     /// Peers that are wished and cannot be settled: their sessions stay as they are.
     pub unsettled: BTreeSet<PeerAddr>,
     /// The `BGPPeer`s of these; what they said before stays, too, if it was another address.
@@ -137,7 +147,9 @@ pub struct Wished {
 impl From<BgpConfig> for Wished {
     /// A file has no objects.
     fn from(config: BgpConfig) -> Self {
+        let asn = config.local.asn;
         Self {
+            asns: AsNumbers { ours: asn, others: asn },
             config,
             unsettled: BTreeSet::new(),
             faulty: BTreeSet::new(),
@@ -188,7 +200,7 @@ impl Reports {
     }
 }
 
-/// From resources to what the speaker should be.
+/// From resources to what the speaker should be. One that runs already keeps its AS, and says which is `in_force`.
 ///
 /// # Errors
 ///
@@ -196,13 +208,15 @@ impl Reports {
 pub fn derive(
     resources: &Resources,
     base: &Base,
+    in_force: Option<AsNumbers>,
     secrets: &dyn Secrets,
 ) -> Result<Wished, ConfigFaults> {
     let mut reports = Reports(resources.reports.iter().cloned().collect());
-    let ours = Ours::of(resources, &mut reports)?;
+    let ours = Ours::of(resources, in_force, &mut reports)?;
     let rules = Rules::of(resources, &mut reports);
     let whom = whom::chosen(resources, &ours, &mut reports);
-    let settle = Settle { resources, ours: &ours, rules, secrets };
+    let passwords = BTreeMap::new();
+    let settle = Settle { resources, ours: &ours, rules, secrets, passwords };
     let sessions = settle.all(whom, &mut reports);
     let config = BgpConfig {
         local: ours.local,
@@ -221,6 +235,7 @@ pub fn derive(
     };
     Ok(Wished {
         config,
+        asns: ours.asns,
         unsettled: sessions.unsettled,
         faulty: sessions.faulty,
         nodes: resources.nodes.keys().cloned().collect(),

@@ -40,6 +40,7 @@ pub struct Routes {
 pub enum RibInput {
     Up {
         peer: PeerAddr,
+        life: Life,
         epoch: u64,
         up: Box<PeerUp>,
         writer: mpsc::Sender<Arc<[u8]>>,
@@ -68,13 +69,29 @@ pub enum RibInput {
         peer: PeerAddr,
         epoch: u64,
     },
-    Forget(PeerAddr),
+    /// A peer is not wanted any more. One that has begun its session since is another, and stays.
+    Forget {
+        peer: PeerAddr,
+        life: Life,
+    },
     /// Routes of our own: all of them.
     Own(Vec<OwnRoute>),
     /// What the node knows better.
     Guide(Guide),
     /// A question, or a rare command.
     Do(Box<dyn FnOnce(&mut Speaker) + Send>),
+}
+
+/// Tells one task of a peer from those before and after it at the same address; the later is the greater. A task that
+/// ends takes a moment, and another may have begun by then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Life(u64);
+
+impl Life {
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
 }
 
 /// The routes' side is gone: the thread has ended.
@@ -86,14 +103,7 @@ impl Routes {
     pub fn start(config: RibConfig, follower: Option<Follower>) -> io::Result<Self> {
         let (inputs, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let mut worker = Worker {
-            speaker: Speaker::new(config),
-            inbox,
-            lines: BTreeMap::new(),
-            own: Vec::new(),
-            unsaid: Vec::new(),
-            follower,
-        };
+        let mut worker = Worker::new(config, inbox, follower);
         thread::Builder::new()
             .name("bgp-routes".to_owned())
             .spawn(move || runtime.block_on(worker.run()))?;
@@ -129,6 +139,8 @@ struct Worker {
     speaker: Speaker,
     inbox: mpsc::UnboundedReceiver<RibInput>,
     lines: BTreeMap<PeerAddr, Line>,
+    /// Whose routes the speaker has of each peer that it has any of.
+    lives: BTreeMap<PeerAddr, Life>,
     own: Vec<OwnRoute>,
     /// What a peer's task had no room for.
     unsaid: Vec<(mpsc::Sender<PeerInput>, PeerInput)>,
@@ -144,6 +156,22 @@ struct Line {
 }
 
 impl Worker {
+    fn new(
+        config: RibConfig,
+        inbox: mpsc::UnboundedReceiver<RibInput>,
+        follower: Option<Follower>,
+    ) -> Self {
+        Self {
+            speaker: Speaker::new(config),
+            inbox,
+            lines: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            own: Vec::new(),
+            unsaid: Vec::new(),
+            follower,
+        }
+    }
+
     async fn run(&mut self) {
         while let Some(first) = self.wait().await {
             let mut budget = Budget::new();
@@ -181,14 +209,19 @@ impl Worker {
 
     fn take(&mut self, input: RibInput) {
         match input {
-            RibInput::Up { peer, epoch, up, writer, mailbox } => {
-                self.speaker.up(peer, *up, Instant::now());
-                self.lines.insert(peer, Line { epoch, writer, mailbox });
+            RibInput::Up { peer, life, epoch, up, writer, mailbox } => {
+                // One that is about to end is told so; another has its place.
+                if !self.is_of_later(peer, life) {
+                    self.speaker.up(peer, *up, Instant::now());
+                    self.lives.insert(peer, life);
+                    self.lines.insert(peer, Line { epoch, writer, mailbox });
+                }
             }
             RibInput::Down { peer, epoch, reason } => {
                 if self.is_current(peer, epoch) {
                     self.lines.remove(&peer);
                     self.speaker.down(peer, &reason, Instant::now());
+                    self.note_if_gone(peer);
                 }
             }
             RibInput::Octets { peer, epoch, octets, room } => {
@@ -207,9 +240,12 @@ impl Worker {
                     self.fill(peer);
                 }
             }
-            RibInput::Forget(peer) => {
-                self.lines.remove(&peer);
-                self.speaker.forget(peer);
+            RibInput::Forget { peer, life } => {
+                if !self.is_of_later(peer, life) {
+                    self.lines.remove(&peer);
+                    self.speaker.forget(peer);
+                    self.note_if_gone(peer);
+                }
             }
             RibInput::Own(routes) => self.set_own(routes),
             RibInput::Guide(guide) => {
@@ -218,6 +254,17 @@ impl Worker {
                 }
             }
             RibInput::Do(question) => question(&mut self.speaker),
+        }
+    }
+
+    /// Whether what is there of a peer is of a later life.
+    fn is_of_later(&self, peer: PeerAddr, life: Life) -> bool {
+        self.lives.get(&peer).is_some_and(|there| *there > life)
+    }
+
+    fn note_if_gone(&mut self, peer: PeerAddr) {
+        if self.speaker.source_of(peer).is_none() {
+            self.lives.remove(&peer);
         }
     }
 
@@ -275,6 +322,7 @@ impl Worker {
                     tracing::warn!(op = "receive update", %peer, %family, ?action, "too many routes");
                 }
                 SpeakerOutput::RestartOver { peer, family } => {
+                    self.note_if_gone(peer);
                     tracing::info!(op = "restart", %peer, %family, "what was kept is told again or gone");
                 }
             }
@@ -324,3 +372,112 @@ const LEAST_ROOM: usize = 1_024;
 const FLUSH_OCTETS: usize = 64 << 10;
 const FLUSH_TIME: Duration = Duration::from_millis(5);
 const SAY_AGAIN: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use russet_bgp::{
+        bestpath::MedRule,
+        fsm::{Agreed, Negotiated},
+        policy::Policy,
+        reflector::{Me, NextHopRule, Relation},
+        rib::Watch,
+        update::Bounds,
+        wire::{
+            ClusterId, Family, FamilySet, GracefulRestart, HoldTime, Peering, RestartFamily,
+            RestartFlags, RouterId, Terms,
+        },
+    };
+    use russet_net::Asn;
+
+    use super::*;
+
+    #[test]
+    fn who_is_forgotten_late_takes_nothing_from_the_one_that_came_after() {
+        let mut worker = worker();
+        let (old, new) = (Life(1), Life(2));
+        worker.take(up(old, 10));
+        worker.take(up(new, 20));
+        worker.take(RibInput::Forget { peer: peer(), life: old });
+        assert!(worker.is_current(peer(), 20));
+        assert!(worker.speaker.source_of(peer()).is_some());
+        // Nor does it while the other is away for a moment and its routes are kept.
+        worker.take(down(20));
+        worker.take(RibInput::Forget { peer: peer(), life: old });
+        assert!(worker.speaker.source_of(peer()).is_some());
+        // One that comes up only while it is ended takes nobody's place.
+        worker.take(up(new, 21));
+        worker.take(up(old, 11));
+        assert!(worker.is_current(peer(), 21));
+
+        worker.take(RibInput::Forget { peer: peer(), life: new });
+        assert!(worker.speaker.source_of(peer()).is_none());
+        assert!(worker.lines.is_empty() && worker.lives.is_empty());
+    }
+
+    #[test]
+    fn a_restart_that_is_over_leaves_nothing_to_remember() {
+        let mut worker = worker();
+        worker.take(up(Life(1), 10));
+        worker.take(down(10));
+        assert_eq!(worker.lives.len(), 1);
+        worker.speaker.timeout(Instant::now() + RESTART + Duration::from_secs(1));
+        worker.obey();
+        assert!(worker.lives.is_empty());
+    }
+
+    fn worker() -> Worker {
+        let id = RouterId::try_from(1).unwrap();
+        let config = RibConfig {
+            me: Me { asn: Asn::new(65_000), id, cluster: ClusterId::from(id) },
+            med: MedRule::SameNeighbor,
+            multipath: None,
+            watch: Watch::Off,
+            seed: 1,
+            bounds: Bounds::default(),
+        };
+        Worker::new(config, mpsc::unbounded_channel().1, None)
+    }
+
+    fn peer() -> PeerAddr {
+        PeerAddr::from(std::net::IpAddr::from([10, 0, 0, 2]))
+    }
+
+    fn down(epoch: u64) -> RibInput {
+        RibInput::Down { peer: peer(), epoch, reason: DownReason::ConnectionLost }
+    }
+
+    /// A session of a peer that restarts gracefully.
+    fn up(life: Life, epoch: u64) -> RibInput {
+        let family = RestartFamily { family: Family::Ipv4Unicast.wire(), forwarding: true };
+        let restart = GracefulRestart {
+            flags: RestartFlags { restarted: false, notification: true },
+            time_s: u16::try_from(RESTART.as_secs()).unwrap(),
+            families: vec![family],
+        };
+        let families = FamilySet::EMPTY.with(Family::Ipv4Unicast);
+        let negotiated = Negotiated {
+            terms: Terms { families, ..Terms::plain(Peering::Internal) },
+            hold: HoldTime::USUAL,
+            peer_asn: Asn::new(65_000),
+            peer_id: RouterId::try_from(2).unwrap(),
+            refresh: Agreed::Yes,
+            enhanced_refresh: Agreed::Yes,
+            restart: Some(restart),
+            survives_notification: Agreed::Yes,
+        };
+        let settings = PeerSettings {
+            internal: Relation::Client,
+            import: Arc::new(Policy::accept_all()),
+            export: Arc::new(Policy::accept_all()),
+            next_hop: NextHopRule::Keep,
+            own_as: 0,
+            limits: [None; 3],
+        };
+        let our_asn = Asn::new(65_000);
+        let up = Box::new(PeerUp { negotiated, our_asn, settings, our_next_hop: [None; 3] });
+        let (writer, mailbox) = (mpsc::channel(1).0, mpsc::channel(1).0);
+        RibInput::Up { peer: peer(), life, epoch, up, writer, mailbox }
+    }
+
+    const RESTART: Duration = Duration::from_mins(2);
+}

@@ -1,6 +1,6 @@
 //! What the BGP speaker is told of Calico's objects: all that it heeds, anew each time that something of it changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use russet_api::calico::{Key, Kind, ResourceId};
 use russet_core::model::calico::Name;
@@ -36,12 +36,14 @@ pub async fn follow(
 fn take(now: &mut Resources, news: News) -> bool {
     match news {
         News::All { picture, .. } => {
-            *now = whole(now.node.clone(), &picture);
-            true
+            let all = whole(now.node.clone(), &picture);
+            let is_news = all != *now;
+            *now = all;
+            is_news
         }
         News::Changed { changes, .. } => {
-            let heeded = changes.iter().map(|change| put(now, &change.key, change.known.as_ref()));
-            heeded.fold(false, |any, heeded| any | heeded)
+            let news = changes.iter().map(|change| put(now, &change.key, change.known.as_ref()));
+            news.fold(false, |any, is_news| any | is_news)
         }
         News::Doubted { .. } | News::Away(_) | News::Back => false,
     }
@@ -55,35 +57,60 @@ fn whole(node: Name, picture: &Picture) -> Resources {
     all
 }
 
-/// Takes one object, and tells whether it is one that the speaker heeds.
+/// Takes one object, and tells whether what the speaker heeds of it has changed: a node is written every few seconds, and
+/// mostly says what it said.
 fn put(now: &mut Resources, key: &Key, known: Option<&Known>) -> bool {
     let Key::Resource(ResourceId { kind, name, .. }) = key else { return false };
     if !HEEDED.contains(kind) {
         return false;
     }
-    now.reports.retain(|report| report.kind != *kind || report.name != *name);
-    let fault = known.and_then(|known| known.fault.as_deref());
-    now.reports.extend(fault.map(|fault| Report {
-        kind: *kind,
-        name: name.clone(),
-        grade: Grade::Fault,
-        reason: one_line(fault),
-    }));
-    let name = name.clone();
-    match (kind, known.and_then(|known| known.value.as_ref())) {
-        (_, Some(Object::Node(it))) => _ = now.nodes.insert(name, (**it).clone()),
-        (_, Some(Object::BgpConfiguration(it))) => {
-            now.configurations.insert(name, (**it).clone());
-        }
-        (_, Some(Object::BgpPeer(it))) => _ = now.peers.insert(name, (**it).clone()),
-        (_, Some(Object::BgpFilter(it))) => _ = now.filters.insert(name, (**it).clone()),
-        (_, Some(Object::Pool(it))) => _ = now.pools.insert(name, (**it).clone()),
-        (Kind::Node, _) => _ = now.nodes.remove(&name),
-        (Kind::BgpConfiguration, _) => _ = now.configurations.remove(&name),
-        (Kind::BgpPeer, _) => _ = now.peers.remove(&name),
-        (Kind::BgpFilter, _) => _ = now.filters.remove(&name),
-        (Kind::IpPool, _) => _ = now.pools.remove(&name),
-        _ => {}
+    let fault = known.and_then(|known| known.fault.as_deref()).map(|fault| one_line(fault));
+    let is_news = report(now, *kind, name, fault);
+    is_news | set(now, *kind, name, known.and_then(|known| known.value.as_ref()))
+}
+
+/// Has the object's fault, and no other, among the reports; tells whether that is news.
+fn report(now: &mut Resources, kind: Kind, name: &Name, fault: Option<String>) -> bool {
+    let at = now.reports.iter().position(|report| report.kind == kind && report.name == *name);
+    if at.map(|at| &now.reports[at].reason) == fault.as_ref() {
+        return false;
+    }
+    if let Some(at) = at {
+        now.reports.remove(at);
+    }
+    let report = |reason| Report { kind, name: name.clone(), grade: Grade::Fault, reason };
+    now.reports.extend(fault.map(report));
+    true
+}
+
+fn set(now: &mut Resources, kind: Kind, name: &Name, value: Option<&Object>) -> bool {
+    match (kind, value) {
+        (_, Some(Object::Node(it))) => replace(&mut now.nodes, name, Some(it)),
+        (_, Some(Object::BgpConfiguration(it))) => replace(&mut now.configurations, name, Some(it)),
+        (_, Some(Object::BgpPeer(it))) => replace(&mut now.peers, name, Some(it)),
+        (_, Some(Object::BgpFilter(it))) => replace(&mut now.filters, name, Some(it)),
+        (_, Some(Object::Pool(it))) => replace(&mut now.pools, name, Some(it)),
+        (Kind::Node, _) => replace(&mut now.nodes, name, None),
+        (Kind::BgpConfiguration, _) => replace(&mut now.configurations, name, None),
+        (Kind::BgpPeer, _) => replace(&mut now.peers, name, None),
+        (Kind::BgpFilter, _) => replace(&mut now.filters, name, None),
+        (Kind::IpPool, _) => replace(&mut now.pools, name, None),
+        _ => false,
+    }
+}
+
+/// Puts or takes away a value, and tells whether it was another.
+fn replace<T: Clone + PartialEq>(
+    all: &mut BTreeMap<Name, T>,
+    name: &Name,
+    value: Option<&T>,
+) -> bool {
+    if all.get(name) == value {
+        return false;
+    }
+    match value {
+        Some(value) => _ = all.insert(name.clone(), value.clone()),
+        None => _ = all.remove(name),
     }
     true
 }
@@ -92,3 +119,62 @@ const HEEDED: [Kind; 5] =
     [Kind::Node, Kind::BgpConfiguration, Kind::BgpPeer, Kind::BgpFilter, Kind::IpPool];
 /// How long more is waited for after a change: nodes come by the hundred.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use russet_core::{Fault, model::calico::Node};
+    use serde_json::json;
+
+    use super::*;
+    use crate::bgp::resources::Documents;
+
+    #[test]
+    fn an_object_that_is_written_and_says_what_it_said_is_no_news() {
+        let mut now = Resources::of("a".parse().unwrap());
+        assert!(put(&mut now, &key(), Some(&known(3, &node(1), None))));
+        assert!(!put(&mut now, &key(), Some(&known(4, &node(1), None))));
+        assert!(put(&mut now, &key(), Some(&known(5, &node(2), None))));
+        assert_eq!(now.nodes.values().collect::<Vec<_>>(), [&node(2)]);
+        assert!(put(&mut now, &key(), None));
+        assert!(!put(&mut now, &key(), None));
+        assert_eq!(now, Resources::of("a".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_fault_is_news_when_it_comes_when_it_is_another_and_when_it_goes() {
+        let mut now = Resources::of("a".parse().unwrap());
+        put(&mut now, &key(), Some(&known(3, &node(1), None)));
+        for (fault, is_news, reports) in
+            [(Some("one"), true, 1), (Some("one"), false, 1), (Some("two"), true, 1)]
+                .into_iter()
+                .chain([(None, true, 0), (None, false, 0)])
+        {
+            let known = known(4, &node(1), fault);
+            assert_eq!(put(&mut now, &key(), Some(&known)), is_news, "{fault:?}");
+            assert_eq!(now.reports.len(), reports);
+        }
+    }
+
+    fn key() -> Key {
+        Key::Resource(ResourceId { kind: Kind::Node, namespace: None, name: "b".parse().unwrap() })
+    }
+
+    fn known(revision: u64, node: &Node, fault: Option<&str>) -> Known {
+        let fault = fault.map(|reason| {
+            Arc::new(Fault::Unreadable { what: "a node", reason: reason.to_owned() })
+        });
+        let value = Some(Object::Node(Arc::new(node.clone())));
+        Known { revision, created: 1, value, fault }
+    }
+
+    fn node(last: u8) -> Node {
+        let mut documents = Documents::new("a".parse().unwrap(), None);
+        let bgp = json!({"ipv4Address": format!("10.0.0.{last}/24")});
+        let object = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "Node",
+            "metadata": {"name": "b"}, "spec": {"bgp": bgp},
+        });
+        documents.read(&object).unwrap();
+        documents.done().nodes.into_values().next().unwrap()
+    }
+}

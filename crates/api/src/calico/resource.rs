@@ -168,7 +168,9 @@ impl Resource {
     }
 
     /// The octets that etcd is given for it: in the group that etcd holds, with what it was born with, without
-    /// what only a server says. What `there` holds beside `spec` and is not said anew stays.
+    /// what only a server says. A `status` that is not said anew stays as `there` has it; and so do finalizers, owners and
+    /// all else of `metadata` but labels and annotations, which are said whole. One that names the version that it is a
+    /// change of was read whole, and what it leaves out of `metadata` goes.
     ///
     /// # Errors
     ///
@@ -180,13 +182,16 @@ impl Resource {
         let mut object = self.object().clone();
         object["kind"] = self.kind().name_in(Group::V3).into();
         object["apiVersion"] = Group::V3.api_version().into();
+        let there = there.and_then(|there| serde_json::from_slice::<Value>(there).ok());
+        let of_there = |part: &str| there.as_ref().and_then(|there| there.get(part));
         let metadata = &mut object["metadata"];
+        if let (Some(kept), None) = (of_there("metadata"), self.version()) {
+            keep(metadata, kept);
+        }
         metadata["uid"] = born.uid.as_str().into();
         metadata["creationTimestamp"] = born.created.as_str().into();
         strip(metadata, &["resourceVersion", "selfLink", "managedFields"]);
-        let status = there.and_then(|there| serde_json::from_slice::<Value>(there).ok());
-        let status = status.as_ref().and_then(|there| there.get("status"));
-        if let (Some(status), None) = (status, object.get("status")) {
+        if let (Some(status), None) = (of_there("status"), object.get("status")) {
             object["status"] = status.clone();
         }
         let mut whole = Self::read(self.kind(), object)?;
@@ -204,6 +209,17 @@ pub fn export(object: &mut Value) {
         ["uid", "creationTimestamp", "resourceVersion", "selfLink", "generation", "managedFields"];
     if let Some(metadata) = object.get_mut("metadata") {
         strip(metadata, &of_a_store);
+    }
+}
+
+/// Fills in what is not said, but for what an operator says whole.
+fn keep(metadata: &mut Value, there: &Value) {
+    let (Value::Object(fields), Value::Object(there)) = (metadata, there) else { return };
+    for (name, value) in there {
+        let is_said_whole = matches!(name.as_str(), "labels" | "annotations");
+        if !is_said_whole && !fields.contains_key(name) {
+            fields.insert(name.clone(), value.clone());
+        }
     }
 }
 

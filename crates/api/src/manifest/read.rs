@@ -11,9 +11,9 @@ use super::{Complaint, Member, Node, Shape, Span, scalar::plain};
 pub const MOST_OCTETS: usize = 32 << 20;
 /// What all documents of a text may grow to, aliases followed.
 const MOST_NODES: usize = 1_000_000;
-/// How deep values may lie in each other. Calico's objects need eight.
+/// How deep values may lie in each other, aliases followed. Calico's objects need eight.
 const MOST_DEPTH: usize = 64;
-/// After so many complaints no more is read.
+/// After so many complaints no more is read, and the document that they are of is left out.
 const MOST_COMPLAINTS: usize = 100;
 /// The longest name of a field.
 const MOST_KEY: usize = 2_048;
@@ -66,7 +66,7 @@ pub fn read(text: &str) -> (Vec<Document>, Vec<Complaint>) {
         match reader.document() {
             Ok(Some(node)) if node.is_null() => {}
             Ok(Some(node)) => documents.push(Document { node }),
-            Ok(None) => break,
+            Ok(None) | Err(Stop::Enough) => break,
             Err(Stop::Text(err)) => {
                 reader.faults.push(told(&err));
                 // A text that breaks off here and there may have whole documents behind it.
@@ -90,7 +90,7 @@ const _: () = assert!(NESTING < 255);
 struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     /// Of the present document.
-    anchors: HashMap<usize, (Node, usize)>,
+    anchors: HashMap<usize, (Node, Size)>,
     nodes: usize,
     faults: Vec<Complaint>,
 }
@@ -99,6 +99,27 @@ struct Reader<'t> {
 enum Stop {
     Text(ScanError),
     Bound(Complaint),
+    /// As much is wrong as is told.
+    Enough,
+}
+
+/// How much a node is, aliases followed.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// Names of fields count, too.
+    nodes: usize,
+    /// How many levels lie below it.
+    height: usize,
+}
+
+impl Size {
+    const ONE: Self = Self { nodes: 1, height: 0 };
+
+    /// Takes what lies directly within.
+    fn add(&mut self, inner: Self) {
+        self.nodes += inner.nodes;
+        self.height = self.height.max(inner.height + 1);
+    }
 }
 
 impl<'t> Reader<'t> {
@@ -126,66 +147,70 @@ impl<'t> Reader<'t> {
         Ok(None)
     }
 
-    /// The node that begins with an event, and how many nodes it is made of.
-    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<(Node, usize), Stop> {
+    /// The node that begins with an event.
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<(Node, Size), Stop> {
         if depth > MOST_DEPTH {
             return Err(Stop::Bound(Complaint::new(span, too_deep())));
         }
         self.charge(1, span)?;
-        let (shape, anchor, nodes) = match event {
-            Event::Alias(anchor) => return self.alias(anchor, span),
+        let (shape, anchor, size) = match event {
+            Event::Alias(anchor) => return self.alias(anchor, span, depth),
             Event::Scalar(text, style, anchor, tag) => {
-                (Shape::Scalar(self.scalar(&text, style, tag.as_deref(), span)), anchor, 1)
+                let value = self.scalar(&text, style, tag.as_deref(), span)?;
+                (Shape::Scalar(value), anchor, Size::ONE)
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.no_tag(tag.as_deref(), span);
-                let (items, nodes) = self.items(depth)?;
-                (Shape::List(items), anchor, nodes)
+                self.no_tag(tag.as_deref(), span)?;
+                let (items, size) = self.items(depth)?;
+                (Shape::List(items), anchor, size)
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.no_tag(tag.as_deref(), span);
-                let (members, nodes) = self.members(depth)?;
-                (Shape::Object(members), anchor, nodes)
+                self.no_tag(tag.as_deref(), span)?;
+                let (members, size) = self.members(depth)?;
+                (Shape::Object(members), anchor, size)
             }
             // No other event begins a node.
-            _ => (Shape::Scalar(Value::Null), 0, 1),
+            _ => (Shape::Scalar(Value::Null), 0, Size::ONE),
         };
         let node = Node { span, shape };
         if anchor != 0 {
             // Kept besides, so it counts again.
-            self.charge(nodes, span)?;
-            self.anchors.insert(anchor, (node.clone(), nodes));
+            self.charge(size.nodes, span)?;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
-        Ok((node, nodes))
+        Ok((node, size))
     }
 
-    /// An alias is as large as what it stands for: counted before it is copied.
-    fn alias(&mut self, anchor: usize, span: Span) -> Result<(Node, usize), Stop> {
-        let Some((_, nodes)) = self.anchors.get(&anchor) else {
-            self.faults.push(Complaint::new(span, "the alias stands within what it stands for"));
-            return Ok((Node { span, shape: Shape::Scalar(Value::Null) }, 1));
+    /// An alias is as large and as deep as what it stands for: counted before it is copied.
+    fn alias(&mut self, anchor: usize, span: Span, depth: usize) -> Result<(Node, Size), Stop> {
+        let Some((_, size)) = self.anchors.get(&anchor) else {
+            self.complain(span, "the alias stands within what it stands for")?;
+            return Ok((Node { span, shape: Shape::Scalar(Value::Null) }, Size::ONE));
         };
-        let nodes = *nodes;
-        self.charge(nodes, span)?;
+        let size = *size;
+        if depth + size.height > MOST_DEPTH {
+            return Err(Stop::Bound(Complaint::new(span, too_deep())));
+        }
+        self.charge(size.nodes, span)?;
         let shape = self.anchors.get(&anchor).map(|(node, _)| node.shape.clone());
-        Ok((Node { span, shape: shape.unwrap_or(Shape::Scalar(Value::Null)) }, nodes))
+        Ok((Node { span, shape: shape.unwrap_or(Shape::Scalar(Value::Null)) }, size))
     }
 
-    fn items(&mut self, depth: usize) -> Result<(Vec<Node>, usize), Stop> {
-        let (mut items, mut nodes) = (Vec::new(), 1);
+    fn items(&mut self, depth: usize) -> Result<(Vec<Node>, Size), Stop> {
+        let (mut items, mut size) = (Vec::new(), Size::ONE);
         while let Some((event, span)) = self.next()? {
             if event == Event::SequenceEnd {
                 break;
             }
             let (node, more) = self.node(event, span, depth + 1)?;
             items.push(node);
-            nodes += more;
+            size.add(more);
         }
-        Ok((items, nodes))
+        Ok((items, size))
     }
 
-    fn members(&mut self, depth: usize) -> Result<(Vec<Member>, usize), Stop> {
-        let (mut members, mut nodes) = (Vec::<Member>::new(), 1);
+    fn members(&mut self, depth: usize) -> Result<(Vec<Member>, Size), Stop> {
+        let (mut members, mut size) = (Vec::<Member>::new(), Size::ONE);
         let mut seen = HashMap::new();
         while let Some((event, key_span)) = self.next()? {
             if event == Event::MappingEnd {
@@ -194,24 +219,22 @@ impl<'t> Reader<'t> {
             let key = self.key(event, key_span, depth)?;
             let Some((event, span)) = self.next()? else { break };
             let (node, more) = self.node(event, span, depth + 1)?;
-            nodes += more + 1;
+            size.add(more);
+            size.nodes += 1;
             let Some(key) = key else { continue };
             if key == "<<" {
-                self.faults.push(Complaint::new(
-                    key_span,
-                    "merge keys are not read; write the fields out",
-                ));
+                self.complain(key_span, "merge keys are not read; write the fields out")?;
             } else if let Some(first) = seen.insert(key.clone(), key_span) {
                 let reason = format!(
                     "{key:?} is there already, in line {}; one of the two is wanted",
                     first.line
                 );
-                self.faults.push(Complaint::new(key_span, reason));
+                self.complain(key_span, reason)?;
             } else {
                 members.push(Member { key, key_span, node });
             }
         }
-        Ok((members, nodes))
+        Ok((members, size))
     }
 
     /// A field's name, or `None` where it is none, which is told.
@@ -220,7 +243,7 @@ impl<'t> Reader<'t> {
         match event {
             Event::Scalar(text, _, _, _) => Ok(Some(text.into_owned())),
             other => {
-                self.faults.push(Complaint::new(span, "the name of a field is a text"));
+                self.complain(span, "the name of a field is a text")?;
                 if !matches!(other, Event::Alias(_)) {
                     self.node(other, span, depth + 1)?;
                 }
@@ -229,24 +252,36 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Value {
-        match tag.map(|tag| (tag, tag.core_suffix())) {
+    fn scalar(
+        &mut self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        span: Span,
+    ) -> Result<Value, Stop> {
+        Ok(match tag.map(|tag| (tag, tag.core_suffix())) {
             None if style == ScalarStyle::Plain => plain(text),
             None | Some((_, Some("str"))) => Value::String(text.to_owned()),
             Some((_, Some("int" | "bool" | "null" | "float"))) => plain(text),
             Some((tag, _)) => {
-                self.no_tag(Some(tag), span);
+                self.no_tag(Some(tag), span)?;
                 Value::Null
             }
-        }
+        })
     }
 
-    fn no_tag(&mut self, tag: Option<&Tag>, span: Span) {
+    fn no_tag(&mut self, tag: Option<&Tag>, span: Span) -> Result<(), Stop> {
         if let Some(tag) = tag.filter(|tag| !matches!(tag.core_suffix(), Some("map" | "seq"))) {
             let shown: String = tag.original().chars().take(40).collect();
-            self.faults
-                .push(Complaint::new(span, format!("tag {shown:?} is not known; leave it out")));
+            self.complain(span, format!("tag {shown:?} is not known; leave it out"))?;
         }
+        Ok(())
+    }
+
+    /// Notes what is wrong, and goes on unless it is enough.
+    fn complain(&mut self, span: Span, reason: impl Into<String>) -> Result<(), Stop> {
+        self.faults.push(Complaint::new(span, reason));
+        if self.faults.len() < MOST_COMPLAINTS { Ok(()) } else { Err(Stop::Enough) }
     }
 
     fn charge(&mut self, nodes: usize, span: Span) -> Result<(), Stop> {

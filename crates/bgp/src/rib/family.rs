@@ -7,12 +7,12 @@ use super::{
     import::Incoming,
     neighbor::{Limit, LimitAction, RibEvent},
     path::{Age, Path, Source, Standing},
-    rules::{Rules, is_reachable},
+    rules::Rules,
     table::{DestId, Key, Notice, Put, Table, Version},
 };
 use crate::{
     update::{Bounds, Group, Piece, Scene, Treatment},
-    wire::{Family, Nlri, NlriKey, Nlris, PathId},
+    wire::{ClusterId, Family, Nlri, NlriKey, Nlris, PathId},
 };
 
 /// What the RIB does with a family, whatever its keys are.
@@ -32,6 +32,8 @@ pub trait FamilyRib: fmt::Debug + Send {
     fn sweep(&mut self, source: Source, which: Sweep, rules: &mut Rules<'_>);
     /// Looks again at every path, for distances or a peer have changed.
     fn reassess(&mut self, rules: &mut Rules<'_>);
+    /// Looks again at which paths came through our cluster, which is another now.
+    fn judge_cluster(&mut self, cluster: ClusterId, rules: &mut Rules<'_>);
     /// Notes as changed whatever a peer told.
     fn note_all_of(&mut self, source: Source);
     /// How many destinations no eligible path is left to without a peer and the others.
@@ -255,13 +257,23 @@ impl<K: Key> FamilyRib for Routes<K> {
     }
 
     fn reassess(&mut self, rules: &mut Rules<'_>) {
-        let judge = |path: &Path| {
-            let next_hop = rules.pool.get(path.attrs).next_hop.addr();
-            match (path.standing, is_reachable(rules.distances, next_hop)) {
-                (Standing::Eligible | Standing::Unreachable, true) => Standing::Eligible,
-                (Standing::Eligible, false) => Standing::Unreachable,
-                (other, _) => other,
+        let judge = |path: &Path| match path.standing {
+            Standing::Eligible | Standing::Unreachable => rules.reach(path),
+            other => other,
+        };
+        self.table.reassess(judge, &mut |paths| rules.choose(paths));
+    }
+
+    fn judge_cluster(&mut self, cluster: ClusterId, rules: &mut Rules<'_>) {
+        let judge = |path: &Path| match path.standing {
+            Standing::Eligible | Standing::Unreachable | Standing::ClusterLoop => {
+                if rules.came_through(cluster, path) {
+                    Standing::ClusterLoop
+                } else {
+                    rules.reach(path)
+                }
             }
+            other => other,
         };
         self.table.reassess(judge, &mut |paths| rules.choose(paths));
     }

@@ -105,13 +105,14 @@ impl<'a> Incoming<'a> {
             attributes.write(&mut octets);
             pool.intern(&octets, next_hop, tail)?
         };
-        let standing = match judgement {
-            _ if self.loops != Standing::Eligible => self.loops,
-            Judgement::Rejected(_) => Standing::Policy,
-            Judgement::Accepted(_) if !is_reachable(self.distances, next_hop.addr()) => {
-                Standing::Unreachable
+        let reachable = is_reachable(self.distances, next_hop.addr());
+        let standing = match (self.loops, judgement) {
+            // Our cluster may become another, and then it has to be known what the policy said.
+            (Standing::Eligible | Standing::ClusterLoop, Judgement::Rejected(_)) => {
+                Standing::Policy
             }
-            Judgement::Accepted(_) => Standing::Eligible,
+            (Standing::Eligible, Judgement::Accepted(_)) if !reachable => Standing::Unreachable,
+            (loops, _) => loops,
         };
         Some((attrs, standing))
     }

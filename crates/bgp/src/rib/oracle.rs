@@ -18,7 +18,7 @@ use crate::{
     policy::{Judgement, RouteFacts, edit},
     reflector::{Me, Origin, may_tell, pass_on, standing},
     update::learned,
-    wire::{Attributes, Family, FamilySet, NextHop, NlriKey, PathId, RouterId, Tail},
+    wire::{Attributes, ClusterId, Family, FamilySet, NextHop, NlriKey, PathId, RouterId, Tail},
 };
 
 /// A route as a peer is told it.
@@ -88,6 +88,10 @@ impl Oracle {
 
     pub fn set_distances(&mut self, distances: impl IntoIterator<Item = (IpAddr, Distance)>) {
         self.distances = distances.into_iter().collect();
+    }
+
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        self.me.cluster = cluster;
     }
 
     /// Every destination that somebody told.

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     bestpath::{Candidate, MedRule, best},
+    reflector::Relation,
     update::learned,
-    wire::RouterId,
+    wire::{ClusterId, RouterId},
 };
 
 /// How far a next hop is.
@@ -40,6 +41,26 @@ impl Rules<'_> {
     /// The place of the best among paths.
     pub fn choose(&self, paths: &[Path]) -> Option<usize> {
         choose(self.pool, self.neighbors, self.distances, self.med, paths)
+    }
+
+    /// How a path stands that nothing but its next hop may keep back.
+    pub fn reach(&self, path: &Path) -> Standing {
+        let next_hop = self.pool.get(path.attrs).next_hop.addr();
+        if is_reachable(self.distances, next_hop) {
+            Standing::Eligible
+        } else {
+            Standing::Unreachable
+        }
+    }
+
+    /// Whether an internal peer told a path that came through a cluster (RFC 4456 §8).
+    pub fn came_through(&self, cluster: ClusterId, path: &Path) -> bool {
+        let from = self.neighbors.get(path.source);
+        let internal = from.is_some_and(|from| from.relation != Relation::External);
+        // Most have come through none, and need not be read.
+        internal
+            && self.pool.summary(path.attrs).clusters > 0
+            && self.pool.get(path.attrs).attributes().cluster_list.contains(&cluster)
     }
 }
 

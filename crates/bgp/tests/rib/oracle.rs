@@ -133,6 +133,37 @@ fn a_walk_does_not_withdraw_what_came_back_under_another_number() {
 }
 
 #[test]
+fn a_route_is_judged_anew_when_our_cluster_becomes_another() {
+    // Both came through cluster 7; the other one is marked, and rejected by peer 5's policy.
+    let (plain, marked) = (0x90, 0x88);
+    let announce = |peer, attributes| Op::Announce { peer, keys: vec![9], attributes, id: 0 };
+    let mut world = World::new(0, bounds_generous());
+    let mut holds = |op: &Op| {
+        world.apply(op);
+        world.settle();
+        world.check();
+        world.heard(6, 9).1
+    };
+    assert!(holds(&announce(0, plain)));
+    assert!(!holds(&Op::Cluster { number: 7 }), "it came through our cluster");
+    assert!(!holds(&Op::Distance { hop: 0, distance: 0 }));
+    assert!(!holds(&Op::Cluster { number: 0 }), "its next hop cannot be reached");
+    assert!(holds(&Op::Distance { hop: 0, distance: 1 }));
+    // One that is told meanwhile is kept, too.
+    assert!(!holds(&Op::Cluster { number: 7 }));
+    assert!(!holds(&Op::Withdraw { peer: 0, keys: vec![9], id: 0 }));
+    assert!(!holds(&announce(0, plain)));
+    assert!(holds(&Op::Cluster { number: 0 }));
+    // What a policy rejects is not let in by that.
+    assert!(!holds(&Op::Remove { peer: 0 }));
+    holds(&Op::Up { peer: 5 });
+    assert!(!holds(&Op::Cluster { number: 7 }));
+    assert!(!holds(&announce(5, marked)));
+    assert!(!holds(&Op::Cluster { number: 0 }));
+    assert!(holds(&announce(5, plain)));
+}
+
+#[test]
 fn a_peer_that_does_not_read_is_given_up_and_the_others_hold_all() {
     let mut world = World::new(0, bounds_tight(0, 2, 4, 3));
     for round in 0..40_u16 {
@@ -168,5 +199,6 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (peer.clone(), 1_u8..4).prop_map(|(peer, pieces)| Op::Read { peer, pieces }),
         1 => peer.prop_map(|peer| Op::Refresh { peer }),
         1 => (0_u8..8, 0_u8..3).prop_map(|(hop, distance)| Op::Distance { hop, distance }),
+        1 => (6_u8..9).prop_map(|number| Op::Cluster { number: number % 8 }),
     ]
 }

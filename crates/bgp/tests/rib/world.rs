@@ -37,6 +37,7 @@ pub enum Op {
     Read { peer: usize, pieces: u8 },
     Refresh { peer: usize },
     Distance { hop: u8, distance: u8 },
+    Cluster { number: u8 },
 }
 
 pub struct World {
@@ -118,6 +119,7 @@ impl World {
                 }
             }
             Op::Distance { hop, distance } => self.set_distance(*hop, *distance),
+            Op::Cluster { number } => self.set_cluster(*number),
         }
     }
 
@@ -305,6 +307,14 @@ impl World {
         self.distances.insert(hop, distance);
         self.rib.set_distances(self.distances.clone());
         self.oracle.set_distances(self.distances.clone());
+    }
+
+    /// Ours, or one that others' routes came through.
+    fn set_cluster(&mut self, number: u8) {
+        let cluster = if number == 0 { me().cluster } else { ClusterId::new(number.into()) };
+        self.rib.set_cluster(cluster);
+        self.oracle.set_cluster(cluster);
+        self.expel_the_slow();
     }
 
     fn flush(&mut self) {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use russet_agent::{
-    bgp::resources::{Base, Documents, Folder, Grade, Resources, Wished, derive},
+    bgp::resources::{AsNumbers, Base, Documents, Folder, Grade, Resources, Wished, derive},
     config::ConfigFaults,
 };
 use russet_api::manifest::{self, Document, Span, text_of};
@@ -76,11 +76,11 @@ impl Reader {
         }
     }
 
-    pub fn read(&self) -> Result<Wished, ConfigFaults> {
+    pub fn read(&self, in_force: Option<AsNumbers>) -> Result<Wished, ConfigFaults> {
         // Nobody panics while holding it.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let resources = read(&self.folder, &self.node, last.as_ref())?;
-        let wished = derive(&resources, &self.base, &self.secrets);
+        let wished = derive(&resources, &self.base, in_force, &self.secrets);
         *last = Some(resources);
         wished
     }

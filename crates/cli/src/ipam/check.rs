@@ -127,7 +127,7 @@ impl Report {
     fn of(facts: &IpamFacts, problems: &[IpamProblem], guid: String, revision: u64) -> Self {
         let allocation = |taken: &TakenFacts| Allocation {
             handle: taken.handle.as_ref().map(ToString::to_string).unwrap_or_default(),
-            sequence_number: taken.sequence,
+            sequence_number: Some(taken.sequence),
             in_use: !facts.may_go(taken),
             owners: facts.users.get(&taken.addr).cloned().unwrap_or_default(),
             attributes: taken.attributes.clone(),

@@ -106,14 +106,13 @@ pub fn facts_of(block: &IpamBlock) -> BlockFacts {
         addr: given.addr,
         handle: by.handle.clone(),
         attributes: by.secondary.clone(),
-        sequence: Some(given.sequence),
+        sequence: given.sequence,
     });
     BlockFacts {
         cidr: block.cidr(),
         affinity: block.affinity().cloned(),
         taken: taken.collect(),
         lost: block.lost().collect(),
-        size: block.size().try_into().unwrap_or(u32::MAX),
     }
 }
 
@@ -140,7 +139,7 @@ pub fn give_back(value: &[u8], addr: IpAddr) -> Result<Option<(String, TakenFact
     let Some(had) = facts_of(block).taken.into_iter().find(|taken| taken.addr == addr) else {
         return Ok(None);
     };
-    let what = Release { addr, sequence: had.sequence, handle: had.handle.clone() };
+    let what = Release { addr, sequence: Some(had.sequence), handle: had.handle.clone() };
     let Some(fewer) = block.release(&what, Rest::None)? else { return Ok(None) };
     stored.set(fewer);
     Ok(Some((stored.text(), had)))
@@ -184,7 +183,7 @@ mod tests {
     #[test]
     fn an_address_that_comes_back_goes_last_and_takes_its_owner_along() {
         let (text, had) = give_back(BLOCK.as_bytes(), [10, 0, 0, 1].into()).unwrap().unwrap();
-        assert_eq!((had.sequence, had.handle.unwrap().as_str()), (Some(2), "b"));
+        assert_eq!((had.sequence, had.handle.unwrap().as_str()), (2, "b"));
         assert_eq!(
             text,
             BLOCK

@@ -174,7 +174,7 @@ impl Wanted {
     /// Whether whoever has the address now is who had it when the report was made.
     fn is_still(&self, had: &TakenFacts) -> bool {
         let handle = had.handle.as_ref().map(ToString::to_string).unwrap_or_default();
-        self.was.as_ref().is_none_or(|was| *was == (handle, had.sequence))
+        self.was.as_ref().is_none_or(|was| *was == (handle, Some(had.sequence)))
     }
 }
 

@@ -140,9 +140,7 @@ fn one(facts: &IpamFacts, ip: IpAddr) -> String {
         }
         None => text += "Handle: none\n",
     }
-    if let Some(sequence) = taken.sequence {
-        let _ = writeln!(text, "Sequence: {sequence}");
-    }
+    let _ = writeln!(text, "Sequence: {}", taken.sequence);
     for user in facts.users.get(&ip).into_iter().flatten() {
         let _ = writeln!(text, "Used by: {}", clean(user));
     }

@@ -16,7 +16,7 @@ use rustix::{
 
 use super::{
     LinkView, NodeView,
-    pace::Pace,
+    agenda::{Agenda, What},
     parse,
     routes::{Heed, Routes, Whose},
 };
@@ -58,7 +58,7 @@ impl Observer {
             eye: Eye::open()?,
             stop: Arc::clone(&stop),
             tell: Box::new(tell),
-            pace: Pace::new(),
+            agenda: Agenda::new(Instant::now()),
             listen_at: None,
         };
         let thread = thread::Builder::new()
@@ -85,8 +85,7 @@ struct Watch {
     eye: Eye,
     stop: Arc<OwnedFd>,
     tell: Box<dyn FnMut(NodeView) + Send>,
-    /// When others' routes are told.
-    pace: Pace,
+    agenda: Agenda,
     /// Events wait in the socket until then, and are read together.
     listen_at: Option<Instant>,
 }
@@ -101,10 +100,9 @@ enum Woken {
 
 impl Watch {
     fn run(mut self) {
-        let mut wanted = Some((What::Everything, Instant::now()));
         let mut told = None;
         loop {
-            match self.wait(wanted.map(|(_, at)| at)) {
+            match self.wait() {
                 Ok(Woken::Stop) => return,
                 // The look that events ask for waits for a moment of quiet, and so does reading them.
                 Ok(Woken::Event) => self.listen_at = Some(Instant::now() + QUIET),
@@ -115,53 +113,46 @@ impl Watch {
                 }
             }
             if self.listen_at.is_some_and(|at| at <= Instant::now()) {
-                wanted = self.hear().map(|what| (what, Instant::now())).max(wanted);
+                self.hear();
             }
-            let Some(what) = self.due(wanted) else { continue };
-            wanted = match self.eye.look(what) {
-                Ok(()) => None,
-                Err(error) => {
-                    tracing::warn!(%error, "the node cannot be observed");
-                    Some((What::Everything, Instant::now() + RETRY))
-                }
-            };
-            if what != What::Addresses && wanted.is_none() {
-                self.pace.told(Instant::now());
+            let now = Instant::now();
+            let routes = if self.eye.is_stale(now) { What::Everything } else { What::Routes };
+            let Some(what) = self.agenda.due(routes, now) else { continue };
+            if let Err(error) = self.eye.look(what) {
+                tracing::warn!(%error, "the node cannot be observed");
+                self.agenda.failed(Instant::now());
+                continue;
             }
-            if wanted.is_none() && told.as_ref() != Some(&self.eye.view) {
+            self.agenda.looked(what, Instant::now());
+            if told.as_ref() != Some(&self.eye.view) {
                 told = Some(self.eye.view.clone());
                 (self.tell)(self.eye.view.clone());
             }
         }
     }
 
-    /// What is to be looked at now.
-    fn due(&self, wanted: Option<(What, Instant)>) -> Option<What> {
-        let now = Instant::now();
-        let wanted = wanted.filter(|(_, at)| *at <= now).map(|(what, _)| what);
-        let is_due = self.pace.due().is_some_and(|at| at <= now);
-        let routes = if self.eye.is_stale(now) { What::Everything } else { What::Routes };
-        wanted.max(is_due.then_some(routes))
-    }
-
-    /// Reads all that has come, and tells what of it is to be looked at at once.
-    fn hear(&mut self) -> Option<What> {
+    /// Reads all that has come, and notes what of it is to be looked at.
+    fn hear(&mut self) {
         let heard = self.eye.hear();
+        let now = Instant::now();
         // What did not fit into one reading is read after the look.
-        self.listen_at = (heard.more == Drained::More).then(Instant::now);
-        match heard.routes {
+        self.listen_at = (heard.more == Drained::More).then_some(now);
+        let at_once = match heard.routes {
             Heed::Heavy => heard.what.max(Some(What::Routes)),
             Heed::Light | Heed::Unclear => {
-                self.pace.changed(Instant::now());
+                self.agenda.routes_changed(now);
                 heard.what
             }
             Heed::Nothing => heard.what,
+        };
+        if let Some(what) = at_once {
+            self.agenda.want(what, now);
         }
     }
 
     /// Waits until there is an event, or something is due.
-    fn wait(&self, wanted: Option<Instant>) -> Result<Woken, Errno> {
-        let until = [wanted, self.pace.due(), self.listen_at].into_iter().flatten().min();
+    fn wait(&self) -> Result<Woken, Errno> {
+        let until = [self.agenda.next(), self.listen_at].into_iter().flatten().min();
         let timeout = match until {
             None => None,
             Some(at) => {
@@ -182,16 +173,6 @@ impl Watch {
         let [stop, _] = fds.map(|fd| !fd.revents().is_empty());
         Ok(if stop { Woken::Stop } else { Woken::Event })
     }
-}
-
-/// What must be looked at again; each includes the ones before, but for routes, which are looked at with the first and
-/// the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
-    Addresses,
-    /// Others' routes too, as events told of them.
-    Routes,
-    Everything,
 }
 
 /// What events mean.
@@ -350,6 +331,5 @@ fn listens_to_routers(link: &LinkView) -> bool {
 }
 
 const QUIET: Duration = Duration::from_millis(20);
-const RETRY: Duration = Duration::from_secs(1);
 /// How long events alone are believed: some routes go without one.
 const TRUST: Duration = Duration::from_mins(1);

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use russet_api::calico::Key;
 use russet_net::{Family, Mtu, Prefix};
 
 use self::names::Names;
@@ -59,6 +60,7 @@ impl Meaning<'_> {
         self.steps(&file.steps, &nodes);
         self.expectations(&file.expect, &nodes);
         let pods = self.pods(file.pods, file.wired.is_some());
+        let resources = self.resources(file.resources);
         let mtu = file.underlay.mtu.and_then(|mtu| Mtu::try_from(mtu).ok());
         let mtu = mtu.unwrap_or(Mtu::ETHERNET);
         let topology = Topology {
@@ -71,7 +73,7 @@ impl Meaning<'_> {
             nodes,
             pods,
             config: file.config.map(|config| config.into_iter().collect()),
-            resources: file.resources,
+            resources,
             wired: file.wired.and_then(|wired| self.wired(wired)),
             steps: file.steps,
             expect: file.expect,
@@ -79,6 +81,17 @@ impl Meaning<'_> {
         };
         self.needs_a_store(&topology);
         if self.faults.is_empty() { Ok(topology) } else { Err(self.faults) }
+    }
+
+    fn resources(&mut self, forms: Vec<form::Resource>) -> Vec<(Key, form::Resource)> {
+        let mut resources = Vec::new();
+        for (i, form) in forms.into_iter().enumerate() {
+            match form.key() {
+                Ok(key) => resources.push((key, form)),
+                Err(reason) => self.fault(&format!("resources[{i}]"), &reason),
+            }
+        }
+        resources
     }
 
     fn subnets(&mut self, forms: &[form::Subnet]) -> Vec<Subnet> {

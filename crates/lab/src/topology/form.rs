@@ -8,6 +8,7 @@ mod expect;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use russet_api::calico::{Key, Kind, ResourceId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,9 +79,22 @@ fn usual_version() -> String {
 
 impl Resource {
     /// Where Calico keeps it in etcd.
-    pub fn key(&self) -> String {
-        let plural = self.kind.to_lowercase() + "s";
-        format!("/calico/resources/v3/projectcalico.org/{plural}/{}", self.metadata.name)
+    ///
+    /// # Errors
+    ///
+    /// With why it cannot be put there as it is written.
+    pub fn key(&self) -> Result<Key, String> {
+        let kind = Kind::of_object(&self.kind);
+        let kind = kind.ok_or_else(|| format!("{:?} is no kind of Calico's", self.kind))?;
+        if kind.is_namespaced() {
+            return Err(format!("{kind} lies in a namespace; put it by `apply` under its key"));
+        }
+        if !kind.is_written_by_hand() || kind == Kind::IpamConfiguration {
+            return Err(format!("{kind} has another form in etcd; put that by `apply`"));
+        }
+        let name = self.metadata.name.parse();
+        let name = name.map_err(|err: russet_net::ParseError| format!("its name: {err}"))?;
+        Ok(Key::Resource(ResourceId { kind, namespace: None, name }))
     }
 }
 

@@ -133,6 +133,40 @@ expect:
 }
 
 #[test]
+fn calico_s_objects_lie_where_calico_looks_for_them() {
+    let read = |resources: &str| {
+        parse(&format!(
+            "name: a\nunderlay: {{subnets: [{{name: one, ipv4: 192.168.1.0/24}}]}}\nnodes: [{{name: n1, runs: [store]}}]\n\
+             resources:\n{resources}"
+        ))
+    };
+    let topology = read(
+        "- {kind: IPPool, metadata: {name: four}, spec: {}}\n- {kind: CalicoNodeStatus, metadata: {name: s}, spec: {}}\n\
+         - {kind: GlobalNetworkPolicy, metadata: {name: p}, spec: {}}\n",
+    );
+    let keys: Vec<_> = topology.unwrap().resources.iter().map(|(key, _)| key.to_string()).collect();
+    let at = |rest: &str| format!("/calico/resources/v3/projectcalico.org/{rest}");
+    let wanted = ["ippools/four", "caliconodestatuses/s", "globalnetworkpolicies/p"].map(at);
+    assert_eq!(keys, wanted);
+
+    let refused = read(
+        "- {kind: IPPols, metadata: {name: four}, spec: {}}\n- {kind: NetworkPolicy, metadata: {name: p}, spec: {}}\n\
+         - {kind: IPAMConfiguration, metadata: {name: default}, spec: {}}\n- {kind: IPAMBlock, metadata: {name: b}, spec: {}}\n\
+         - {kind: Node, metadata: {name: a/b}, spec: {}}\n",
+    );
+    let refused = refused.unwrap_err().to_string();
+    for wanted in [
+        "line 5: resources[0]: \"IPPols\" is no kind of Calico's",
+        "line 6: resources[1]: NetworkPolicy lies in a namespace",
+        "line 7: resources[2]: IPAMConfiguration has another form",
+        "line 8: resources[3]: IPAMBlock has another form",
+        "line 9: resources[4]: its name: ",
+    ] {
+        assert!(refused.contains(wanted), "{wanted:?} is not in:\n{refused}");
+    }
+}
+
+#[test]
 fn what_is_no_yaml_is_told_with_its_line() {
     let err = parse("name: a\nnodes: [\n").unwrap_err();
     assert_eq!(err.faults.len(), 1);

@@ -16,6 +16,7 @@
 //! A connection that died silently is noticed by HTTP/2 pings (see `config.rs`), a member that lost
 //! its cluster by `hasleader`, which makes it end the stream.
 
+mod fragments;
 mod stream;
 
 use std::{sync::Arc, time::Instant};

@@ -12,7 +12,7 @@ use russet_core::model::calico::{
 };
 use russet_net::{Asn, Family, Port, Prefix};
 
-use super::{Grade, Reports, Resources};
+use super::{AsNumbers, Grade, Reports, Resources};
 use crate::{
     bgp::config::{BGP_PORT, Marks, OwnRoute},
     config::ConfigFaults,
@@ -24,6 +24,7 @@ pub(super) struct Ours<'a> {
     pub name: &'a Name,
     pub node: &'a Node,
     pub local: LocalSpeaker,
+    pub asns: AsNumbers,
     /// Of a node that is a reflector.
     pub cluster_id: Option<Ipv4Addr>,
     /// The cluster's settings.
@@ -36,7 +37,11 @@ impl<'a> Ours<'a> {
     /// # Errors
     ///
     /// When the node is not there, or has no address.
-    pub fn of(resources: &'a Resources, reports: &mut Reports) -> Result<Self, ConfigFaults> {
+    pub fn of(
+        resources: &'a Resources,
+        in_force: Option<AsNumbers>,
+        reports: &mut Reports,
+    ) -> Result<Self, ConfigFaults> {
         let name = &resources.node;
         let fault = |what: &str| ConfigFaults(vec![format!("Node {name}: {what}")]);
         let node = resources.nodes.get(name).ok_or_else(|| fault("there is no such object"))?;
@@ -50,10 +55,12 @@ impl<'a> Ours<'a> {
         let id = RouterId::try_from(id).map_err(|err| fault(&err.to_string()))?;
         note_settings_for_nobody(resources, reports);
         let cluster = settings(resources, &Scope::Cluster).unwrap_or(&NO_SETTINGS);
+        let asns = asns(resources, bgp.asn, cluster, in_force, reports);
         Ok(Self {
             name,
             node,
-            local: LocalSpeaker { asn: bgp.asn.unwrap_or(cluster.asn()), id },
+            local: LocalSpeaker { asn: asns.ours, id },
+            asns,
             cluster_id: bgp.cluster_id,
             cluster,
             node_settings: settings(resources, &Scope::Node(name.clone())),
@@ -62,7 +69,7 @@ impl<'a> Ours<'a> {
 
     /// The AS of a node: its own, or the cluster's.
     pub fn asn_of(&self, node: &Node) -> Asn {
-        node.bgp.and_then(|bgp| bgp.asn).unwrap_or(self.cluster.asn())
+        node.bgp.and_then(|bgp| bgp.asn).unwrap_or(self.asns.others)
     }
 
     pub fn addr(&self, family: Family) -> Option<IpAddr> {
@@ -137,8 +144,11 @@ pub(super) fn settings<'a>(
     resources: &'a Resources,
     scope: &Scope,
 ) -> Option<&'a BgpConfiguration> {
-    let all = &resources.configurations;
-    all.iter().find(|(name, _)| Scope::of(name) == *scope).map(|(_, settings)| settings)
+    name_of_settings(resources, scope).and_then(|name| resources.configurations.get(name))
+}
+
+pub(super) fn name_of_settings<'a>(resources: &'a Resources, scope: &Scope) -> Option<&'a Name> {
+    resources.configurations.keys().find(|name| Scope::of(name) == *scope)
 }
 
 /// Where a node's speaker listens.
@@ -146,6 +156,32 @@ pub(super) fn port_of(resources: &Resources, node: &Name) -> u32 {
     let of = |scope| settings(resources, &scope).and_then(|settings| settings.listen_port);
     let port = of(Scope::Node(node.clone())).or_else(|| of(Scope::Cluster));
     port.map_or(BGP_PORT, |port| port.get().into())
+}
+
+/// The AS numbers that are said, or those in force: each session says ours in its OPEN, and the routes are judged by it.
+/// While ours is the cluster's and stays, the others' stays with it: they keep theirs as long as we do.
+fn asns(
+    resources: &Resources,
+    own: Option<Asn>,
+    cluster: &BgpConfiguration,
+    in_force: Option<AsNumbers>,
+    reports: &mut Reports,
+) -> AsNumbers {
+    let said = AsNumbers { ours: own.unwrap_or(cluster.asn()), others: cluster.asn() };
+    let Some(in_force) = in_force else { return said };
+    if said.ours != in_force.ours {
+        let reason = format!(
+            "asNumber {} needs a restart of the agent; AS {} holds until then",
+            said.ours, in_force.ours
+        );
+        let configured = name_of_settings(resources, &Scope::Cluster).filter(|_| own.is_none());
+        match configured {
+            Some(name) => reports.tell(Kind::BgpConfiguration, name, Grade::Fault, reason),
+            None => reports.tell(Kind::Node, &resources.node, Grade::Fault, reason),
+        }
+    }
+    let others = if own.is_none() { in_force.others } else { said.others };
+    AsNumbers { ours: in_force.ours, others }
 }
 
 fn note_settings_for_nobody(resources: &Resources, reports: &mut Reports) {

@@ -19,7 +19,13 @@ use russet_core::model::calico::{
 };
 use russet_net::{Asn, Family, Port, Prefix};
 
-use super::{Grade, Reports, Resources, ours::Ours, rules::Rules, secrets::Secrets, whom::Wish};
+use super::{
+    Grade, Reports, Resources,
+    ours::{Ours, name_of_settings},
+    rules::Rules,
+    secrets::{NoSecret, Secrets},
+    whom::Wish,
+};
 use crate::bgp::config::{
     BfdConfig, Hops, Origin, Password, PeerConfig, restart, watched_at_the_usual_pace,
 };
@@ -30,6 +36,8 @@ pub(super) struct Settle<'a> {
     pub ours: &'a Ours<'a>,
     pub rules: Rules<'a>,
     pub secrets: &'a dyn Secrets,
+    /// What was read already: a whole mesh has one password.
+    pub passwords: BTreeMap<&'a SecretRef, Result<Password, NoSecret>>,
 }
 
 /// The sessions, and what could not be settled.
@@ -42,8 +50,8 @@ pub(super) struct Sessions {
     pub gateways: BTreeMap<Prefix, IpAddr>,
 }
 
-impl Settle<'_> {
-    pub fn all(mut self, whom: Vec<Wish<'_>>, reports: &mut Reports) -> Sessions {
+impl<'a> Settle<'a> {
+    pub fn all(mut self, whom: Vec<Wish<'a>>, reports: &mut Reports) -> Sessions {
         let mut sessions = Sessions::default();
         for wish in whom {
             match self.session(&wish, reports) {
@@ -64,7 +72,7 @@ impl Settle<'_> {
         sessions
     }
 
-    fn session(&mut self, wish: &Wish<'_>, reports: &mut Reports) -> Result<PeerConfig, String> {
+    fn session(&mut self, wish: &Wish<'a>, reports: &mut Reports) -> Result<PeerConfig, String> {
         if wish.asn == Asn::ZERO {
             return Err(format!("{}: AS 0 is nobody", wish.addr));
         }
@@ -165,13 +173,14 @@ impl Settle<'_> {
         self.ours.cluster_id.is_some() && wish.cluster_id != self.ours.cluster_id
     }
 
-    fn password(&self, wish: &Wish<'_>) -> Result<Option<Password>, String> {
-        let secret: Option<&SecretRef> = match wish.object {
+    fn password(&mut self, wish: &Wish<'a>) -> Result<Option<Password>, String> {
+        let secret: Option<&'a SecretRef> = match wish.object {
             Some((_, peer)) => peer.password.as_ref(),
             None => self.ours.cluster.mesh_password.as_ref(),
         };
         let Some(secret) = secret else { return Ok(None) };
-        let password = self.secrets.password(secret);
+        let read = || self.secrets.password(secret);
+        let password = self.passwords.entry(secret).or_insert_with(read).clone();
         password.map(Some).map_err(|err| format!("password: {err}; no session without it"))
     }
 
@@ -196,8 +205,7 @@ fn at<'a>(wish: &Wish<'a>, resources: &'a Resources) -> (Kind, &'a Name) {
     if let Some((name, _)) = wish.object {
         return (Kind::BgpPeer, name);
     }
-    let settings = resources.configurations.keys().find(|name| Scope::of(name) == Scope::Cluster);
-    match settings {
+    match name_of_settings(resources, &Scope::Cluster) {
         Some(name) => (Kind::BgpConfiguration, name),
         None => (Kind::Node, wish.node.unwrap_or(&resources.node)),
     }

@@ -76,6 +76,44 @@ fn what_the_cluster_s_settings_say_holds_and_a_node_s_own_go_before() {
 }
 
 #[test]
+fn a_running_speaker_keeps_its_as_and_follows_the_rest() {
+    let in_force = of("a", &[node("a", 1, &json!({}))]).asns;
+    assert_eq!(in_force, AsNumbers { ours: Asn::new(64_512), others: Asn::new(64_512) });
+    let running = |documents: &[Value]| {
+        let resources = resources("a", documents, None);
+        derive(&resources, &base(), Some(in_force), &Echo).unwrap()
+    };
+    let remote = |wished: &Wished, addr: &str| peer(wished, addr).session.remote;
+    let is = |asn| RemoteAs::Is(Asn::new(asn));
+
+    // The cluster's AS is another: the nodes that have it keep theirs, too, and the sessions stay internal.
+    let settings = json!({"asNumber": 65_001, "prefixAdvertisements": [{"cidr": "10.96.0.0/12"}]});
+    let cluster = object("BGPConfiguration", "default", &settings);
+    let other = node("c", 3, &json!({"asNumber": 65_003}));
+    let wished = running(&[node("a", 1, &json!({})), node("b", 2, &json!({})), other, cluster]);
+    assert_eq!((wished.config.local.asn, wished.asns), (Asn::new(64_512), in_force));
+    assert_eq!(remote(&wished, "10.0.0.2"), is(64_512));
+    assert_eq!(peer(&wished, "10.0.0.2").settings.next_hop, NextHopRule::Keep);
+    assert_eq!(remote(&wished, "10.0.0.3"), is(65_003));
+    assert_eq!(wished.config.marks.len(), 1);
+    let fault = "BGPConfiguration default: asNumber 65001 needs a restart of the agent; AS 64512";
+    told(&wished, fault);
+
+    // This node's own is another; who has the cluster's stays internal.
+    let wished = running(&[node("a", 1, &json!({"asNumber": 65_001})), node("b", 2, &json!({}))]);
+    assert_eq!(
+        (wished.config.local.asn, remote(&wished, "10.0.0.2")),
+        (Asn::new(64_512), is(64_512))
+    );
+    told(&wished, "Node a: asNumber 65001 needs a restart of the agent");
+    assert!(wished.reports.iter().any(|report| report.grade == Grade::Fault));
+
+    // Ours is as it was, whoever says so.
+    let wished = running(&[node("a", 1, &json!({"asNumber": 64_512}))]);
+    assert!(wished.reports.is_empty(), "{:?}", wished.reports);
+}
+
+#[test]
 fn a_peering_by_selectors_is_made_at_both_ends() {
     let to_reflectors = object(
         "BGPPeer",
@@ -325,13 +363,34 @@ fn a_filter_that_fits_nothing_is_told_so() {
 }
 
 #[test]
+fn a_password_is_read_once_however_many_sessions_have_it() {
+    struct Counted(std::sync::atomic::AtomicUsize);
+
+    impl Secrets for Counted {
+        fn password(&self, secret: &SecretRef) -> Result<Password, NoSecret> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Echo.password(secret)
+        }
+    }
+
+    let secret = json!({"nodeMeshPassword": {"secretKeyRef": {"name": "bgp", "key": "mesh"}}});
+    let mut documents = vec![object("BGPConfiguration", "default", &secret)];
+    documents.extend((1..=9).map(|last| node(&format!("n{last}"), last, &json!({}))));
+    let secrets = Counted(0.into());
+    let wished = derive(&resources("n1", &documents, None), &base(), None, &secrets).unwrap();
+    let passwords = wished.config.peers.iter().filter_map(|(_, peer)| peer.password.as_ref());
+    assert_eq!(passwords.filter(|password| password.reveal() == "bgp/mesh").count(), 8);
+    assert_eq!(secrets.0.into_inner(), 1);
+}
+
+#[test]
 fn an_object_that_cannot_be_read_stays_what_it_was() {
     let rack = object("BGPPeer", "rack", &json!({"peerIP": "10.0.0.254", "asNumber": 65_000}));
     let before = resources("a", &[node("a", 1, &json!({})), rack], None);
     let bad = object("BGPPeer", "rack", &json!({"peerIP": "nowhere", "asNumber": 65_000}));
     let after = resources("a", &[node("a", 1, &json!({})), bad], Some(&before));
     assert_eq!(after.peers, before.peers);
-    let wished = derive(&after, &base(), &Echo).unwrap();
+    let wished = derive(&after, &base(), None, &Echo).unwrap();
     told(&wished, "BGPPeer rack: spec.peerIP");
     assert_eq!(peers(&wished), ["10.0.0.254"]);
 }
@@ -339,9 +398,11 @@ fn an_object_that_cannot_be_read_stays_what_it_was() {
 #[test]
 fn nobody_speaks_for_a_node_that_is_not_there_or_takes_no_part() {
     let none = resources("a", &[], None);
-    assert!(derive(&none, &base(), &Echo).unwrap_err().to_string().contains("no such object"));
+    assert!(
+        derive(&none, &base(), None, &Echo).unwrap_err().to_string().contains("no such object")
+    );
     let bare = resources("a", &[object("Node", "a", &json!({}))], None);
-    assert!(derive(&bare, &base(), &Echo).unwrap_err().to_string().contains("spec.bgp"));
+    assert!(derive(&bare, &base(), None, &Echo).unwrap_err().to_string().contains("spec.bgp"));
 }
 
 #[test]
@@ -369,7 +430,7 @@ impl Secrets for Echo {
 }
 
 fn of(node: &str, documents: &[Value]) -> Wished {
-    derive(&resources(node, documents, None), &base(), &Echo).unwrap()
+    derive(&resources(node, documents, None), &base(), None, &Echo).unwrap()
 }
 
 fn resources(node: &str, documents: &[Value], last: Option<&Resources>) -> Resources {

@@ -6,8 +6,11 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use russet_core::model::calico::{Affinity, HandleId, Name};
-use russet_net::{Family, Prefix};
+use russet_core::{
+    addressing::blocks::block::{NODE, size_of},
+    model::calico::{Affinity, HandleId, Name},
+};
+use russet_net::Prefix;
 use serde::{
     Deserialize,
     de::{Deserializer, MapAccess, Visitor},
@@ -55,7 +58,11 @@ impl Glance {
             if let Some(node) = node.filter(|node| Some(*node) != host) {
                 let handle = attribute.handle_id.as_ref().map(|text| text.0.parse());
                 let handle = handle.transpose().ok()?;
-                others.push(Other { addr: nth(cidr, ordinal)?, node: node.to_owned(), handle });
+                others.push(Other {
+                    addr: cidr.nth(ordinal.into())?,
+                    node: node.to_owned(),
+                    handle,
+                });
             }
         }
         // What is free is not taken, and not free twice.
@@ -101,11 +108,8 @@ struct Attribute<'a> {
 impl Attribute<'_> {
     /// Whether nothing of it needs a second look.
     fn is_plain(&self) -> bool {
-        let plain = |text: &Text<'_>| {
-            let is_bad = |c: char| c == '/' || c.is_control();
-            (1..=HandleId::MOST_OCTETS).contains(&text.0.len()) && !text.0.contains(is_bad)
-        };
-        self.released_at.is_none() && self.handle_id.as_ref().is_none_or(plain)
+        let handle = self.handle_id.as_ref();
+        self.released_at.is_none() && handle.is_none_or(|text| HandleId::within(&text.0).is_ok())
     }
 }
 
@@ -187,28 +191,6 @@ impl Ordinals {
         (!std::mem::replace(slot, true)).then_some(())
     }
 }
-
-/// How many addresses a block has; `None` for what is none.
-fn size_of(cidr: Prefix) -> Option<usize> {
-    let bits = match cidr.family() {
-        Family::V4 => 32_u8,
-        Family::V6 => 128,
-    };
-    let free = bits.checked_sub(cidr.len()).filter(|free| *free <= MOST_BITS)?;
-    Some(1 << free)
-}
-
-fn nth(cidr: Prefix, ordinal: u32) -> Option<IpAddr> {
-    Some(match cidr.addr() {
-        IpAddr::V4(base) => IpAddr::V4(base.to_bits().checked_add(ordinal)?.into()),
-        IpAddr::V6(base) => IpAddr::V6(base.to_bits().checked_add(ordinal.into())?.into()),
-    })
-}
-
-/// A block is at most a /20, or a /116.
-const MOST_BITS: u8 = 12;
-/// The name of whose an address is, as Calico writes it.
-const NODE: &str = "node";
 
 #[cfg(test)]
 mod tests {

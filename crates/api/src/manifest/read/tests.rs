@@ -126,9 +126,31 @@ fn depth_is_bounded_in_every_style() {
 }
 
 #[test]
+fn depth_is_bounded_through_aliases_too() {
+    let chain = |many: usize| {
+        let mut text = "- &a0 x\n".to_owned();
+        for n in 1..many {
+            let _ = writeln!(text, "- &a{n} {{in: *a{}}}", n - 1);
+        }
+        text
+    };
+    // The list is one level, and the first is none below its item.
+    assert_eq!(told_of(&chain(64)), Vec::<String>::new());
+    complains(&chain(65), "65:", "more than 64 deep");
+    complains(&chain(1_000), "65:", "more than 64 deep");
+    assert_eq!(read(&chain(1_000)).1.len(), 1);
+}
+
+#[test]
 fn complaints_are_bounded() {
     let twice = "a: 1\n".repeat(10_000);
-    assert!(told_of(&twice).len() <= 20_000);
+    assert_eq!(told_of(&twice).len(), MOST_COMPLAINTS);
+    for slip in ["- !x a\n", "- !x [a]\n", "- <<: a\n", "- [b]: a\n", "- &x [*x]\n", "- !x {}\n"] {
+        let (documents, faults) = read(&slip.repeat(1_000));
+        assert_eq!((documents.len(), faults.len()), (0, MOST_COMPLAINTS), "{slip}");
+        // A few hide nothing else.
+        assert_eq!(read(&slip.repeat(2)).0.len(), 1, "{slip}");
+    }
     let broken = "---\na: [\n".repeat(10_000);
     assert!(told_of(&broken).len() <= MOST_COMPLAINTS);
 }

@@ -15,7 +15,7 @@ use std::{
     net::IpAddr,
 };
 
-use russet_net::{Family, Prefix};
+use russet_net::Prefix;
 
 use super::{
     name::{Affinity, HandleId, Timestamp},
@@ -456,13 +456,10 @@ impl Block {
 }
 
 /// How many addresses a block of this prefix has, when it can be one.
-pub(super) fn size_of(cidr: Prefix) -> Option<usize> {
-    let (min, max) = block_lens(cidr.family());
-    let bits = match cidr.family() {
-        Family::V4 => 32,
-        Family::V6 => 128,
-    };
-    (min..=max).contains(&cidr.len()).then(|| 1 << (bits - cidr.len()))
+pub fn size_of(cidr: Prefix) -> Option<usize> {
+    let family = cidr.family();
+    let (min, max) = block_lens(family);
+    (min..=max).contains(&cidr.len()).then(|| 1 << (family.bits() - cidr.len()))
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ pub enum Tag {
 }
 
 /// Where a password lies: never the password.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SecretRef {
     pub name: String,
     pub key: String,

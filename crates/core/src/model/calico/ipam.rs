@@ -93,6 +93,26 @@ impl HandleId {
         &self.0
     }
 
+    /// What of a text is a handle. What follows a carriage return is cut off: blocks that were migrated from host-local
+    /// have such handles.
+    ///
+    /// # Errors
+    ///
+    /// With what is wrong.
+    pub fn within(text: &str) -> Result<&str, &'static str> {
+        let text = text.split('\r').next().unwrap_or_default();
+        let bad = |c: char| c == '/' || c.is_control();
+        if text.is_empty() {
+            Err("it is empty")
+        } else if text.len() > Self::MOST_OCTETS {
+            Err("it is longer than 512 octets")
+        } else if text.contains(bad) {
+            Err("it holds a slash or a control character")
+        } else {
+            Ok(text)
+        }
+    }
+
     /// Whether it holds the addresses that a Windows node can give to nobody.
     pub fn is_windows_reserved(&self) -> bool {
         self.0.eq_ignore_ascii_case(WINDOWS_RESERVED)
@@ -102,21 +122,12 @@ impl HandleId {
 impl FromStr for HandleId {
     type Err = ParseError;
 
-    /// Cuts off what follows a carriage return: blocks that were migrated from host-local have such handles.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.split('\r').next().unwrap_or_default();
-        let bad = |c: char| c == '/' || c.is_control();
-        let reason = if text.is_empty() {
-            "it is empty"
-        } else if text.len() > Self::MOST_OCTETS {
-            "it is longer than 512 octets"
-        } else if text.contains(bad) {
-            "it holds a slash or a control character"
-        } else {
-            return Ok(Self(text.into()));
-        };
-        let shown: String = text.chars().take(60).collect();
-        Err(ParseError::new(&shown, "a handle", reason))
+        Self::within(text).map(|handle| Self(handle.into())).map_err(|reason| {
+            let text = text.split('\r').next().unwrap_or_default();
+            let shown: String = text.chars().take(60).collect();
+            ParseError::new(&shown, "a handle", reason)
+        })
     }
 }
 

@@ -33,7 +33,6 @@ pub struct BlockFacts {
     pub taken: Vec<TakenFacts>,
     /// Neither taken nor free.
     pub lost: Vec<IpAddr>,
-    pub size: u32,
 }
 
 /// An address that somebody has.
@@ -43,8 +42,8 @@ pub struct TakenFacts {
     pub handle: Option<HandleId>,
     /// `pod`, `namespace`, `node`, `type`, `timestamp`.
     pub attributes: BTreeMap<String, String>,
-    /// The block's sequence number when it was taken; `None` in blocks of old.
-    pub sequence: Option<u64>,
+    /// The block's sequence number when it was taken; 0 in blocks of old, which do not say.
+    pub sequence: u64,
 }
 
 /// Something that does not add up.
@@ -115,15 +114,19 @@ impl IpamFacts {
             let addr = taken.addr;
             let handle = match &taken.handle {
                 None => Some(IpamProblem::NoHandle(addr)),
-                Some(handle) if !self.handles.contains_key(handle) => {
-                    Some(IpamProblem::UnknownHandle { addr, handle: handle.clone() })
-                }
-                Some(_) => None,
+                Some(handle) if self.knows(handle) => None,
+                Some(handle) => Some(IpamProblem::UnknownHandle { addr, handle: handle.clone() }),
             };
             let gone =
                 self.gone(taken).map(|node| IpamProblem::NodeGone { addr, node: node.to_owned() });
             handle.into_iter().chain(gone)
         })
+    }
+
+    /// Whether somebody gives back what the handle holds. That of Windows' reserved addresses is in blocks only: they go
+    /// with the block.
+    fn knows(&self, handle: &HandleId) -> bool {
+        handle.is_windows_reserved() || self.handles.contains_key(handle)
     }
 
     /// The node of an address, when there is no such node.
@@ -224,10 +227,11 @@ impl IpamFacts {
     }
 
     /// Whether an address can be given back without taking it from anybody: nobody says that it is his own, and
-    /// either its node is gone or nobody could ever give it back.
+    /// either its node is gone or nobody could ever give it back. What Windows reserves is used by the block itself.
     pub fn may_go(&self, taken: &TakenFacts) -> bool {
-        let used = self.users.contains_key(&taken.addr);
-        let orphan = taken.handle.as_ref().is_none_or(|handle| !self.handles.contains_key(handle));
+        let reserved = taken.handle.as_ref().is_some_and(HandleId::is_windows_reserved);
+        let used = reserved || self.users.contains_key(&taken.addr);
+        let orphan = taken.handle.as_ref().is_none_or(|handle| !self.knows(handle));
         !used && (orphan || self.gone(taken).is_some())
     }
 }

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, metadata::AsciiMetadataValue};
 
+use super::fragments::{Fragments, TooLarge, octets};
 use crate::{
     client::{EtcdClient, call::Op},
     contract::{Revision, prefix_end},
@@ -26,8 +27,8 @@ pub(super) struct Stream {
     responses: Streaming<WatchResponse>,
     /// Ours, so that the stream stays open: etcd ends it when the client's half ends.
     _requests: mpsc::Sender<WireRequest>,
-    /// By prefix, the parts of an answer that came in fragments.
-    partial: Vec<Vec<mvccpb::Event>>,
+    /// By prefix.
+    fragments: Fragments,
     /// What came for one watcher while another was still being created.
     early: VecDeque<WatchResponse>,
 }
@@ -63,17 +64,19 @@ impl Stream {
             .await
             .map_err(|err| op.refused(&err).at(endpoint))?
             .into_inner();
-        let partial = vec![Vec::new(); prefixes.len()];
+        let fragments = Fragments::new(prefixes.len());
         let early = VecDeque::new();
-        let mut stream = Self { op: op.clone(), responses, _requests: requests, partial, early };
+        let mut stream = Self { op: op.clone(), responses, _requests: requests, fragments, early };
         stream.wait_until_created(prefixes.len()).await?;
         Ok(stream)
     }
 
     /// Waits until every watcher exists. A server that would rather send history first is let.
     async fn wait_until_created(&mut self, mut missing: usize) -> Result<(), StoreError> {
-        while missing > 0 && self.early.len() < MAX_EARLY {
+        let mut room = MAX_EARLY_BYTES;
+        while missing > 0 && room > 0 && self.early.len() < MAX_EARLY {
             let response = self.receive().await?;
+            room = room.saturating_sub(octets(&response.events));
             if response.canceled {
                 return Err(canceled(&self.op, &response));
             }
@@ -97,21 +100,17 @@ impl Stream {
 
     pub(super) fn index_of(&self, response: &WatchResponse) -> Option<usize> {
         let index = usize::try_from(response.watch_id).ok()?.checked_sub(1)?;
-        (index < self.partial.len()).then_some(index)
+        (index < self.fragments.watchers()).then_some(index)
     }
 
-    /// Returns the events when the answer is whole.
+    /// Takes an answer, and returns the events that are to be handed on.
     pub(super) fn join(
         &mut self,
         which: usize,
         response: WatchResponse,
     ) -> Result<Option<Vec<mvccpb::Event>>, StoreError> {
-        let Some(partial) = self.partial.get_mut(which) else { return Ok(None) };
-        partial.extend(response.events);
-        if partial.len() > MAX_JOINED {
-            return Err(self.op.unexpected("fragments without an end"));
-        }
-        Ok((!response.fragment).then(|| std::mem::take(partial)))
+        let joined = self.fragments.join(which, response);
+        joined.map_err(|TooLarge| self.op.unexpected("fragments without an end"))
     }
 }
 
@@ -139,9 +138,8 @@ fn create_request(id: i64, prefix: &[u8], start: Revision) -> WireRequest {
     WireRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
-/// Events of one answer in fragments; a server that sends more is not in its right mind.
-const MAX_JOINED: usize = 1_000_000;
-/// Answers that are kept while watchers are being created.
+/// Answers that are kept while watchers are being created, and what they may take before the last.
 const MAX_EARLY: usize = 64;
+const MAX_EARLY_BYTES: usize = 16 << 20;
 /// etcd fragments at its request limit (1.5 MiB by default); a single value may stand beside others.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;

@@ -40,7 +40,7 @@ fn addresses_that_two_may_have_are_found() {
         &[IpamProblem::Shared { addr: pod(), users: vec!["pod v".into(), "pod w".into()] }],
     );
     let inner: Prefix = "10.0.0.2/31".parse().unwrap();
-    let none = BlockFacts { cidr: inner, affinity: None, taken: vec![], lost: vec![], size: 2 };
+    let none = BlockFacts { cidr: inner, affinity: None, taken: vec![], lost: vec![] };
     finds(move |facts| facts.blocks.push(none), &[IpamProblem::Overlap(block(), inner)]);
 }
 
@@ -98,6 +98,20 @@ fn only_what_nobody_has_may_go() {
     assert!(!taken(&orphan));
 }
 
+#[test]
+fn what_windows_reserves_has_no_handle_object_and_stays() {
+    let mut facts = facts();
+    let reserved = TakenFacts {
+        addr: [10, 0, 0, 1].into(),
+        handle: Some("Windows-Reserved-IPAM-Handle".parse().unwrap()),
+        attributes: [("note".to_owned(), "windows host rsvd".to_owned())].into(),
+        ..facts.blocks[0].taken[0].clone()
+    };
+    facts.blocks[0].taken.push(reserved);
+    assert_eq!(facts.problems(), []);
+    assert!(!facts.may_go(&facts.blocks[0].taken[1]));
+}
+
 fn pod() -> IpAddr {
     [10, 0, 0, 0].into()
 }
@@ -119,7 +133,7 @@ fn facts() -> IpamFacts {
         addr: pod(),
         handle: Some(handle()),
         attributes: [("node".to_owned(), "n".to_owned())].into(),
-        sequence: Some(1),
+        sequence: 1,
     };
     IpamFacts {
         pools: [("p".parse().unwrap(), "10.0.0.0/16".parse().unwrap())].into(),
@@ -128,7 +142,6 @@ fn facts() -> IpamFacts {
             affinity: Some(host("n")),
             taken: vec![taken],
             lost: Vec::new(),
-            size: 4,
         }],
         handles: [(handle(), [(block(), 1)].into())].into(),
         affinities: [((host("n"), block()), AffinityState::Confirmed)].into(),
