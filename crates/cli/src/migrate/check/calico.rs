@@ -1,6 +1,10 @@
 //! What an agent that starts on a node of Calico's would take over: the store's objects, and the kernel's.
 
-use std::{fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -13,7 +17,7 @@ use russet_kernel::{
     link::{ALIAS_PREFIX, GROUP},
     observe::{self, LinkView, NodeView, RouteView},
 };
-use russet_net::Prefix;
+use russet_net::{Family, Prefix};
 
 use super::Report;
 use crate::{
@@ -35,9 +39,9 @@ pub struct CalicoArgs {
 struct Stored {
     found: Vec<Found>,
     bad: Vec<String>,
-    pools: std::collections::BTreeMap<Name, IpPool>,
+    pools: BTreeMap<Name, IpPool>,
     /// Of kinds that no command handles, each with how many there are.
-    unhandled: std::collections::BTreeMap<Kind, usize>,
+    unhandled: BTreeMap<Kind, usize>,
 }
 
 /// What was found on the node.
@@ -251,37 +255,41 @@ fn of_links(report: &mut Report, links: &[LinkView]) {
     }
 }
 
-/// Calico's routes: of its own protocol anywhere, of boot through its links, of BIRD within a pool.
+/// Calico's routes: of its own protocol anywhere, of boot through its links, of BIRD within a pool. What is advised removes
+/// these and no others: BIRD may have taught the way out of the node as well.
 fn of_routes(report: &mut Report, routes: &[RouteView], stored: &Stored) {
-    let in_pool = |dst: Prefix| stored.pools.values().any(|pool| pool.cidr().covers(dst));
-    let through_calico = |route: &RouteView| {
-        let calicos =
-            |name: &str| name.starts_with("cali") || name.ends_with(".calico") || name == "tunl0";
-        route.link.is_some_and(|link| calicos(link.as_str()))
-    };
-    let count =
-        |holds: &dyn Fn(&RouteView) -> bool| routes.iter().filter(|route| holds(route)).count();
-    for (count, what, flush) in [
-        (
-            count(&|route| route.protocol == FELIX),
-            "of Felix's own protocol",
-            "ip route flush proto 80",
-        ),
-        (
-            count(&|route| route.protocol == BOOT && through_calico(route)),
-            "through Calico's links",
-            "ip route flush proto boot dev LINK",
-        ),
-        (
-            count(&|route| route.protocol == BIRD && in_pool(route.dst)),
-            "of BIRD's within the pools",
-            "ip route flush proto bird",
-        ),
-    ] {
-        if count > 0 {
-            let how = format!("ours wait for them; when Calico is stopped, `{flush}`");
-            report.hinders.push(format!("{count} routes {what}: {how}"));
-        }
+    let pool_of =
+        |dst: Prefix| stored.pools.values().map(IpPool::cidr).find(|cidr| cidr.covers(dst));
+    let mut found: BTreeMap<&str, (usize, BTreeSet<String>)> = BTreeMap::new();
+    for route in routes {
+        let link = route.link.map(|link| link.as_str().to_owned()).unwrap_or_default();
+        let pool = pool_of(route.dst);
+        let (what, which) = match (route.protocol, pool) {
+            (FELIX, _) => ("of Felix's own protocol", Some("proto 80".to_owned())),
+            (BOOT, _) if link.starts_with("cali") => ("to pods that Calico made", None),
+            (BOOT, _) if link.ends_with(".calico") || link == "tunl0" => {
+                ("through Calico's tunnels", Some(format!("proto boot dev {link}")))
+            }
+            (BIRD, Some(pool)) => {
+                ("of BIRD's within the pools", Some(format!("root {pool} proto bird")))
+            }
+            _ => continue,
+        };
+        let ip = match route.dst.family() {
+            Family::V4 => "ip",
+            Family::V6 => "ip -6",
+        };
+        let (count, commands) = found.entry(what).or_default();
+        *count += 1;
+        commands.extend(which.map(|which| format!("`{ip} route flush {which}`")));
+    }
+    for (what, (count, commands)) in found {
+        let commands: Vec<_> = commands.into_iter().collect();
+        let how = match commands.as_slice() {
+            [] => "they go with the pods when the node is drained".to_owned(),
+            _ => format!("ours wait for them; when Calico is stopped, {}", commands.join(", ")),
+        };
+        report.hinders.push(format!("{count} routes {what}: {how}"));
     }
 }
 

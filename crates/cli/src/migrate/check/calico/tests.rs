@@ -66,12 +66,16 @@ fn routes_are_calico_s_by_protocol_link_and_pool() {
     let text = report("node-1", &stored(), &node).to_string();
     for line in [
         "1 routes of Felix's own protocol",
-        "2 routes through Calico's links",
+        "1 routes through Calico's tunnels",
+        "1 routes to pods that Calico made: they go with the pods",
         "1 routes of BIRD's within the pools",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
-    assert!(text.contains("`ip route flush proto bird`") && text.contains("not yet"), "{text}");
+    for command in ["proto 80`", "proto boot dev vxlan.calico`", "root 10.244.0.0/16 proto bird`"] {
+        assert!(text.contains(&format!("`ip route flush {command}")), "{command}\n{text}");
+    }
+    assert!(text.contains("not yet"), "{text}");
 }
 
 #[test]
