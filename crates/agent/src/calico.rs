@@ -135,7 +135,7 @@ async fn pass(
         match news {
             News::All { .. } => _ = believe.send_replace(true),
             News::Doubted { .. } => _ = believe.send_replace(false),
-            News::Changed { .. } | News::Away(_) | News::Back => {}
+            News::Changed { .. } | News::Aside { .. } | News::Away(_) | News::Back => {}
         }
         if inputs.send(Input::Resources(news)).await.is_err() {
             return;

@@ -204,6 +204,10 @@ impl Owner {
             self.lease_input(LeaseInput::Previous(key), now);
         }
         let Some(kept) = kept else { return };
+        if let (Some(calico), Some(objects)) = (&mut self.calico, &kept.calico) {
+            let changes = calico.recall(objects);
+            self.changes(changes);
+        }
         if let Some(config) = kept.config.as_deref().and_then(|raw| self.store.read_config(raw)) {
             self.change(Change::Upsert { id: FactId::Config, fact: Fact::Config(config), rev: 0 });
         }
@@ -342,6 +346,8 @@ impl Owner {
                 self.leave_old_addresses(&node.underlay);
                 self.lease_input(LeaseInput::Underlay(node.underlay.clone()), now);
                 self.change_node(node);
+                let earlier = self.calico.as_mut().map(CalicoView::replay);
+                self.changes(earlier.into_iter().flatten());
                 // Once is enough, and it looks through all facts: links come and go with every pod.
                 if !self.calc.world().in_sync.contains(&Source::Kernel) {
                     self.change(Change::InSync(Source::Kernel));

@@ -18,12 +18,12 @@ mod picture;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use russet_api::calico::{Key, Kind, ResourceId};
 use russet_core::model::calico::Name;
 use russet_store::{
-    Delivery, EtcdClient, KeyValue, Part, Place, SnapshotReason, WatchEvent, WatchRequest,
+    Delivery, EtcdClient, KeyValue, Part, Place, Revision, WatchEvent, WatchRequest,
 };
 use tokio::sync::mpsc;
 
@@ -34,7 +34,7 @@ pub use self::{
 pub use crate::owner::trust::{Doubt, Seen};
 use crate::{
     one_line,
-    owner::trust::{Claimed, judge},
+    owner::trust::{Claimed, is_other_history, judge, looked_at},
 };
 
 /// What a listener is told, in order.
@@ -46,6 +46,8 @@ pub enum News {
     Changed { revision: u64, changes: Arc<[Change]> },
     /// The store is not believed: this is what it has, and nothing of it counts.
     Doubted { doubt: Doubt, picture: Arc<Picture> },
+    /// What changed in a store that is not believed.
+    Aside { changes: Arc<[Change]> },
     /// The store cannot be read at present.
     Away(Arc<str>),
     /// It can again, and nothing was missed.
@@ -60,6 +62,8 @@ pub struct Change {
     pub revision: u64,
     /// `None`: it is gone.
     pub known: Option<Known>,
+    /// What is kept on disk of it, if it is good and of the few of which something is.
+    pub text: Option<Arc<[u8]>>,
 }
 
 /// Whether revisions of before may be compared with those of now.
@@ -101,6 +105,20 @@ pub fn cluster() -> Option<Key> {
     Some(Key::Resource(id))
 }
 
+/// A picture of what was kept on disk. What cannot be read any more is left out.
+pub fn recalled(node: &Name, texts: &BTreeMap<String, String>) -> Picture {
+    let entry = |(key, text): (&String, &String)| KeyValue {
+        key: key.clone().into_bytes(),
+        value: text.clone().into_bytes(),
+        created: Revision::ZERO,
+        modified: Revision::ZERO,
+        version: 1,
+        lease: None,
+    };
+    let decoded = texts.iter().map(entry).filter_map(|kv| decode(node, kv));
+    Picture::of(decoded, &Picture::default())
+}
+
 /// Watches for ever, and tells all who listen. `seen` is what this node knew of its store before.
 pub async fn serve(
     client: EtcdClient,
@@ -136,6 +154,7 @@ pub struct Reader {
     /// What is read of a snapshot that is under way.
     coming: Vec<Decoded>,
     revision: u64,
+    looked_at: u64,
     history: History,
     doubt: Option<Doubt>,
 }
@@ -148,6 +167,7 @@ impl Reader {
             picture: Arc::default(),
             coming: Vec::new(),
             revision: 0,
+            looked_at: 0,
             history: History::Same,
             doubt: None,
         }
@@ -165,7 +185,9 @@ impl Reader {
             }
             WatchEvent::Snapshot(snapshot) => {
                 self.revision = snapshot.revision.get();
-                if is_other(snapshot.reason) {
+                self.looked_at =
+                    looked_at(self.looked_at, self.doubt.as_ref(), snapshot.reason, self.revision);
+                if is_other_history(snapshot.reason) {
                     self.history = History::Other;
                 }
                 self.read(snapshot.entries);
@@ -180,9 +202,13 @@ impl Reader {
                 let picture = Arc::make_mut(&mut self.picture);
                 let changes: Vec<_> = decoded.map(|one| picture.put(one)).collect();
                 if let Some(before) = self.doubt.clone() {
-                    // Told once: a store that is written much would have every listener look at the whole each time.
+                    // The whole is told once: a store that is written much would have every listener look at it each time.
                     let news = self.judged();
-                    return (self.doubt.as_ref() != Some(&before)).then_some(news);
+                    return if self.doubt.as_ref() == Some(&before) {
+                        (!changes.is_empty()).then(|| News::Aside { changes: changes.into() })
+                    } else {
+                        Some(news)
+                    };
                 }
                 self.seen.revision = self.revision;
                 self.note_cluster();
@@ -239,7 +265,7 @@ impl Reader {
     fn claimed(&self) -> Claimed {
         Claimed {
             cluster_id: self.picture.cluster_id(),
-            revision: self.revision,
+            revision: self.looked_at,
             configured: self.picture.has_pool(),
         }
     }
@@ -247,15 +273,6 @@ impl Reader {
     pub const fn seen(&self) -> &Seen {
         &self.seen
     }
-}
-
-const fn is_other(reason: SnapshotReason) -> bool {
-    matches!(
-        reason,
-        SnapshotReason::RevisionWentBack { .. }
-            | SnapshotReason::OtherCluster { .. }
-            | SnapshotReason::OtherHistory { .. }
-    )
 }
 
 /// How many news may wait for a listener; the watch waits then.

@@ -45,7 +45,7 @@ fn take(now: &mut Resources, news: News) -> bool {
             let news = changes.iter().map(|change| put(now, &change.key, change.known.as_ref()));
             news.fold(false, |any, is_news| any | is_news)
         }
-        News::Doubted { .. } | News::Away(_) | News::Back => false,
+        News::Doubted { .. } | News::Aside { .. } | News::Away(_) | News::Back => false,
     }
 }
 

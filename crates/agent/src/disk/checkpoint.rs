@@ -11,8 +11,10 @@
 //! taken for a good one; that there is none is no error.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -35,6 +37,19 @@ pub struct Checkpoint {
     /// and was never in force.
     pub config: Option<Vec<u8>>,
     pub lease: Option<OwnLease>,
+    /// With preset calico.
+    pub calico: Option<Arc<Objects>>,
+}
+
+/// What a node knows of Calico's objects when it starts without the store: what its network is, how it is reached
+/// itself, and which blocks are its own. Each object is its key and its text, as they stand in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    pub now: BTreeMap<String, String>,
+    /// The blocks of this node.
+    pub blocks: BTreeSet<Prefix>,
+    /// What pools and settings were while somebody may send by the tunnels of then, the oldest first.
+    pub before: Vec<BTreeMap<String, String>>,
 }
 
 /// This node's lease.
@@ -72,6 +87,8 @@ pub enum CheckpointError {
     Body(#[from] serde_json::Error),
     #[error("the checkpoint's lease")]
     Lease(#[from] ParseError),
+    #[error("a block of the checkpoint's")]
+    Block(#[source] ParseError),
     #[error("the checkpoint's lease has no subnet, or one of the wrong family")]
     NoSubnet,
 }
@@ -141,6 +158,15 @@ struct Form {
     digest: Option<String>,
     config: Option<String>,
     lease: Option<LeaseForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calico: Option<ObjectsForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ObjectsForm {
+    now: BTreeMap<String, String>,
+    blocks: Vec<String>,
+    before: Vec<BTreeMap<String, String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,6 +186,7 @@ impl From<&Checkpoint> for Form {
             digest: from.digest.clone(),
             config: from.config.as_ref().and_then(text),
             lease: from.lease.as_ref().map(LeaseForm::from),
+            calico: from.calico.as_deref().map(ObjectsForm::from),
         }
     }
 }
@@ -174,7 +201,24 @@ impl TryFrom<Form> for Checkpoint {
             digest: form.digest,
             config: form.config.map(String::into_bytes),
             lease: form.lease.map(OwnLease::try_from).transpose()?,
+            calico: form.calico.map(Objects::try_from).transpose()?.map(Arc::new),
         })
+    }
+}
+
+impl From<&Objects> for ObjectsForm {
+    fn from(Objects { now, blocks, before }: &Objects) -> Self {
+        let blocks = blocks.iter().map(ToString::to_string).collect();
+        Self { now: now.clone(), blocks, before: before.clone() }
+    }
+}
+
+impl TryFrom<ObjectsForm> for Objects {
+    type Error = CheckpointError;
+
+    fn try_from(ObjectsForm { now, blocks, before }: ObjectsForm) -> Result<Self, Self::Error> {
+        let blocks = blocks.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+        Ok(Self { now, blocks: blocks.map_err(CheckpointError::Block)?, before })
     }
 }
 
@@ -289,6 +333,12 @@ mod tests {
         }
     }
 
+    fn objects(n: u64) -> Objects {
+        let pools = |n| BTreeMap::from([("/calico/pool".to_owned(), format!("{{\"n\":{n}}}"))]);
+        let blocks = BTreeSet::from(["10.1.0.0/26".parse().unwrap()]);
+        Objects { now: pools(n), blocks, before: vec![pools(n + 1), pools(n + 2)] }
+    }
+
     fn sample(n: u64) -> Checkpoint {
         let subnet = |text: &str| Some(text.parse().unwrap());
         let key = LeaseKey::new(subnet("10.50.7.0/24"), subnet("fd00:50:0:7::/64")).unwrap();
@@ -299,6 +349,7 @@ mod tests {
             digest: Some("d".repeat(64)),
             config: Some(br#"{"Network":"10.50.0.0/16"}"#.to_vec()),
             lease: Some(OwnLease { key, expires: Some(expires) }),
+            calico: Some(Arc::new(objects(n))),
         }
     }
 }

@@ -54,8 +54,8 @@ pub(super) async fn read(store: impl Shelf, wanted: BTreeSet<HandleId>) -> Handl
 pub(super) struct Local {
     own: BTreeMap<Prefix, (u64, Arc<Stored<IpamBlock>>)>,
     affinities: BTreeMap<Prefix, Versioned<AffinityState>>,
-    /// Handles of this node in others' blocks.
-    borrowed: BTreeMap<Prefix, Arc<[HandleId]>>,
+    /// This node's addresses in others' blocks, each with its handle.
+    borrowed: BTreeMap<Prefix, Arc<[(IpAddr, HandleId)]>>,
     hosts: BTreeMap<Prefix, Name>,
     collector: Collector,
     strays: BTreeMap<HandleId, Instant>,
@@ -151,8 +151,7 @@ impl Local {
 
     /// The handles that have addresses in others' blocks, or may have: their index could not be read.
     fn elsewhere(&self, handles: &Handles) -> BTreeSet<HandleId> {
-        let mut all: BTreeSet<HandleId> =
-            self.borrowed.values().flat_map(|ours| ours.iter().cloned()).collect();
+        let mut all: BTreeSet<HandleId> = self.lent().map(|(_, handle)| handle.clone()).collect();
         for id in self.handles() {
             let within = match handles.get(&id) {
                 Some(Some(found)) => {
@@ -176,8 +175,7 @@ impl Local {
         now: Instant,
     ) -> Vec<HandleId> {
         let nobodys = |handle: &&HandleId| {
-            let ours = self.borrowed.values().any(|all| all.contains(handle))
-                || self.is_ours(handle, seen.node);
+            let ours = self.lent().any(|(_, by)| by == *handle) || self.is_ours(handle, seen.node);
             ours && !seen.in_use.contains(*handle) && !self.is_routed(handle, seen.routed)
         };
         let nobodys: BTreeSet<HandleId> = elsewhere.iter().filter(nobodys).cloned().collect();
@@ -201,10 +199,17 @@ impl Local {
         of.next().is_some_and(|(_, of)| of.node() == Some(node.as_str()))
     }
 
+    /// Whether the kernel leads to an address of it, be it out of a block of ours or of another's.
     fn is_routed(&self, handle: &HandleId, routed: &BTreeSet<IpAddr>) -> bool {
         let blocks = self.own.values().map(|(_, stored)| stored.value());
-        let mut held = blocks.flat_map(Block::held).filter(|(_, by)| *by == Some(handle));
-        held.any(|(given, _)| routed.contains(&given.addr))
+        let held = blocks.flat_map(Block::held).filter(|(_, by)| *by == Some(handle));
+        let lent = self.lent().filter(|(_, by)| *by == handle).map(|(addr, _)| addr);
+        held.map(|(given, _)| given.addr).chain(lent).any(|addr| routed.contains(&addr))
+    }
+
+    /// What this node has out of others' blocks.
+    fn lent(&self) -> impl Iterator<Item = (IpAddr, &HandleId)> {
+        self.borrowed.values().flat_map(|ours| ours.iter()).map(|(addr, handle)| (*addr, handle))
     }
 
     fn picture(&self, seen: &Seen<'_>) -> Picture {

@@ -38,6 +38,7 @@ impl<S: Shelf> Ipam<S> {
                 self.machine.handle(Input::OtherHistory, now());
                 self.queued.clear();
             }
+            News::Aside { .. } => {}
             News::Away(reason) => self.away = Some(reason),
             News::Back => self.away = None,
         }
@@ -113,7 +114,8 @@ fn translate(key: &calico::Key, rev: u64, known: Option<&Known>) -> Option<Chang
                     Value::Block(Arc::new(stored.value().clone()))
                 }
                 Some(Object::Block(BlockNews::Other { outline, ours, .. })) => {
-                    Value::Outline { outline: outline.clone(), ours: Arc::clone(ours) }
+                    let ours = ours.iter().map(|(_, handle)| handle.clone());
+                    Value::Outline { outline: outline.clone(), ours: ours.collect() }
                 }
                 _ => Value::Outline { outline: Outline::default(), ours: Arc::default() },
             });

@@ -188,6 +188,33 @@ async fn a_leak_is_freed_after_two_sights_and_what_is_recorded_or_routed_is_not(
 }
 
 #[tokio::test]
+async fn an_address_out_of_another_s_block_is_a_leak_when_nothing_leads_to_it_and_else_not() {
+    let shelf = FakeShelf::default();
+    for name in ["n1", "n2"] {
+        node_object(&shelf, name);
+    }
+    // The pool is one block, so whoever comes second borrows.
+    pool(&shelf, "a", "10.1.0.0/29", r#","blockSize":29"#);
+    let mut owner = Node::start(&shelf, "n2");
+    owner.give("net.theirs", Wish::default()).await.unwrap();
+    let mut node = Node::start(&shelf, "n1");
+    let live = node.give("net.live", Wish::default()).await.unwrap();
+    let lost = node.give("net.lost", Wish::default()).await.unwrap();
+    drop(node);
+    // Another plugin attached both, so there is no record of them here.
+    assert_eq!(live[0], IpAddr::from(LENT), "the walk is the same each time");
+    let _node = Node::begin(&shelf, "n1", BTreeSet::new(), |settings| {
+        settings.grace = Duration::from_millis(300);
+        settings.look = Duration::from_millis(100);
+        settings.routes = || Ok(BTreeSet::from([IpAddr::from(LENT)]));
+    });
+    eventually(|| !held(&shelf).contains_key(&lost[0])).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(held(&shelf).contains_key(&live[0]), "a pod lives there");
+    assert_eq!(held(&shelf).len(), 2, "theirs is theirs");
+}
+
+#[tokio::test]
 async fn nothing_is_freed_before_the_lane_has_told_its_records() {
     let shelf = cluster();
     let mut node = Node::start(&shelf, "n1");
@@ -376,6 +403,8 @@ fn nodes_that_start_together_look_at_different_times() {
 
 /// The second address of the first block that the node claims.
 const ROUTED: [u8; 4] = [10, 1, 251, 65];
+/// The first address that the other node lends.
+const LENT: [u8; 4] = [10, 1, 0, 1];
 
 /// A node's task, with the watch beside it.
 struct Node {

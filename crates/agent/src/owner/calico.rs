@@ -7,14 +7,17 @@
 //! ```
 //!
 //! Several objects make one fact here, so the objects are kept: pools and settings, and of each block which addresses
-//! out of it are others'.
+//! out of it are others'. `kept` is what of all this outlives the process.
+
+mod kept;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use russet_api::calico::{Key, Kind};
+use russet_api::calico::{Key, Kind, ResourceId};
 use russet_core::{
     Change, Fact, FactId, Fault, Source,
     choices::Distribution,
@@ -25,7 +28,8 @@ use russet_core::{
 };
 use russet_net::{Family, Prefix};
 
-use super::Owner;
+use self::kept::Kept;
+use super::{Owner, trust::Doubt};
 use crate::resources::{BlockNews, History, Known, News, Object, Picture};
 
 /// What several objects make one fact of.
@@ -43,10 +47,11 @@ pub struct CalicoView {
     faults: BTreeMap<Key, Fault>,
     /// The configuration that was last told.
     told: Option<NetworkConfig>,
+    kept: Kept,
 }
 
 impl CalicoView {
-    pub const fn new(node: Name, distribution: Distribution) -> Self {
+    pub fn new(node: Name, distribution: Distribution) -> Self {
         Self {
             node,
             distribution,
@@ -56,6 +61,7 @@ impl CalicoView {
             blocks: BTreeMap::new(),
             faults: BTreeMap::new(),
             told: None,
+            kept: Kept::default(),
         }
     }
 
@@ -68,10 +74,14 @@ impl CalicoView {
         self.felix.clear();
         self.blocks.clear();
         self.faults.clear();
+        for cidr in self.kept.blocks.clone() {
+            self.kept.block(cidr, false);
+        }
         let mut changes = vec![Change::Resync(Source::Store)];
         for (key, known) in picture.iter() {
-            changes.extend(self.one(key, Some(known)));
+            changes.extend(self.one(key, Some(known), picture.text(key)));
         }
+        self.kept.retain(|key| picture.get(key).is_some() || is_pool(key));
         // It must be there before what is judged by it.
         changes.splice(1..1, self.configuration());
         changes.push(Change::InSync(Source::Store));
@@ -80,18 +90,31 @@ impl CalicoView {
 
     /// What changed.
     pub fn changed(&mut self, all: &[crate::resources::Change]) -> Vec<Change> {
-        let mut changes: Vec<_> =
-            all.iter().flat_map(|one| self.one(&one.key, one.known.as_ref())).collect();
+        let mut changes: Vec<_> = all
+            .iter()
+            .flat_map(|it| self.one(&it.key, it.known.as_ref(), it.text.as_ref()))
+            .collect();
         changes.splice(0..0, self.configuration());
         changes
     }
 
-    /// What a store that is not believed has that is new: nothing is removed or repointed for its sake.
-    pub fn added(&self, picture: &Picture, has: impl Fn(&FactId) -> bool) -> Vec<Change> {
+    /// What a store that is not believed has that is new: nothing is removed or repointed for its sake. It is younger
+    /// than all up to `believed`: a store that begins anew begins with low revisions, and the lower one wins.
+    pub fn added<'a>(
+        &self,
+        all: impl IntoIterator<Item = (&'a Key, &'a Known)>,
+        has: impl Fn(&FactId) -> bool,
+        believed: u64,
+    ) -> Vec<Change> {
         let mut fresh = Self::new(self.node.clone(), self.distribution);
-        let all = picture.iter().flat_map(|(key, known)| fresh.one(key, Some(known)));
-        let is_new = |change: &Change| matches!(change, Change::Upsert { id, .. } if !has(id));
-        all.filter(is_new).collect()
+        let all = all.into_iter().flat_map(|(key, known)| fresh.one(key, Some(known), None));
+        let younger = |change| match change {
+            Change::Upsert { id, fact, rev } if !has(&id) => {
+                Some(Change::Upsert { id, fact, rev: believed.saturating_add(rev) })
+            }
+            _ => None,
+        };
+        all.filter_map(younger).collect()
     }
 
     /// Objects that are left out, or not as they should be.
@@ -99,7 +122,13 @@ impl CalicoView {
         self.faults.iter().map(|(key, fault)| (key.to_string(), fault))
     }
 
-    fn one(&mut self, key: &Key, known: Option<&Known>) -> Vec<Change> {
+    fn one(&mut self, key: &Key, known: Option<&Known>, text: Option<&Arc<[u8]>>) -> Vec<Change> {
+        match (known, text) {
+            (Some(known), Some(text)) => self.kept.put(key, known, text),
+            // A pool stays for what is in use of it.
+            (None, _) if !is_pool(key) => self.kept.retain(|other| other != key),
+            _ => {}
+        }
         match key {
             Key::Block(cidr) => return self.block(*cidr, known),
             Key::Resource(id) if id.kind == Kind::Node => return host_change(&id.name, known),
@@ -138,6 +167,9 @@ impl CalicoView {
         let mut gone: BTreeSet<Prefix> = before.into_iter().flatten().map(Prefix::host).collect();
         gone.insert(cidr);
         let mut changes = Vec::new();
+        if known.is_none_or(|known| known.fault.is_none()) {
+            self.kept.block(cidr, known.is_some_and(|known| is_of(&self.node, known)));
+        }
         if let Some(Known { created, value: Some(Object::Block(block)), .. }) = known {
             let held = held(cidr, block);
             self.blocks
@@ -176,6 +208,7 @@ impl CalicoView {
             return None;
         }
         self.told = Some(now.clone());
+        self.kept.configured();
         Some(Change::Upsert { id: FactId::Config, fact: Fact::Config(now), rev: 0 })
     }
 
@@ -198,6 +231,12 @@ impl CalicoView {
             blocks > 0
         });
         self.left = left;
+        let is_known =
+            |id: &ResourceId| self.pools.contains_key(&id.name) || self.left.contains_key(&id.name);
+        self.kept.retain(|key| match key {
+            Key::Resource(id) if is_pool(key) => is_known(id),
+            _ => true,
+        });
     }
 }
 
@@ -207,6 +246,17 @@ fn held(cidr: Prefix, block: &BlockNews) -> Vec<Option<(Prefix, Name)>> {
     let others = block.borrowed();
     let others = others.iter().map(|(addr, name)| Some((Prefix::host(*addr), name.clone())));
     std::iter::once(owner).chain(others).collect()
+}
+
+fn is_of(node: &Name, known: &Known) -> bool {
+    match &known.value {
+        Some(Object::Block(block)) => block.affinity().and_then(Affinity::host) == Some(node),
+        _ => false,
+    }
+}
+
+fn is_pool(key: &Key) -> bool {
+    matches!(key, Key::Resource(id) if id.kind == Kind::IpPool)
 }
 
 fn host_change(name: &Name, known: Option<&Known>) -> Vec<Change> {
@@ -233,9 +283,19 @@ fn lease_id(prefix: Prefix) -> Option<FactId> {
     LeaseKey::new(of(Family::V4), of(Family::V6)).map(FactId::Lease)
 }
 
+/// The id that the cluster was given.
+fn named(changes: &[crate::resources::Change]) -> Option<String> {
+    let key = crate::resources::cluster()?;
+    let known = changes.iter().rev().find(|one| one.key == key)?.known.as_ref()?;
+    match known.value.as_ref()? {
+        Object::Cluster(cluster) => cluster.guid.clone(),
+        _ => None,
+    }
+}
+
 fn pool_key(name: &Name) -> Key {
     let (kind, namespace, name) = (Kind::IpPool, None, name.clone());
-    Key::Resource(russet_api::calico::ResourceId { kind, namespace, name })
+    Key::Resource(ResourceId { kind, namespace, name })
 }
 
 impl Owner {
@@ -255,19 +315,36 @@ impl Owner {
             }
             News::Changed { revision, changes } => {
                 self.store.reached_at(revision, None);
+                if let Some(id) = named(&changes) {
+                    self.store.seen.cluster_id = Some(id);
+                }
                 let changes = calico.changed(&changes);
                 self.changes(changes);
             }
             News::Doubted { doubt, picture } => {
                 let revision = self.store.seen.revision;
                 self.store.reached_at(revision, Some(doubt));
-                let facts = &self.calc.world().facts;
-                let added = calico.added(&picture, |id| facts.contains_key(id));
-                self.changes(added);
+                self.add_only(picture.iter());
+            }
+            News::Aside { changes } => {
+                let all = changes.iter().filter_map(|one| Some((&one.key, one.known.as_ref()?)));
+                self.add_only(all);
             }
             News::Away(error) => self.store.away(error.as_ref().to_owned()),
             News::Back => self.store.back(),
         }
+    }
+
+    fn add_only<'a>(&mut self, all: impl Iterator<Item = (&'a Key, &'a Known)>) {
+        let Some(calico) = &self.calico else { return };
+        if matches!(self.store.doubt, Some(Doubt::OtherCluster { found: Some(_), .. })) {
+            // The same blocks lead elsewhere there.
+            return;
+        }
+        let facts = &self.calc.world().facts;
+        let believed = self.store.seen.revision;
+        let added = calico.added(all, |id| facts.contains_key(id), believed);
+        self.changes(added);
     }
 
     /// The lane is at work on the first while the others are calculated.

@@ -149,19 +149,23 @@ impl Owner {
     /// while it is doubted, but this node's lease may be renewed.
     fn keep(&mut self) {
         self.store.note_in_force(self.calc.world().in_force().map(|footing| &footing.config));
-        self.outlets
-            .keeper
-            .keep(Files { checkpoint: self.checkpoint(), subnet_env: self.subnet_env() });
+        let files = Files { checkpoint: self.checkpoint(), subnet_env: self.subnet_env() };
+        self.outlets.keeper.keep(files);
     }
 
-    fn checkpoint(&self) -> Option<Checkpoint> {
+    fn checkpoint(&mut self) -> Option<Checkpoint> {
         // Before a store was believed there is nothing to remember that is not in the old file.
-        self.calc.world().in_sync.contains(&Source::Store).then(|| Checkpoint {
+        if !self.calc.world().in_sync.contains(&Source::Store) {
+            return None;
+        }
+        let in_force = self.calc.world().in_force();
+        Some(Checkpoint {
             cluster_id: self.store.seen.cluster_id.clone(),
             revision: self.store.seen.revision,
             digest: self.store.digest.clone(),
             config: self.store.raw_config.clone(),
             lease: self.own_lease,
+            calico: self.calico.as_mut().map(|calico| calico.kept(in_force)),
         })
     }
 

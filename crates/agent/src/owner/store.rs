@@ -16,11 +16,11 @@ use russet_core::{
     model::{LeaseKey, NetworkConfig, Preset},
     world::World,
 };
-use russet_store::{KeyChange, KeyValue, Snapshot, SnapshotReason, WatchEvent};
+use russet_store::{KeyChange, KeyValue, Snapshot, WatchEvent};
 
 use super::{
     Owner,
-    trust::{Claimed, Doubt, Seen, judge},
+    trust::{Claimed, Doubt, Seen, is_other_history, judge, looked_at},
 };
 use crate::{config::Config, disk::checkpoint::Checkpoint, one_line};
 
@@ -48,6 +48,7 @@ pub struct StoreView {
     /// The id in the store now, believed or not.
     cluster_id: Option<String>,
     revision: u64,
+    looked_at: u64,
 }
 
 /// Whether the lease machine works on a store that is not believed.
@@ -75,6 +76,7 @@ impl StoreView {
             withheld: BTreeSet::new(),
             cluster_id: None,
             revision: 0,
+            looked_at: 0,
         }
     }
 
@@ -127,7 +129,7 @@ impl StoreView {
         let config = self.keys.config();
         Claimed {
             cluster_id: self.cluster_id.clone(),
-            revision: self.revision,
+            revision: self.looked_at,
             configured: entries.iter().any(|kv| kv.key == config.as_bytes()),
         }
     }
@@ -136,7 +138,7 @@ impl StoreView {
     fn claimed_aside(&self) -> Claimed {
         Claimed {
             cluster_id: self.cluster_id.clone(),
-            revision: self.revision,
+            revision: self.looked_at,
             configured: self.aside.contains_key(self.keys.config().as_bytes()),
         }
     }
@@ -245,12 +247,13 @@ impl Owner {
         self.reached();
         self.store.revision = snapshot.revision.get();
         self.store.note_identity(&snapshot.entries);
-        if matches!(
+        self.store.looked_at = looked_at(
+            self.store.looked_at,
+            self.store.doubt.as_ref(),
             snapshot.reason,
-            SnapshotReason::RevisionWentBack { .. }
-                | SnapshotReason::OtherCluster { .. }
-                | SnapshotReason::OtherHistory { .. }
-        ) {
+            self.store.revision,
+        );
+        if is_other_history(snapshot.reason) {
             self.lease_input(LeaseInput::OtherHistory, now);
         }
         match judge(&self.store.seen, &self.store.claimed(&snapshot.entries)) {
@@ -266,7 +269,7 @@ impl Owner {
             Some(doubt) => {
                 tracing::error!(op = "snapshot", reason = %doubt, "the datastore is not believed; nothing is removed");
                 self.store.doubt = Some(doubt);
-                self.add_only(&snapshot.entries);
+                self.add_leases_only(&snapshot.entries);
                 self.store.aside =
                     snapshot.entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
                 self.lease_in_doubt(now);

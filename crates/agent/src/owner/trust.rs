@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use russet_store::SnapshotReason;
+
 use crate::disk::checkpoint::Checkpoint;
 
 /// What the node has seen of its store, from the checkpoint or from this life.
@@ -23,7 +25,7 @@ impl Seen {
         Self {
             cluster_id: kept.cluster_id.clone(),
             revision: kept.revision,
-            configured: kept.config.is_some(),
+            configured: kept.config.is_some() || kept.calico.is_some(),
         }
     }
 }
@@ -32,6 +34,7 @@ impl Seen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
     pub cluster_id: Option<String>,
+    /// See [`looked_at`].
     pub revision: u64,
     pub configured: bool,
 }
@@ -78,8 +81,34 @@ pub fn judge(seen: &Seen, claimed: &Claimed) -> Option<Doubt> {
     (!claimed.configured).then_some(Doubt::NoConfiguration)
 }
 
+/// The revision that a store is judged by: the one at which its history was first looked at. A copy that is
+/// written until it is past what was seen is a copy still, and so is one whose watch had to begin anew.
+pub const fn looked_at(
+    before: u64,
+    doubt: Option<&Doubt>,
+    reason: SnapshotReason,
+    revision: u64,
+) -> u64 {
+    match (doubt, reason) {
+        (Some(_), SnapshotReason::Compacted { .. }) => before,
+        _ => revision,
+    }
+}
+
+/// Whether revisions of before say nothing any more.
+pub const fn is_other_history(reason: SnapshotReason) -> bool {
+    matches!(
+        reason,
+        SnapshotReason::RevisionWentBack { .. }
+            | SnapshotReason::OtherCluster { .. }
+            | SnapshotReason::OtherHistory { .. }
+    )
+}
+
 #[cfg(test)]
 mod tests {
+    use russet_store::Revision;
+
     use super::*;
 
     fn seen() -> Seen {
@@ -94,6 +123,16 @@ mod tests {
     fn the_same_store_going_on_is_believed() {
         assert_eq!(judge(&seen(), &claimed()), None);
         assert_eq!(judge(&seen(), &Claimed { revision: 900, ..claimed() }), None);
+    }
+
+    #[test]
+    fn a_doubted_store_is_as_old_as_when_it_was_first_looked_at() {
+        let doubt = Doubt::Older { seen: 7, found: 3 };
+        let seen = Revision::new(3);
+        let again = SnapshotReason::Compacted { seen, compacted: Revision::new(8) };
+        assert_eq!(looked_at(3, Some(&doubt), again, 9), 3);
+        assert_eq!(looked_at(3, None, again, 9), 9);
+        assert_eq!(looked_at(3, Some(&doubt), SnapshotReason::RevisionWentBack { seen }, 9), 9);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use russet_api::calico::{
 use russet_core::{
     Fault,
     addressing::blocks::{Outline, Reserved, Timestamp},
-    model::calico::{Affinity, IpamBlock, Name},
+    model::calico::{Affinity, IpamBlock, Name, Scope},
 };
 use russet_net::Prefix;
 use russet_store::{KeyChange, KeyValue};
@@ -25,9 +25,11 @@ pub struct Decoded {
     pub created: u64,
     /// `None`: it is gone.
     pub what: Option<Result<Object, Fault>>,
+    /// The bytes of what this node must know when it starts without the store.
+    pub text: Option<Arc<[u8]>>,
 }
 
-/// Reads one object for a node; `None` for a key that means nothing here. The bytes are dropped.
+/// Reads one object for a node; `None` for a key that means nothing here. The bytes of most are dropped.
 pub fn decode(node: &Name, kv: KeyValue) -> Option<Decoded> {
     let key = known(&kv.key)?;
     let KeyValue { value, modified, created, .. } = kv;
@@ -36,7 +38,23 @@ pub fn decode(node: &Name, kv: KeyValue) -> Option<Decoded> {
         tracing::warn!(op = "read store", subject = %key, reason = %one_line(fault), "it is left out");
     }
     let (revision, created) = (modified.get(), created.get());
-    Some(Decoded { key, revision, created, what: Some(read) })
+    let text = (read.is_ok() && outlives_the_store(node, &key)).then(|| value.into());
+    Some(Decoded { key, revision, created, what: Some(read), text })
+}
+
+/// Whether an object is kept on the node's disk: what its network is, and how it is reached itself.
+fn outlives_the_store(node: &Name, key: &Key) -> bool {
+    let Key::Resource(id) = key else { return false };
+    match id.kind {
+        Kind::IpPool => true,
+        Kind::FelixConfiguration => match Scope::of(&id.name) {
+            Scope::Cluster => true,
+            Scope::Node(name) => name == *node,
+            Scope::Nobody => false,
+        },
+        Kind::Node => id.name == *node,
+        _ => false,
+    }
 }
 
 pub(super) fn change(node: &Name, change: KeyChange) -> Option<Decoded> {
@@ -44,7 +62,8 @@ pub(super) fn change(node: &Name, change: KeyChange) -> Option<Decoded> {
         KeyChange::Put(kv) => decode(node, kv),
         KeyChange::Delete { key, revision } => {
             let revision = revision.get();
-            Some(Decoded { key: known(&key)?, revision, created: revision, what: None })
+            let key = known(&key)?;
+            Some(Decoded { key, revision, created: revision, what: None, text: None })
         }
     }
 }
@@ -104,8 +123,7 @@ fn block(node: &Name, cidr: Prefix, value: &[u8]) -> Result<Object, Fault> {
         return Ok(Object::Block(BlockNews::Own(Arc::new(stored))));
     }
     let held = block.allocated().filter(|(_, of)| of.node() == Some(node.as_str()));
-    let mut ours: Vec<_> = held.filter_map(|(_, of)| of.handle.clone()).collect();
-    ours.dedup();
+    let ours = held.filter_map(|(given, of)| Some((given.addr, of.handle.clone()?))).collect();
     let outline = Outline::of(block, &Reserved::default(), Timestamp::default());
     let (ours, borrowed) = (few(ours), few(borrowed(block)));
     Ok(Object::Block(BlockNews::Other { outline, ours, borrowed }))
@@ -118,8 +136,7 @@ fn is_of(node: &Name, affinity: Option<&Affinity>) -> bool {
 /// Another's block, of which all that is needed was seen at a glance.
 fn others(node: &Name, seen: Glance) -> Object {
     let ours = seen.others.iter().filter(|other| other.node == node.as_str());
-    let mut ours: Vec<_> = ours.filter_map(|other| other.handle.clone()).collect();
-    ours.dedup();
+    let ours = ours.filter_map(|other| Some((other.addr, other.handle.clone()?))).collect();
     let borrowed = seen.others.iter().filter_map(|it| Some((it.addr, it.node.parse().ok()?)));
     let outline = Outline { affinity: seen.affinity, free: seen.free };
     let (ours, borrowed) = (few(ours), few(borrowed.collect()));

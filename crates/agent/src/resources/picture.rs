@@ -38,8 +38,8 @@ pub enum BlockNews {
     Own(Arc<Stored<IpamBlock>>),
     Other {
         outline: Outline,
-        /// The handles of this node that have addresses in it.
-        ours: Arc<[HandleId]>,
+        /// The addresses in it that are this node's, each with its handle.
+        ours: Arc<[(IpAddr, HandleId)]>,
         /// Whose its addresses are that are not its own node's.
         borrowed: Arc<[(IpAddr, Name)]>,
     },
@@ -79,28 +79,41 @@ pub struct Known {
 #[derive(Clone, Debug, Default)]
 pub struct Picture {
     objects: BTreeMap<Key, Known>,
+    /// The bytes of the few objects that are kept on disk, as they were when they were last good.
+    texts: BTreeMap<Key, Arc<[u8]>>,
 }
 
 impl Picture {
     /// A whole picture. What is bad in it keeps the value that it had in the one before.
     pub(super) fn of(decoded: impl Iterator<Item = Decoded>, before: &Self) -> Self {
-        let mut objects = BTreeMap::new();
-        for Decoded { key, revision, created, what } in decoded {
+        let (mut objects, mut texts) = (BTreeMap::new(), BTreeMap::new());
+        for Decoded { key, revision, created, what, text } in decoded {
             let Some(what) = what else { continue };
             let known = next(before.objects.get(&key), [revision, created], what);
+            let text = text.or_else(|| before.texts.get(&key).cloned());
+            texts.extend(text.map(|text| (key.clone(), text)));
             objects.insert(key, known);
         }
-        Self { objects }
+        Self { objects, texts }
     }
 
     /// Takes one change.
-    pub(super) fn put(&mut self, Decoded { key, revision, created, what }: Decoded) -> Change {
+    pub(super) fn put(&mut self, decoded: Decoded) -> Change {
+        let Decoded { key, revision, created, what, text } = decoded;
         let known = what.map(|what| next(self.objects.get(&key), [revision, created], what));
-        match known.clone() {
-            Some(known) => _ = self.objects.insert(key.clone(), known),
-            None => _ = self.objects.remove(&key),
+        if let Some(known) = known.clone() {
+            self.objects.insert(key.clone(), known);
+        } else {
+            self.objects.remove(&key);
+            self.texts.remove(&key);
         }
-        Change { key, revision, known }
+        self.texts.extend(text.clone().map(|text| (key.clone(), text)));
+        Change { key, revision, known, text }
+    }
+
+    /// What is kept on disk of an object.
+    pub fn text(&self, key: &Key) -> Option<&Arc<[u8]>> {
+        self.texts.get(key)
     }
 
     pub fn get(&self, key: &Key) -> Option<&Known> {

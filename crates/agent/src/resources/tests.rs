@@ -1,5 +1,5 @@
 use russet_core::model::calico::Scope;
-use russet_store::{KeyChange, KeyValue, Revision, ServerRef, Snapshot};
+use russet_store::{KeyChange, KeyValue, Revision, ServerRef, Snapshot, SnapshotReason};
 
 use super::*;
 
@@ -49,7 +49,9 @@ fn of_another_s_block_the_outline_is_kept_and_who_of_ours_has_addresses_in_it() 
     );
     assert!(borrowed.iter().all(|(_, name)| name.as_str() == "node-1"));
     assert_eq!(borrowed.len(), ours.len());
-    let ours: Vec<_> = ours.iter().map(ToString::to_string).collect();
+    let mut of = ours.iter().map(|(addr, _)| *addr).zip(borrowed.iter().map(|(addr, _)| *addr));
+    assert!(of.all(|(ours, borrowed)| ours == borrowed), "{ours:?}");
+    let ours: Vec<_> = ours.iter().map(|(_, handle)| handle.to_string()).collect();
     assert_eq!(ours, ["vxlan-tunnel-addr-node-1", "k8s-pod-network.0a1b2c3d"]);
 }
 
@@ -110,7 +112,7 @@ fn another_cluster_and_an_older_copy_are_not_believed_until_the_operator_accepts
     // What changes meanwhile counts for nothing either.
     let changes = vec![put(POOL, &value_of_pool(), 5)];
     let news = reader.take(WatchEvent::Changes { revision: Revision::new(5), changes });
-    assert!(matches!(news, Some(News::Doubted { .. })), "{news:?}");
+    assert!(matches!(news, Some(News::Aside { .. })), "{news:?}");
     let news = reader.accept();
     let Some(News::All { revision: 5, history: History::Other, .. }) = news else {
         panic!("{news:?}")
@@ -121,6 +123,28 @@ fn another_cluster_and_an_older_copy_are_not_believed_until_the_operator_accepts
         matches!(news, Some(News::Doubted { doubt: Doubt::OtherCluster { .. }, .. })),
         "{news:?}"
     );
+}
+
+#[test]
+fn a_copy_that_is_written_past_what_was_seen_is_a_copy_still() {
+    let first = rows();
+    let mut reader = reader("node-1", Seen::default());
+    reader.take(all(9, &first)).unwrap();
+    let went_back = SnapshotReason::RevisionWentBack { seen: Revision::new(9) };
+    let older = Snapshot { reason: went_back, ..snapshot(4, &first) };
+    assert!(matches!(reader.take(WatchEvent::Snapshot(older)), Some(News::Doubted { .. })));
+    let changes = vec![put(POOL, &value_of_pool(), 12)];
+    let news = reader.take(WatchEvent::Changes { revision: Revision::new(12), changes });
+    assert!(matches!(news, Some(News::Aside { .. })), "doubted as before: {news:?}");
+    let compacted =
+        SnapshotReason::Compacted { seen: Revision::new(12), compacted: Revision::new(13) };
+    let again = Snapshot { reason: compacted, ..snapshot(20, &first) };
+    let news = reader.take(WatchEvent::Snapshot(again));
+    assert!(matches!(news, Some(News::Doubted { doubt: Doubt::Older { .. }, .. })), "{news:?}");
+    let right = SnapshotReason::OtherHistory { seen: Revision::new(20) };
+    let right = Snapshot { reason: right, ..snapshot(30, &first) };
+    let news = reader.take(WatchEvent::Snapshot(right));
+    assert!(matches!(news, Some(News::All { history: History::Other, .. })), "{news:?}");
 }
 
 #[test]

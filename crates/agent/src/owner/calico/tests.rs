@@ -1,4 +1,7 @@
-use russet_core::{Calc, model::Preset, model::Settings};
+use russet_core::{
+    Calc,
+    model::{Preset, Settings, TransportConfig},
+};
 use russet_store::{
     KeyChange, KeyValue, Revision, ServerRef, Snapshot, SnapshotReason, WatchEvent,
 };
@@ -87,9 +90,56 @@ fn of_a_store_that_is_not_believed_only_what_is_new_is_taken() {
         panic!()
     };
     let facts = it.calc.world().facts.clone();
-    let added = it.view.added(&picture, |id| facts.contains_key(id));
+    let added = it.view.added(picture.iter(), |id| facts.contains_key(id), 10);
     it.calc.apply(added);
     assert_eq!(it.held(), ["10.244.3.64-30 n1", "10.244.3.68-30 n2"]);
+}
+
+#[test]
+fn what_is_kept_is_in_force_before_the_store_has_said_anything() {
+    let mut it = It::new();
+    let other = BLOCK.replace(".64-30", ".68-30");
+    let others = block("host:n2", &[]).replace("10.244.3.64/30", "10.244.3.68/30");
+    let second = POOL.replace("/a", "/b");
+    let value = POOL_VALUE.replace("10.244", "10.245").replace(r#""name":"a""#, r#""name":"b""#);
+    let pools = [(POOL, POOL_VALUE), (second.as_str(), value.as_str())];
+    let blocks = [(BLOCK, &*block("host:n0", &[])), (&*other, &*others)];
+    it.all(&[pools, blocks].concat());
+    it.gone(POOL);
+    let kept = it.view.kept(None);
+    let mut again = It::new();
+    let recalled = again.view.recall(&kept);
+    again.calc.apply(recalled);
+    assert_eq!(again.held(), ["10.244.3.64-30 n0"], "its own, and no other's");
+    assert_eq!(again.calc.world().config().unwrap().pools().count(), 2);
+    assert!(again.calc.world().in_sync.is_empty(), "nothing is removed for it");
+    assert_eq!(again.view.kept(None), kept, "a second restart knows as much");
+    // The pool was deleted while it was in use, and is so still.
+    again.all(&[pools[1], (BLOCK, &block("host:n0", &[]))]);
+    assert_eq!(again.calc.world().config().unwrap().pools().count(), 2);
+    again.gone(BLOCK);
+    assert_eq!(again.calc.world().config().unwrap().pools().count(), 1);
+    assert_eq!(again.view.kept(None).now.keys().collect::<Vec<_>>(), [&second]);
+}
+
+#[test]
+fn the_tunnel_of_before_is_known_after_a_restart_in_the_middle_of_a_switch() {
+    let mut it = It::new();
+    it.all(&[(POOL, POOL_VALUE)]);
+    it.put(POOL, &POOL_VALUE.replace("vxlanMode", "otherMode"));
+    let kept = it.view.kept(None);
+    assert_eq!(kept.before.len(), 1);
+    let mut again = It::new();
+    again.view.recall(&kept);
+    let replayed = again.view.replay();
+    let configs = replayed.iter().map(|change| match change {
+        Change::Upsert { fact: Fact::Config(config), .. } => config.transport().clone(),
+        other => panic!("{other:?}"),
+    });
+    let configs = configs.collect::<Vec<_>>();
+    assert!(matches!(configs[0], TransportConfig::Vxlan(_)), "{configs:?}");
+    assert_eq!(configs[1], TransportConfig::Direct);
+    assert!(again.view.replay().is_empty(), "once");
 }
 
 /// A store's events, and the world that they make.

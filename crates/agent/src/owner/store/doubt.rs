@@ -22,7 +22,7 @@ use crate::owner::{
 
 impl Owner {
     /// Takes the leases that a doubted picture has and that are new, and removes and repoints nothing.
-    pub(super) fn add_only(&mut self, entries: &[KeyValue]) {
+    pub(super) fn add_leases_only(&mut self, entries: &[KeyValue]) {
         if matches!(self.store.doubt, Some(Doubt::OtherCluster { found: Some(_), .. })) {
             // The same subnets lead elsewhere there.
             return;
@@ -37,7 +37,7 @@ impl Owner {
         for change in changes {
             match change {
                 KeyChange::Put(kv) => {
-                    self.add_only(std::slice::from_ref(kv));
+                    self.add_leases_only(std::slice::from_ref(kv));
                     self.store.aside.insert(kv.key.clone(), kv.clone());
                 }
                 KeyChange::Delete { key, .. } => _ = self.store.aside.remove(key),
@@ -45,7 +45,8 @@ impl Owner {
         }
     }
 
-    /// A store that only lacked its configuration is believed as soon as it has one.
+    /// A store that only lacked its configuration is believed as soon as it has one. One that is older is not, when
+    /// it is written until it is not: the operator accepts it, or the one that was seen comes back.
     pub(super) fn doubt_again(&mut self, changes: &[KeyChange], now: Instant) {
         self.store.doubt = judge(&self.store.seen, &self.store.claimed_aside());
         if self.store.doubt.is_none() {
@@ -129,7 +130,7 @@ impl Owner {
             // Without a configuration there is nothing to compute from: the last one stays.
             self.store.seen = Seen { configured: false, ..self.store.seen.clone() };
             self.store.seen.cluster_id = claimed.cluster_id;
-            self.store.seen.revision = claimed.revision;
+            self.store.seen.revision = self.store.revision;
             self.store.doubt = Some(Doubt::NoConfiguration);
             return;
         }
