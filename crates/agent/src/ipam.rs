@@ -13,9 +13,11 @@
 //!
 //! `wish` chooses pools, `shelf` is the store, `documents` what is kept of objects so that unknown fields
 //! survive, `ask` what is asked and answered, `desk` who waits, `hear` takes the news,
+//! `again` takes what the store has lost of them,
 //! `look` and `gc` look after this node's own blocks, `cluster` after those of nodes that are
 //! gone, `live` is what the kernel knows of pods.
 
+mod again;
 mod ask;
 mod cluster;
 mod desk;
@@ -167,6 +169,8 @@ struct Ipam<S> {
     desk: Desk,
     documents: Documents,
     local: Local,
+    /// How long what the store lacks may be its watch's lag, when that is to be looked at.
+    looks_for_losses: Option<Duration>,
     nodes: BTreeSet<Name>,
     work: JoinSet<Done>,
     queued: VecDeque<(Option<u64>, StoreOp)>,
@@ -194,6 +198,7 @@ impl<S: Shelf> Ipam<S> {
             desk: Desk::new(settings.node.clone(), told, held),
             documents: Documents::default(),
             local: Local::default(),
+            looks_for_losses: None,
             nodes: BTreeSet::new(),
             work: JoinSet::new(),
             queued: VecDeque::new(),
@@ -228,6 +233,7 @@ impl<S: Shelf> Ipam<S> {
         if self.machine.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.machine.handle(Input::Timeout, now);
         }
+        self.look_for_losses(now.mono);
         let gate = self.gate();
         for (request, ask) in self.desk.turn(&gate, &self.ground, self.trouble.as_deref(), now) {
             self.machine.handle(Input::Ask { request, ask }, now);
@@ -297,6 +303,9 @@ impl<S: Shelf> Ipam<S> {
     }
 
     fn ask(&mut self, ask: Ask) {
+        if matches!(ask, Ask::Recorded(_)) {
+            self.looks_for_losses.get_or_insert(again::LAG);
+        }
         self.desk.take(ask, Instant::now());
     }
 }

@@ -10,7 +10,7 @@
 //! the link is gone and the note stands. An ADD of an attachment whose release is under way waits for that.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     os::unix::net::UnixStream,
     time::{Duration, Instant},
@@ -89,11 +89,11 @@ impl Blocks {
         Self { asks, parked, freeing, after: Vec::new(), next: 0 }
     }
 
-    /// Tells which attachments have a record.
-    pub(super) fn recorded<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
-        let handles: BTreeSet<HandleId> = keys.filter_map(|key| handle(key).ok()).collect();
+    /// Tells which attachments have a record, and of what.
+    pub(super) fn recorded(&self, all: impl Iterator<Item = (Key, Vec<IpAddr>)>) {
+        let all = all.filter_map(|(key, addresses)| Some((handle(&key).ok()?, addresses)));
         // The line is empty: nothing was asked before.
-        let _ = self.asks.try_send(Ask::Recorded(handles));
+        let _ = self.asks.try_send(Ask::Recorded(all.collect()));
     }
 
     fn ask(&mut self, ask: impl FnOnce(u64) -> Ask) -> Result<u64, CniError> {

@@ -131,8 +131,8 @@ impl FakeAddresses {
 impl Given {
     fn answer(&mut self, ask: Ask) -> Option<Told> {
         match ask {
-            Ask::Recorded(handles) => {
-                self.recorded = handles;
+            Ask::Recorded(recorded) => {
+                self.recorded = recorded.into_keys().collect();
                 None
             }
             Ask::Give { ticket, handle, .. } => {

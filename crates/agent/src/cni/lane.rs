@@ -120,7 +120,7 @@ impl Lane {
                 let Some(pod) = pod else { continue };
                 let host_link = host_link(&self.notes, &pod);
                 let key = Key { network: network.clone(), pod };
-                on_record.push(key.clone());
+                on_record.push((key.clone(), addresses.clone()));
                 let allowed_sources = self.notes.allowed_sources(&key);
                 match links.get(&host_link).map(|link| (link.state, link.mtu)) {
                     Some((LinkState::InUse, Some(mtu))) => {
@@ -138,7 +138,7 @@ impl Lane {
             }
         }
         if let Some(blocks) = &self.blocks {
-            blocks.recorded(on_record.iter());
+            blocks.recorded(on_record.into_iter());
         }
         for (network, pods) in dead {
             self.free_dead(&network, pods)?;

@@ -1,6 +1,6 @@
 //! What the attach lane asks of addresses, and what it is told.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use russet_api::cni::Code;
 use russet_core::{
@@ -18,9 +18,9 @@ use super::wish::{Tunnel, Wish, WishError};
 /// What the attach lane asks.
 #[derive(Clone, Debug)]
 pub enum Ask {
-    /// The handles that this node's records name. Told once, before anything is asked; nothing is freed for
+    /// What this node's records say that handles have. Told once, before anything is asked; nothing is freed for
     /// others before.
-    Recorded(BTreeSet<HandleId>),
+    Recorded(BTreeMap<HandleId, Vec<IpAddr>>),
     /// An address of each family that is wanted. Whoever is given some records them, or frees them.
     Give { ticket: u64, handle: HandleId, pod: Option<(String, String)>, wish: Wish },
     /// All that a handle has. It is tried until it is done, and told then, if somebody waits.

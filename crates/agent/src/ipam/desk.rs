@@ -19,12 +19,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Gate,
+    again::{Losses, Recorded},
     ask::{Ask, Deny, Told, What, tunnel_handle},
     wish::{Ground, Tunnel, Wish},
 };
 
 /// Whom an answer of the machine is for.
-enum Purpose {
+pub(super) enum Purpose {
     Give {
         ticket: u64,
         handle: HandleId,
@@ -34,6 +35,8 @@ enum Purpose {
     Lapsed,
     Free(HandleId),
     Tunnel(Tunnel),
+    /// What the store has lost of a handle.
+    Again(HandleId),
 }
 
 /// A release that is not done yet.
@@ -64,8 +67,9 @@ pub(super) struct Desk {
     node: Name,
     told: mpsc::Sender<Told>,
     held: watch::Sender<BTreeMap<Tunnel, IpAddr>>,
-    /// The handles that this node's records name, as soon as the lane has told them.
-    pub(super) recorded: Option<BTreeSet<HandleId>>,
+    /// What this node's records say, as soon as the lane has told them.
+    pub(super) recorded: Option<Recorded>,
+    pub(super) losses: Losses,
     pub(super) tunnels_wanted: BTreeSet<Tunnel>,
     /// When those that were refused an address are asked for again.
     tunnels_again: BTreeMap<Tunnel, Instant>,
@@ -88,6 +92,7 @@ impl Desk {
             told,
             held,
             recorded: None,
+            losses: Losses::default(),
             tunnels_wanted: BTreeSet::new(),
             tunnels_again: BTreeMap::new(),
             tunnels_unsure: BTreeSet::new(),
@@ -100,7 +105,7 @@ impl Desk {
 
     pub(super) fn take(&mut self, ask: Ask, now: Instant) {
         match ask {
-            Ask::Recorded(handles) => self.recorded = Some(handles),
+            Ask::Recorded(recorded) => self.recorded = Some(recorded),
             // What it would get might be released by what was asked before, and is tried again.
             Ask::Give { ticket, handle, .. } if self.frees.contains_key(&handle) => {
                 self.call_off(ticket);
@@ -132,7 +137,7 @@ impl Desk {
 
     /// The handles that are in use, or about to be; `None` before the lane has told its records.
     pub(super) fn in_use(&self) -> Option<BTreeSet<HandleId>> {
-        let mut all = self.recorded.clone()?;
+        let mut all: BTreeSet<_> = self.recorded.as_ref()?.keys().cloned().collect();
         all.extend(self.gives.iter().map(|give| give.handle.clone()));
         all.extend(self.frees.keys().cloned());
         all.extend(self.waiting.values().filter_map(|purpose| match purpose {
@@ -155,7 +160,8 @@ impl Desk {
             Free::Waiting | Free::Asked => None,
         });
         let tunnels = self.tunnels_again.values().copied();
-        gives.chain(waiting).chain(frees).chain(tunnels).filter(|at| *at > now).min()
+        let due = gives.chain(waiting).chain(frees).chain(tunnels).chain(self.losses.due());
+        due.filter(|at| *at > now).min()
     }
 
     pub(super) fn pools_changed(&mut self) {
@@ -180,6 +186,7 @@ impl Desk {
         let Gate::Open = gate else { return Vec::new() };
         let mut asks = Vec::new();
         self.pass_frees(&mut asks, now.mono);
+        self.pass_losses(&mut asks, now);
         self.pass_gives(ground, &mut asks, now);
         self.pass_tunnels(ground, &mut asks, now);
         asks
@@ -250,9 +257,8 @@ impl Desk {
                     }
                     let who = Claimant { handle: handle.clone(), secondary };
                     let until = since + PATIENCE;
-                    self.waiting.insert(self.next, Purpose::Give { ticket, handle, until });
-                    asks.push((self.next, machine::Ask::Allocate { who, wants }));
-                    self.next += 1;
+                    let purpose = Purpose::Give { ticket, handle, until };
+                    self.ask(purpose, machine::Ask::Allocate { who, wants }, asks);
                 }
             }
         }
@@ -281,10 +287,31 @@ impl Desk {
             let mut secondary = self.attributes(now);
             secondary.insert(TYPE.to_owned(), tunnel.kind().to_owned());
             let who = Claimant { handle, secondary };
-            self.waiting.insert(self.next, Purpose::Tunnel(tunnel));
-            asks.push((self.next, machine::Ask::Allocate { who, wants: vec![want] }));
-            self.next += 1;
+            let ask = machine::Ask::Allocate { who, wants: vec![want] };
+            self.ask(Purpose::Tunnel(tunnel), ask, asks);
         }
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        purpose: Purpose,
+        ask: machine::Ask,
+        asks: &mut Vec<(u64, machine::Ask)>,
+    ) {
+        self.waiting.insert(self.next, purpose);
+        asks.push((self.next, ask));
+        self.next += 1;
+    }
+
+    /// Whether something is under way for a handle.
+    pub(super) fn is_spoken_for(&self, handle: &HandleId) -> bool {
+        let mut waiting = self.waiting.values();
+        self.frees.contains_key(handle)
+            || self.gives.iter().any(|give| give.handle == *handle)
+            || waiting.any(|purpose| match purpose {
+                Purpose::Give { handle: of, .. } | Purpose::Again(of) => of == handle,
+                _ => false,
+            })
     }
 
     fn tunnel_denied(&mut self, tunnel: Tunnel, reason: &str, now: Instant) {
@@ -298,7 +325,7 @@ impl Desk {
     }
 
     /// What is recorded of every address.
-    fn attributes(&self, now: Now) -> BTreeMap<String, String> {
+    pub(super) fn attributes(&self, now: Now) -> BTreeMap<String, String> {
         let moment = shown_moment(now.wall.nanos());
         let pairs = [(NODE, self.node.to_string()), (TIMESTAMP, moment)];
         pairs.map(|(name, value)| (name.to_owned(), value)).into()
@@ -314,11 +341,11 @@ impl Desk {
     ) {
         match (self.waiting.remove(&request), answer) {
             (Some(Purpose::Give { ticket, handle, .. }), Ok(Answer::Given(given))) => {
+                let addresses: Vec<_> = given.into_iter().map(|given| given.addr).collect();
                 // Told first thing by the lane; before that nothing is freed for others.
                 if let Some(recorded) = &mut self.recorded {
-                    recorded.insert(handle);
+                    recorded.insert(handle, addresses.clone());
                 }
-                let addresses = given.into_iter().map(|given| given.addr).collect();
                 self.tell(ticket, What::Given(addresses));
             }
             (Some(Purpose::Give { ticket, .. }), Err(refusal)) => {
@@ -339,6 +366,8 @@ impl Desk {
                     self.held.send_modify(|held| _ = held.insert(tunnel, addr));
                 }
             }
+            (Some(Purpose::Again(handle)), Ok(_)) => self.taken_again(&handle),
+            (Some(Purpose::Again(handle)), Err(refusal)) => self.not_taken_again(&handle, &refusal),
             (Some(Purpose::Tunnel(tunnel)), Err(refusal)) => {
                 self.tunnel_denied(tunnel, &refusal.to_string(), now.mono);
             }
@@ -347,6 +376,7 @@ impl Desk {
     }
 
     fn freed(&mut self, handle: &HandleId) {
+        self.losses.forget(handle);
         if let Some(recorded) = &mut self.recorded {
             recorded.remove(handle);
         }

@@ -23,6 +23,7 @@ use russet_core::{
 use russet_net::Prefix;
 
 use super::{
+    again::Recorded,
     documents::{Document, key_text},
     shelf::Shelf,
 };
@@ -88,11 +89,11 @@ impl Local {
         };
     }
 
-    pub(super) fn block(&mut self, cidr: Prefix, revision: u64, value: Option<&Object>) {
-        self.own.remove(&cidr);
-        self.borrowed.remove(&cidr);
+    /// Takes what is known of a block now. Tells whether this node has to do with it, or had.
+    pub(super) fn block(&mut self, cidr: Prefix, revision: u64, value: Option<&Object>) -> bool {
+        let was_ours = self.own.remove(&cidr).is_some() | self.borrowed.remove(&cidr).is_some();
         self.hosts.remove(&cidr);
-        let Some(Object::Block(news)) = value else { return };
+        let Some(Object::Block(news)) = value else { return was_ours };
         if let Some(host) = news.affinity().and_then(Affinity::host) {
             self.hosts.insert(cidr, host.clone());
         }
@@ -105,6 +106,20 @@ impl Local {
             }
             BlockNews::Other { .. } => {}
         }
+        was_ours || self.own.contains_key(&cidr) || self.borrowed.contains_key(&cidr)
+    }
+
+    /// What is recorded and in no block.
+    pub(super) fn lacking(&self, recorded: &Recorded) -> Recorded {
+        let own = self.own.values().flat_map(|(_, stored)| stored.value().held());
+        let own = own.filter_map(|(given, by)| Some((by?, given.addr)));
+        let known: BTreeSet<_> = own.chain(self.lent().map(|(addr, by)| (by, addr))).collect();
+        let lacks = |(handle, all): (&HandleId, &Vec<IpAddr>)| {
+            let lost = all.iter().copied().filter(|addr| !known.contains(&(handle, *addr)));
+            let lost: Vec<_> = lost.collect();
+            (!lost.is_empty()).then(|| (handle.clone(), lost))
+        };
+        recorded.iter().filter_map(lacks).collect()
     }
 
     pub(super) fn affinity(&mut self, cidr: Prefix, rev: u64, state: Option<AffinityState>) {

@@ -1,6 +1,6 @@
 //! What the store tells, in the words of the machine and of those who look for leaks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use russet_api::calico;
 use russet_core::{
@@ -11,7 +11,7 @@ use russet_core::{
     model::calico::Affinity,
 };
 
-use super::{Gate, Ipam, documents::Document, now, shelf::Shelf, wish::Ground};
+use super::{Gate, Ipam, again, documents::Document, now, shelf::Shelf, wish::Ground};
 use crate::resources::{BlockNews, History, Known, News, Object, Picture};
 
 impl<S: Shelf> Ipam<S> {
@@ -51,6 +51,9 @@ impl<S: Shelf> Ipam<S> {
             self.documents.clear();
             self.desk.other_history();
         }
+        // What a store of another history lacks it does not lack for a moment.
+        let is_other = history == History::Other || doubted;
+        self.looks_for_losses = Some(if is_other { Duration::ZERO } else { again::LAG });
         self.gate = Gate::Open;
         self.away = None;
         self.local.clear();
@@ -83,7 +86,9 @@ impl<S: Shelf> Ipam<S> {
                     let document = Document::Block(Arc::clone(stored));
                     self.documents.keep(Key::Block(*cidr), revision, document);
                 }
-                self.local.block(*cidr, revision, value);
+                if self.local.block(*cidr, revision, value) {
+                    self.looks_for_losses.get_or_insert(again::LAG);
+                }
             }
             calico::Key::BlockAffinity(Affinity::Host(node), cidr)
                 if *node == self.settings.node =>

@@ -23,6 +23,15 @@ impl<S: Shelf> Ipam<S> {
         self.look_at_cluster();
     }
 
+    /// Whether the store has what the records say, after something of this node's blocks has changed.
+    pub(super) fn look_for_losses(&mut self, now: Instant) {
+        let (true, Some(recorded)) = (self.is_open(), &self.desk.recorded) else { return };
+        if let Some(patience) = self.looks_for_losses.take() {
+            let lacking = self.local.lacking(recorded);
+            self.desk.losses.seen(lacking, patience, now);
+        }
+    }
+
     /// Looks through the whole store when a node that has blocks is gone, or while something was seen once there; else
     /// seldom, for what crashes have left. The office lasts longer than from one look to the next, and is held on to so.
     pub(super) fn look_at_cluster(&mut self) {

@@ -172,7 +172,7 @@ async fn a_leak_is_freed_after_two_sights_and_what_is_recorded_or_routed_is_not(
     drop(node);
     // The agent died before it had recorded the last two; the kernel leads to one of them.
     assert_eq!(routed[0], IpAddr::from(ROUTED), "the walk is the same each time");
-    let recorded = BTreeSet::from(["net.kept".parse().unwrap()]);
+    let recorded = BTreeMap::from([("net.kept".parse().unwrap(), kept.clone())]);
     let mut node = Node::begin(&shelf, "n1", recorded, |settings| {
         settings.grace = Duration::from_millis(300);
         settings.look = Duration::from_millis(100);
@@ -203,7 +203,7 @@ async fn an_address_out_of_another_s_block_is_a_leak_when_nothing_leads_to_it_an
     drop(node);
     // Another plugin attached both, so there is no record of them here.
     assert_eq!(live[0], IpAddr::from(LENT), "the walk is the same each time");
-    let _node = Node::begin(&shelf, "n1", BTreeSet::new(), |settings| {
+    let _node = Node::begin(&shelf, "n1", BTreeMap::new(), |settings| {
         settings.grace = Duration::from_millis(300);
         settings.look = Duration::from_millis(100);
         settings.routes = || Ok(BTreeSet::from([IpAddr::from(LENT)]));
@@ -212,6 +212,59 @@ async fn an_address_out_of_another_s_block_is_a_leak_when_nothing_leads_to_it_an
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert!(held(&shelf).contains_key(&live[0]), "a pod lives there");
     assert_eq!(held(&shelf).len(), 2, "theirs is theirs");
+}
+
+#[tokio::test]
+async fn what_a_pod_has_is_taken_again_when_its_block_was_deleted() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    let pod = node.give("net.pod", Wish::default()).await.unwrap();
+    let before = held(&shelf);
+    for key in shelf.keys("/calico/ipam/v2/assignment/") {
+        shelf.delete(&key);
+    }
+    eventually(|| held(&shelf) == before).await;
+    // It is given back as ever, and is not taken again then.
+    node.free("net.pod").await;
+    node.pass_on().await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(!held(&shelf).contains_key(&pod[0]), "{:?}", held(&shelf));
+    assert!(shelf.text("/calico/ipam/v2/handle/net.pod").is_none());
+}
+
+#[tokio::test]
+async fn what_is_being_released_is_not_taken_again_in_a_store_that_lost_it() {
+    let shelf = cluster();
+    let (mut ipam, _ends) = alone(&shelf);
+    let handle: russet_core::addressing::blocks::HandleId = "net.gone".parse().unwrap();
+    let lost = vec![[10, 1, 77, 5].into()];
+    ipam.ask(Ask::Recorded(BTreeMap::from([(handle.clone(), lost)])));
+    ipam.ask(Ask::Free { ticket: None, handle });
+    ipam.news(all(&shelf, History::Other));
+    for _ in 0..50 {
+        ipam.turn();
+        let next = tokio::time::timeout(Duration::from_millis(20), ipam.work.join_next()).await;
+        if let Ok(Some(done)) = next {
+            ipam.done(done);
+        }
+    }
+    assert!(held(&shelf).is_empty(), "{:?}", held(&shelf));
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_taken_again_in_a_store_that_lost_it_and_never_from_another() {
+    let shelf = cluster();
+    node_object(&shelf, "n2");
+    let mut other = Node::start(&shelf, "n2");
+    let theirs = other.give("net.theirs", Wish::default()).await.unwrap();
+    let lost: Vec<IpAddr> = vec![[10, 1, 77, 5].into()];
+    let recorded = [("net.pod", &lost), ("net.rival", &theirs)];
+    let recorded = recorded.map(|(handle, all)| (handle.parse().unwrap(), all.clone()));
+    let _node = Node::begin(&shelf, "n1", recorded.into(), |_| {});
+    eventually(|| held(&shelf).contains_key(&lost[0])).await;
+    let held = held(&shelf);
+    assert_eq!(held.get(&lost[0]).map(String::as_str), Some("net.pod"));
+    assert_eq!(held.get(&theirs[0]).map(String::as_str), Some("net.theirs"));
 }
 
 #[tokio::test]
@@ -249,7 +302,7 @@ async fn the_blocks_of_a_node_that_is_gone_are_freed_by_one_that_lives() {
     gone.give("net.pod", Wish::default()).await.unwrap();
     drop(gone);
     shelf.delete("/calico/resources/v3/projectcalico.org/nodes/n2");
-    let mut node = Node::begin(&shelf, "n1", BTreeSet::new(), |settings| {
+    let mut node = Node::begin(&shelf, "n1", BTreeMap::new(), |settings| {
         settings.grace = Duration::from_millis(100);
         settings.look = Duration::from_millis(60);
     });
@@ -321,7 +374,7 @@ async fn nothing_is_looked_for_or_collected_while_the_store_is_doubted_or_was_ne
     let doubted = News::Doubted { doubt, picture: Arc::default() };
     for news in [Some(doubted), None] {
         let (mut ipam, _lines) = alone(&shelf);
-        ipam.ask(Ask::Recorded(BTreeSet::new()));
+        ipam.ask(Ask::Recorded(BTreeMap::new()));
         if let Some(news) = news {
             ipam.news(news);
         }
@@ -422,13 +475,13 @@ struct Node {
 
 impl Node {
     fn start(shelf: &FakeShelf, name: &str) -> Self {
-        Self::begin(shelf, name, BTreeSet::new(), |_| {})
+        Self::begin(shelf, name, BTreeMap::new(), |_| {})
     }
 
     fn begin(
         shelf: &FakeShelf,
         name: &str,
-        recorded: BTreeSet<russet_core::addressing::blocks::HandleId>,
+        recorded: again::Recorded,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
         let node: Name = name.parse().unwrap();

@@ -43,7 +43,7 @@ pub(crate) struct Node {
     name: String,
     owners: Owners,
     /// What is on record here.
-    recorded: BTreeSet<String>,
+    recorded: BTreeMap<String, Vec<IpAddr>>,
     life: Option<Life>,
     answers: BTreeMap<u64, What>,
     next: u64,
@@ -60,7 +60,7 @@ struct Life {
 
 impl Node {
     pub(crate) fn new(client: EtcdClient, name: &str, owners: Owners) -> Self {
-        let (recorded, answers) = (BTreeSet::new(), BTreeMap::new());
+        let (recorded, answers) = (BTreeMap::new(), BTreeMap::new());
         let name = name.to_owned();
         Self { client, name, owners, recorded, life: None, answers, next: 0, given: 0, kills: 0 }
     }
@@ -87,8 +87,8 @@ impl Node {
         let watching =
             resources::serve(self.client.clone(), node, Seen::default(), vec![news], accepted);
         tasks.spawn(watching);
-        let recorded = self.recorded.iter().map(|handle| handle.parse().unwrap()).collect();
-        asks.try_send(Ask::Recorded(recorded)).unwrap();
+        let recorded = self.recorded.iter().map(|(by, has)| (by.parse().unwrap(), has.clone()));
+        asks.try_send(Ask::Recorded(recorded.collect())).unwrap();
         self.answers.clear();
         let ends = Box::new((accept, tunnels, held));
         self.life = Some(Life { asks, told, _ends: ends, _tasks: tasks });
@@ -148,7 +148,7 @@ impl Node {
                 out.push((self.ask_give(&handle, Wish::default()), handle));
             }
             let going: Vec<String> =
-                self.recorded.iter().filter(|_| random.below(3) == 0).cloned().collect();
+                self.recorded.keys().filter(|_| random.below(3) == 0).cloned().collect();
             let mut frees = Vec::new();
             for handle in going {
                 self.owners.left(&handle);
@@ -184,10 +184,10 @@ impl Node {
         match self.answer(ticket).await {
             What::Given(given) => {
                 self.given += 1;
-                for addr in given {
-                    self.owners.given(addr, handle);
+                for addr in &given {
+                    self.owners.given(*addr, handle);
                 }
-                self.recorded.insert(handle.to_owned());
+                self.recorded.insert(handle.to_owned(), given);
             }
             What::Denied(_) => {
                 // As a runtime does after an ADD that failed.
@@ -204,7 +204,7 @@ impl Node {
     }
 
     pub(crate) async fn free_all(&mut self) {
-        for handle in self.recorded.clone() {
+        for handle in self.recorded.keys().cloned().collect::<Vec<_>>() {
             self.owners.left(&handle);
             self.free(&handle).await;
         }

@@ -1,0 +1,103 @@
+//! Takes again what the store has lost of this node's pods.
+//!
+//! A block that was deleted by hand, or a store that was emptied and is accepted all the same, does not know of addresses
+//! that pods here live with, and would have them given to others. A record says which: each is asked for by name, for
+//! the handle that had it. Whoever was given it meanwhile keeps it, and that is told.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use russet_core::addressing::blocks::{
+    Claimant, HandleId,
+    machine::{self, Now, Refusal, Want},
+};
+use russet_net::Family;
+
+use super::desk::{Desk, Purpose};
+
+/// What the records say that handles have.
+pub(super) type Recorded = BTreeMap<HandleId, Vec<IpAddr>>;
+
+/// What is lost of a handle.
+#[derive(Debug)]
+struct Lost {
+    addresses: Vec<IpAddr>,
+    /// When it is asked for, the next time.
+    at: Instant,
+    /// Why it was not given, the last time.
+    why: Option<String>,
+}
+
+/// The handles that have lost something.
+#[derive(Debug, Default)]
+pub(super) struct Losses(BTreeMap<HandleId, Lost>);
+
+impl Losses {
+    /// Takes what the store lacks now. It may only lag: a write of ours is known here before the watch tells it.
+    pub(super) fn seen(&mut self, lacking: Recorded, patience: Duration, now: Instant) {
+        let mut before = std::mem::take(&mut self.0);
+        for (handle, addresses) in lacking {
+            let known = before.remove(&handle);
+            let fresh = || Lost { addresses: Vec::new(), at: now + patience, why: None };
+            let lost = Lost { addresses, ..known.unwrap_or_else(fresh) };
+            self.0.insert(handle, lost);
+        }
+    }
+
+    /// It is nobody's any more.
+    pub(super) fn forget(&mut self, handle: &HandleId) {
+        self.0.remove(handle);
+    }
+
+    pub(super) fn due(&self) -> impl Iterator<Item = Instant> {
+        self.0.values().map(|lost| lost.at)
+    }
+}
+
+impl Desk {
+    /// Asks for what is lost, in front of whoever wants something new.
+    pub(super) fn pass_losses(&mut self, asks: &mut Vec<(u64, machine::Ask)>, now: Now) {
+        let ready = self.losses.0.iter().filter(|(_, lost)| lost.at <= now.mono);
+        let ready: Vec<_> =
+            ready.map(|(handle, lost)| (handle.clone(), wants(&lost.addresses))).collect();
+        for (handle, wants) in ready {
+            if let Some(lost) = self.losses.0.get_mut(&handle) {
+                lost.at = now.mono + RETRY;
+            }
+            if self.is_spoken_for(&handle) {
+                continue;
+            }
+            let who = Claimant { handle: handle.clone(), secondary: self.attributes(now) };
+            self.ask(Purpose::Again(handle), machine::Ask::Allocate { who, wants }, asks);
+        }
+    }
+
+    pub(super) fn taken_again(&mut self, handle: &HandleId) {
+        if let Some(lost) = self.losses.0.remove(handle) {
+            tracing::info!(op = "take address again", subject = %handle, addresses = ?lost.addresses, "the datastore knows it again");
+        }
+    }
+
+    pub(super) fn not_taken_again(&mut self, handle: &HandleId, refusal: &Refusal) {
+        let Some(lost) = self.losses.0.get_mut(handle) else { return };
+        let why = refusal.to_string();
+        if lost.why.as_ref() != Some(&why) {
+            tracing::error!(op = "take address again", subject = %handle, addresses = ?lost.addresses, reason = why, "the datastore does not know that it is in use; it is tried again");
+            lost.why = Some(why);
+        }
+    }
+}
+
+/// At most one of a family: a pod has no more.
+fn wants(addresses: &[IpAddr]) -> Vec<Want> {
+    let of = |family| addresses.iter().copied().find(|addr| Family::of(*addr) == family);
+    let want = |family| Some(Want { family, pools: Vec::new(), wished: Some(of(family)?) });
+    Family::BOTH.into_iter().filter_map(want).collect()
+}
+
+/// The watch is behind a write by less than that.
+pub(super) const LAG: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(15);
