@@ -147,8 +147,11 @@ async fn pass(
 /// little to say that it needs one no more.
 pub fn announced(world: &World) -> Option<Announced> {
     let footing = world.in_force().filter(|_| world.in_sync.contains(&Source::Store))?;
+    let named = |(it, family): (model::Tunnel, Family)| {
+        Some((tunnel((it, family))?, footing.link_of(it, family)))
+    };
     Some(Announced {
-        tunnels: world.tunnels().into_iter().filter_map(tunnel).collect(),
+        tunnels: world.tunnels().into_iter().filter_map(named).collect(),
         mac_v4: footing.own_mac(Family::V4),
         mac_v6: footing.own_mac(Family::V6),
         key: world.settings.key,

@@ -104,6 +104,7 @@ topologies! {
         both pools_of_both_families_turn_to_vxlan_and_away_without_loss "calico-switch-vxlan.yaml",
         both pools_turn_between_vxlan_and_bgp_without_loss "calico-switch-bgp.yaml",
         both an_agent_that_is_dead_while_a_pool_turns_loses_nothing "calico-switch-late.yaml",
+        both a_node_that_cannot_have_the_tunnel_is_not_sent_to_by_it "calico-switch-hindered.yaml",
         alone pools_of_several_modes_go_side_by_side "calico-pools.yaml",
         alone nodes_without_ipv4_have_pods_by_vxlan "calico-ipv6.yaml",
         both a_borrowed_address_is_reached_and_strict_affinity_refuses "calico-borrow.yaml",

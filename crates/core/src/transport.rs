@@ -215,6 +215,16 @@ impl Carrier {
         }
     }
 
+    /// The device that a family's packets go through.
+    fn link(&self, family: Family) -> Option<IfName> {
+        match self {
+            Self::Vxlan(vxlan) => vxlan.link(family),
+            Self::Ipip(ipip) => Some(ipip.link()),
+            Self::Wireguard(wireguard) => Some(wireguard.device_of(family).0),
+            Self::Direct(_) | Self::Udp(_) | Self::Unmanaged(_) | Self::Extension(_) => None,
+        }
+    }
+
     /// Whether a node that says where its tunnels end takes packets by this.
     fn reaches(&self, ends: &Ends, family: Family) -> bool {
         match self {
@@ -301,6 +311,12 @@ impl Footing {
             Some((carrier.tunnel()?, pool.family()))
         };
         self.config.pools().filter_map(of).collect()
+    }
+
+    /// The device of a tunnel that is or was the pools'.
+    pub fn link_of(&self, tunnel: Tunnel, family: Family) -> Option<IfName> {
+        let mut of = self.all().filter(|carrier| carrier.tunnel() == Some(tunnel));
+        of.find_map(|carrier| carrier.link(family))
     }
 
     /// The tunnels that were the pools'.

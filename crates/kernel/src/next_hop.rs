@@ -30,11 +30,13 @@ use crate::{
 pub struct NextHopIds {
     by_key: HashMap<NextHopKey, u32>,
     next: u32,
+    /// Those that routes stand upon which should lead elsewhere and cannot: the kernel would take the routes with them.
+    stood_upon: BTreeSet<u32>,
 }
 
 impl Default for NextHopIds {
     fn default() -> Self {
-        Self { by_key: HashMap::new(), next: FIRST_ID }
+        Self { by_key: HashMap::new(), next: FIRST_ID, stood_upon: BTreeSet::new() }
     }
 }
 
@@ -50,6 +52,11 @@ impl NextHopIds {
             self.next = if id >= LAST_ID { FIRST_ID } else { id + 1 };
             id
         })
+    }
+
+    /// Says which are not to be removed yet.
+    pub fn stand_upon(&mut self, numbers: impl Iterator<Item = u32>) {
+        self.stood_upon = numbers.collect();
     }
 
     /// Whether a number stands for one of our keys.
@@ -122,7 +129,12 @@ impl Driver<NextHop> for NextHopDriver {
         let Host { socket, next_hops, .. } = host;
         let items = keys.iter().filter_map(|key| Some((*key, next_hops.get(key)?)));
         let refused =
-            send_each::<NextHop, _>(socket, REMOVE, Tolerate::Absence, items, |batch, _, id| {
+            send_each::<NextHop, _>(socket, REMOVE, Tolerate::Absence, items, |batch, key, id| {
+                if next_hops.stood_upon.contains(&id) {
+                    let (op, subject) = (REMOVE, key.to_string());
+                    let reason = "a route stands upon it that should lead elsewhere and cannot";
+                    return Err(NetlinkError::Impossible { op, subject, reason });
+                }
                 write_removal(batch, id);
                 Ok(())
             });

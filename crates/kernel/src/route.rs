@@ -167,7 +167,7 @@ fn upsert_all(host: &mut Host, changes: &[Change<Route, Leads>]) -> Vec<Refused<
 fn leads(host: &Host, wanted: &RouteSpec) -> Option<Leads> {
     match wanted.via {
         RouteVia::Hop(hop) => host.next_hops.get(&hop).map(Leads::Hop),
-        RouteVia::Link(link) => host.links.index(link).map(Leads::Link),
+        RouteVia::Link(link) => host.links.usable(link).map(Leads::Link),
         RouteVia::Blackhole => Some(Leads::Blackhole),
     }
 }

@@ -5,14 +5,10 @@
 //! the tunnel has its address, and it is taken back when nobody needs it any more. Before the owner knows who is there,
 //! what an earlier life announced stays.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use russet_core::model::calico::{VxlanEnd, WireguardAddr};
-use russet_net::{Mac, PublicKey};
+use russet_net::{IfName, Mac, PublicKey};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -23,7 +19,8 @@ use crate::{
 /// What the owner wants announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announced {
-    pub tunnels: BTreeSet<Tunnel>,
+    /// Each with its device.
+    pub tunnels: BTreeMap<Tunnel, Option<IfName>>,
     /// The VTEPs' MAC addresses.
     pub mac_v4: Option<Mac>,
     pub mac_v6: Option<Mac>,
@@ -108,7 +105,7 @@ fn of(wanted: &Announced, held: &BTreeMap<Tunnel, IpAddr>) -> Ends {
         Some(IpAddr::V6(addr)) => Some(*addr),
         _ => None,
     };
-    let is_wanted = |tunnel| wanted.tunnels.contains(&tunnel);
+    let is_wanted = |tunnel| wanted.tunnels.contains_key(&tunnel);
     let key = wanted.key;
     Ends {
         ipip: said(is_wanted(Tunnel::Ipip), v4(Tunnel::Ipip)),
@@ -149,7 +146,7 @@ mod tests {
     fn an_end_is_announced_with_its_address_left_without_one_and_taken_back_when_it_is_not_wanted()
     {
         let mac = Mac::local([2, 0, 0, 0, 0, 1]);
-        let tunnels = BTreeSet::from([Tunnel::Vxlan, Tunnel::VxlanV6]);
+        let tunnels = BTreeMap::from([(Tunnel::Vxlan, None), (Tunnel::VxlanV6, None)]);
         let wanted = Announced { tunnels, mac_v4: Some(mac), mac_v6: None, key: None };
         let held = BTreeMap::from([
             (Tunnel::Vxlan, IpAddr::from([10, 0, 0, 1])),

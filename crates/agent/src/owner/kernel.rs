@@ -86,6 +86,11 @@ impl KernelView {
         self.applied >= patch
     }
 
+    /// Whether it was refused in that patch.
+    pub fn refuses(&self, key: &Key) -> bool {
+        self.refused.contains_key(key)
+    }
+
     /// Foreign forward chains that drop; `accept` says whether ours is wanted before them.
     pub fn forward_drops(&self, accept: Flag) -> Vec<ForwardDrop> {
         let refused = self.refused.keys().any(|key| matches!(key, Key::ForeignAccept(_)));

@@ -1,6 +1,7 @@
 //! What leaves the owner: patches to the lanes, writes to the store, files to the keeper, answers to whoever asks.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -13,6 +14,8 @@ use russet_core::{
     lease::LeaseOutput,
     model::{Addressing, Preset},
 };
+use russet_desired::Key;
+use tokio::sync::watch;
 
 use super::{CalicoView, Owner, errand, view};
 use crate::{
@@ -70,13 +73,7 @@ impl Owner {
     fn pass_pod_network(&mut self) {
         // In a subnet that is ours no more, another node may be giving out the same addresses.
         let network = self.calc.pod_network().filter(|_| self.holds_subnet());
-        self.outlets.pod_network.send_if_modified(|known| {
-            let same = known.as_deref() == network.as_ref();
-            if !same {
-                *known = network.map(Arc::new);
-            }
-            !same
-        });
+        pass(&self.outlets.pod_network, &network.map(Arc::new));
     }
 
     /// Says which tunnels want an address, and which ends others may be told of, with preset calico. A tunnel is one to
@@ -93,25 +90,24 @@ impl Owner {
             },
         };
         self.ends_of = generation;
-        calico.tunnels.send_if_modified(|known| {
-            let same = *known == wanted.tunnels;
-            if !same {
-                known.clone_from(&wanted.tunnels);
-            }
-            !same
-        });
+        let asked: BTreeSet<_> = wanted.tunnels.keys().copied().collect();
+        pass(&calico.tunnels, &asked);
         if self.wanted_ends.as_ref().is_none_or(|(before, _)| *before != wanted) {
             self.wanted_ends = Some((wanted, self.patched));
         }
         let ready = self.wanted_ends.as_ref().filter(|(_, since)| self.kernel.has(*since));
         if let Some((wanted, _)) = ready {
-            calico.announced.send_if_modified(|known| {
-                let same = known.as_ref() == Some(wanted);
-                if !same {
-                    *known = Some(wanted.clone());
-                }
-                !same
+            let before = calico.announced.borrow().clone();
+            let is_announced = |tunnel: &_| {
+                before.as_ref().is_some_and(|before| before.tunnels.contains_key(tunnel))
+            };
+            let mut told = wanted.clone();
+            // An end that was announced once stays: whoever sends by it has nothing else.
+            told.tunnels.retain(|tunnel, link| {
+                let is_refused = link.is_some_and(|link| self.kernel.refuses(&Key::Link(link)));
+                !is_refused || is_announced(tunnel)
             });
+            pass(&calico.announced, &Some(told));
         }
     }
 
@@ -119,14 +115,7 @@ impl Owner {
     fn announce(&self) {
         let Some(announced) = &self.outlets.here else { return };
         let me = self.calc.world().me().filter(|_| self.holds_subnet());
-        let here: Vec<_> = me.iter().flat_map(bgp::announced).collect();
-        announced.send_if_modified(|known| {
-            let same = *known == here;
-            if !same {
-                *known = here;
-            }
-            !same
-        });
+        pass(announced, &me.iter().flat_map(bgp::announced).collect());
     }
 
     fn leases_subnets(&self) -> bool {
@@ -290,6 +279,17 @@ impl Owner {
         }
         reasons
     }
+}
+
+/// Tells those who follow, if it is another than before.
+fn pass<T: Clone + PartialEq>(to: &watch::Sender<T>, now: &T) {
+    to.send_if_modified(|known| {
+        let same = known == now;
+        if !same {
+            known.clone_from(now);
+        }
+        !same
+    });
 }
 
 /// The same point in time by the clock that goes on while the machine is off.

@@ -28,6 +28,10 @@ pub struct Ipip {
 }
 
 impl Ipip {
+    pub const fn link(&self) -> IfName {
+        self.link
+    }
+
     /// # Errors
     ///
     /// When the underlay leaves no room, or has no IPv4 address.

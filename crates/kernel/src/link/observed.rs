@@ -235,6 +235,8 @@ pub struct Links {
     by_name: HashMap<IfName, u32>,
     /// Links behind which something may have changed, by whatever way that was noticed.
     changed: BTreeSet<IfName>,
+    /// Links that are wanted of us and refused.
+    refused: BTreeSet<IfName>,
     freshness: Freshness,
 }
 
@@ -408,19 +410,36 @@ impl Links {
         self.by_index.get(&index).map(|link| link.name)
     }
 
+    /// Says which links are wanted of us and refused: what somebody else has in the place of one is not it.
+    pub fn refuse<'a>(&mut self, refused: impl Iterator<Item = &'a IfName>) {
+        self.refused = refused.copied().collect();
+    }
+
+    /// The index of a link, unless another's stands where ours should be.
+    pub fn usable(&self, name: IfName) -> Option<u32> {
+        self.by_name(name).filter(|link| !self.is_in_the_way(link)).map(|link| link.index)
+    }
+
+    fn is_in_the_way(&self, link: &ObservedLink) -> bool {
+        self.refused.contains(&link.name) && !link.is_ours()
+    }
+
     /// The index of a link that must be there.
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// When it is not, or another's stands in its place.
     pub fn need(
         &self,
         op: &'static str,
         subject: impl std::fmt::Display,
         name: IfName,
     ) -> Result<u32, NetlinkError> {
-        self.index(name)
-            .ok_or_else(|| NetlinkError::missing(op, subject, format_args!("link {name}")))
+        match self.by_name(name) {
+            Some(link) if !self.is_in_the_way(link) => Ok(link.index),
+            Some(link) => Err(NetlinkError::foreign(op, subject, link.describe())),
+            None => Err(NetlinkError::missing(op, subject, format_args!("link {name}"))),
+        }
     }
 
     /// The index of a link that must be there and ours.

@@ -30,7 +30,7 @@ use crate::{
     next_hop::NextHopDriver,
     offload::OffloadDriver,
     port::PortDriver,
-    route::RouteDriver,
+    route::{Leads, RouteDriver},
     sysctl::SysctlDriver,
     wireguard::{WireguardDeviceDriver, WireguardPeerDriver},
 };
@@ -228,6 +228,7 @@ impl Reconcilers {
         self.resync(Path::Link, now)?;
         self.sysctls.upsert(&mut self.host, now);
         self.links.upsert(&mut self.host, now);
+        self.host.links.refuse(self.links.refused().keys());
         self.engines.upsert(&mut self.host, now);
         // A new engine has no peers yet, whatever we thought it had.
         if self.host.engines.take_started() {
@@ -239,6 +240,7 @@ impl Reconcilers {
         for part in row.into_iter().skip(3) {
             part.upsert(host, now);
         }
+        self.keep_old_ways();
         let (host, row) = self.host_and_row();
         for part in row.into_iter().rev() {
             part.remove(host);
@@ -246,6 +248,16 @@ impl Reconcilers {
         // The removal of links is our own doing as well.
         self.follow_links(Path::Own);
         Ok(())
+    }
+
+    /// A route that is to lead another way, and cannot, goes on leading the old one.
+    fn keep_old_ways(&mut self) {
+        let routes = self.routes.actual();
+        let hop = |key| match routes.get(key)? {
+            Leads::Hop(number) => Some(*number),
+            Leads::Link(_) | Leads::Blackhole => None,
+        };
+        self.host.next_hops.stand_upon(self.routes.refused().keys().filter_map(hop));
     }
 
     /// Reads back what is stale. Links come first: their listing may show that one changed, and that makes

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use russet_desired::{
-    FdbKey, FdbSpec, Flag, Item, Key, LinkKind, LinkSpec, PortSpec, RouteKey, SysctlKey, SysctlSpec,
+    FdbKey, FdbSpec, Flag, Item, Key, LinkKind, LinkSpec, NextHopKey, NextHopSpec, PortSpec,
+    RouteKey, RouteSpec, SysctlKey, SysctlSpec,
 };
 use russet_kernel::{
     one_line,
@@ -321,6 +322,43 @@ fn a_next_hop_number_that_somebody_holds_is_passed_over() {
         settled(overlay(5));
         assert_eq!(json("ip", "nexthop").len(), 7);
         assert_eq!(json("ip", "route show proto 82").len(), 5);
+    });
+}
+
+#[test]
+fn a_route_whose_new_link_is_refused_leads_the_old_way_until_that_is_there() {
+    on_a_node(|| {
+        let old = NextHopKey { via: [192, 168, 77, 9].into(), link: name("eth0") };
+        let [neighbour, fdb, hop, route] = remote(1);
+        let Key::Route(key) = route.key() else { panic!() };
+        let direct = RouteSpec { via: old.into(), inherits: Flag::Off };
+        let old_hop = Item::NextHop(old, NextHopSpec { onlink: Flag::Off });
+        let mut all = settled(wish([old_hop.clone(), Item::Route(key, direct)]));
+        // Somebody else's device has the name, and is up.
+        ip("link add flannel.1 type bridge");
+        ip("link set flannel.1 up");
+        let mut patches = wish([flannel1(), neighbour, fdb, hop, route]);
+        patches.unset(old_hop.key());
+        all.update(patches);
+        let tried = |all: &mut Reconcilers| {
+            all.mark_stale(Path::Sweep);
+            all.retry();
+            all.apply(Instant::now()).unwrap();
+        };
+        tried(&mut all);
+        let shown = || ip("route show 10.128.1.0/24");
+        assert!(shown().contains("via 192.168.77.9 dev eth0"), "{}", shown());
+        assert_eq!(json("ip", "nexthop").len(), 1, "nothing of ours leads to theirs");
+        tried(&mut all);
+        assert!(shown().contains("via 192.168.77.9 dev eth0"), "{}", shown());
+        assert!(all.refused() > 0);
+
+        ip("link del flannel.1");
+        tried(&mut all);
+        assert!(shown().contains("dev flannel.1"), "{}", shown());
+        tried(&mut all);
+        assert_eq!(json("ip", "nexthop").len(), 1, "the old one is gone");
+        assert_eq!(all.refused(), 0);
     });
 }
 

@@ -38,7 +38,7 @@ impl Wireguard {
     }
 
     /// The device that a family's packets go into, and where it listens.
-    const fn device_of(&self, family: Family) -> (IfName, Port) {
+    pub(in crate::transport) const fn device_of(&self, family: Family) -> (IfName, Port) {
         match (self.config.mode, family) {
             (WireguardMode::Separate, Family::V6) => (self.link_v6, self.config.port_v6),
             _ => (self.link, self.config.port),
