@@ -299,6 +299,12 @@ impl Footing {
         self.retiring.iter().map(Carrier::transport)
     }
 
+    /// Whether something of earlier configurations is in use, or may be again: a tunnel that only receives, or one that goes
+    /// on until routers teach the way.
+    pub fn uses_what_was(&self) -> bool {
+        !self.retiring.is_empty() || !self.left.is_empty()
+    }
+
     /// Lets those go that are done.
     pub fn retire(&mut self, mut is_done: impl FnMut(&dyn Transport) -> bool) {
         self.retiring.retain(|carrier| !is_done(carrier.transport()));

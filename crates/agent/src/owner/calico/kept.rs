@@ -9,6 +9,7 @@ use russet_api::calico::{Key, Kind};
 use russet_core::{
     Change, Fact, FactId,
     model::{Lease, NetworkConfig, calico::host},
+    transport::Footing,
 };
 use russet_net::Prefix;
 
@@ -148,9 +149,9 @@ impl CalicoView {
     }
 
     /// What is to be kept, with the configurations of before unless nothing of them is in use.
-    pub fn kept(&mut self, in_force: Option<&russet_core::transport::Footing>) -> Arc<Objects> {
-        let settled = |footing: &russet_core::transport::Footing| {
-            footing.retiring().next().is_none() && Some(&footing.config) == self.told.as_ref()
+    pub fn kept(&mut self, in_force: Option<&Footing>) -> Arc<Objects> {
+        let settled = |footing: &Footing| {
+            !footing.uses_what_was() && Some(&footing.config) == self.told.as_ref()
         };
         if in_force.is_some_and(settled) {
             self.kept.nothing_retires();
