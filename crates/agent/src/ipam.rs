@@ -58,9 +58,9 @@ pub use self::{
 };
 use self::{
     desk::Desk,
-    documents::Documents,
+    documents::{Document, Documents},
     gc::Local,
-    shelf::{Carried, Shelf, carry_out},
+    shelf::{Carried, Shelf, carry_out_all},
 };
 use crate::resources::News;
 
@@ -149,8 +149,8 @@ enum Gate {
 
 /// What is being done beside.
 enum Done {
-    /// An operation; the machine's have a number, the collector's none.
-    Carried(Option<u64>, Carried),
+    /// An operation, or a transaction of several; the machine's have a number, the collector's none.
+    Carried(Vec<(Option<u64>, Carried)>),
     /// What the handles in our blocks say, for the collector.
     Handles(gc::Handles),
     /// What the cluster's collector has found.
@@ -173,7 +173,7 @@ struct Ipam<S> {
     looks_for_losses: Option<Duration>,
     nodes: BTreeSet<Name>,
     work: JoinSet<Done>,
-    queued: VecDeque<(Option<u64>, StoreOp)>,
+    queued: VecDeque<Vec<(Option<u64>, StoreOp)>>,
     look_at: Instant,
     /// Of the whole cluster; none while it looks.
     collector: Option<Collector>,
@@ -240,7 +240,11 @@ impl<S: Shelf> Ipam<S> {
         }
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Store { op, what } => self.queued.push_back((Some(op), what)),
+                Output::Store { op, what } => self.queued.push_back(vec![(Some(op), what)]),
+                Output::Together(ops) => {
+                    let ops = ops.into_iter().map(|(op, what)| (Some(op), what));
+                    self.queued.push_back(ops.collect());
+                }
                 Output::Answer { request, answer } => {
                     let fill = || self.machine.fill();
                     self.desk.answered(request, answer, fill, now);
@@ -257,37 +261,49 @@ impl<S: Shelf> Ipam<S> {
     /// Begins what may be under way at once.
     fn begin(&mut self) {
         while self.work.len() < AT_ONCE {
-            let Some((op, what)) = self.queued.pop_front() else { break };
-            let at_hand = match &what {
-                StoreOp::Swap { key, expect: Some(revision), value: Some(_) } => {
-                    self.documents.at(key, *revision).cloned()
-                }
-                _ => None,
-            };
-            let work = carry_out(self.store.clone(), what, at_hand);
-            self.work.spawn(async move { Done::Carried(op, work.await) });
+            let Some(ops) = self.queued.pop_front() else { break };
+            let (numbers, ops): (Vec<_>, Vec<_>) = ops.into_iter().unzip();
+            let ops: Vec<_> = ops.into_iter().map(|what| self.with_document(what)).collect();
+            let store = self.store.clone();
+            self.work.spawn(async move {
+                let carried = carry_out_all(store, ops).await;
+                Done::Carried(numbers.into_iter().zip(carried).collect())
+            });
         }
+    }
+
+    /// An operation, with the document that it changes where that is at hand.
+    fn with_document(&self, what: StoreOp) -> (StoreOp, Option<Document>) {
+        let at_hand = match &what {
+            StoreOp::Swap { key, expect: Some(revision), value: Some(_) } => {
+                self.documents.at(key, *revision).cloned()
+            }
+            _ => None,
+        };
+        (what, at_hand)
     }
 
     fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // One that was cut off by a panic is missed by the machine, which then reads.
         let Ok(done) = done else { return };
         match done {
-            Done::Carried(op, Carried { key, outcome, document }) => {
-                match document {
-                    Some((revision, document)) => self.documents.keep(key, revision, document),
-                    None => self.documents.forget(&key),
-                }
-                match &outcome {
-                    Outcome::Failed(reason) => self.note_trouble(reason),
-                    Outcome::Done { .. } | Outcome::Present { .. } => self.trouble = None,
-                }
-                if let Some(op) = op {
-                    self.machine.handle(Input::Wrote { op, outcome }, now());
-                }
-            }
+            Done::Carried(all) => all.into_iter().for_each(|(op, one)| self.carried(op, one)),
             Done::Handles(handles) => self.look_at_handles(&handles),
             Done::Cluster(collector, ops) => self.collected(collector, ops),
+        }
+    }
+
+    fn carried(&mut self, op: Option<u64>, Carried { key, outcome, document }: Carried) {
+        match document {
+            Some((revision, document)) => self.documents.keep(key, revision, document),
+            None => self.documents.forget(&key),
+        }
+        match &outcome {
+            Outcome::Failed(reason) => self.note_trouble(reason),
+            Outcome::Done { .. } | Outcome::Present { .. } => self.trouble = None,
+        }
+        if let Some(op) = op {
+            self.machine.handle(Input::Wrote { op, outcome }, now());
         }
     }
 

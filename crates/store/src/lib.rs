@@ -23,7 +23,7 @@ mod random;
 pub mod server;
 pub mod snapshot;
 
-pub use client::{EtcdClient, Watch};
+pub use client::{EtcdClient, Guard, Watch, Write};
 pub use config::{ClientConfig, ClientSettings, ConfigFaults};
 pub use contract::{
     CreateOutcome, Delivery, Expect, KeyChange, KeyValue, LeaseId, Part, Place, Revision,

@@ -66,7 +66,7 @@ impl<S: Shelf> Ipam<S> {
         }
         for op in ops {
             tracing::info!(op = "collect", subject = ?op.key(), "its node is gone, or nobody owns it");
-            self.queued.push_back((None, op));
+            self.queued.push_back(vec![(None, op)]);
         }
     }
 
@@ -85,7 +85,7 @@ impl<S: Shelf> Ipam<S> {
         let found = self.local.look(&seen, &config, self.settings.grace, now());
         for op in found.ops {
             tracing::info!(op = "free leaks", subject = ?op.key(), "nobody owns what is in it any more");
-            self.queued.push_back((None, op));
+            self.queued.push_back(vec![(None, op)]);
         }
         for handle in found.strays {
             tracing::info!(op = "free leaks", subject = %handle, "nobody owns its addresses any more");

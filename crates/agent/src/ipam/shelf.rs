@@ -3,13 +3,25 @@
 #[cfg(test)]
 pub mod fake;
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future};
 
 use russet_core::addressing::blocks::{Key, Outcome, StoreOp, Value, Versioned};
-use russet_store::{EtcdClient, Expect, KeyValue, Revision, StoreError, WriteOutcome};
+use russet_store::{
+    EtcdClient, Expect, Guard, KeyValue, Revision, StoreError, Write, WriteOutcome,
+};
+
+use tokio::task::JoinSet;
 
 use super::documents::{Document, key_text};
 use crate::one_line;
+
+/// A key that is written, or deleted, if it is as expected.
+#[derive(Clone, Debug)]
+pub struct Swap {
+    pub key: Vec<u8>,
+    pub expect: Expect,
+    pub value: Option<Vec<u8>>,
+}
 
 /// A store with compare and swap.
 pub trait Shelf: Clone + Send + Sync + 'static {
@@ -23,6 +35,12 @@ pub trait Shelf: Clone + Send + Sync + 'static {
         expect: Expect,
         value: Option<&[u8]>,
     ) -> impl Future<Output = Result<WriteOutcome, StoreError>> + Send;
+
+    /// Writes all of the keys, or deletes them, if every one is as expected: at this revision. `None`: nothing is written.
+    fn swap_all(
+        &self,
+        swaps: Vec<Swap>,
+    ) -> impl Future<Output = Result<Option<Revision>, StoreError>> + Send;
 
     /// Takes a key for some seconds, or keeps it when it is ours already. Returns whether we have it.
     fn hold(
@@ -56,6 +74,21 @@ impl Shelf for EtcdClient {
         }
     }
 
+    async fn swap_all(&self, swaps: Vec<Swap>) -> Result<Option<Revision>, StoreError> {
+        let (guards, writes): (Vec<_>, Vec<_>) = swaps
+            .into_iter()
+            .map(|Swap { key, expect, value }| {
+                let guard = Guard::Key { key: key.clone(), expect };
+                let write = match value {
+                    Some(value) => Write::Put { key, value, lease: None },
+                    None => Write::Delete { key },
+                };
+                (guard, write)
+            })
+            .unzip();
+        self.write_guarded(guards, writes).await
+    }
+
     async fn hold(&self, key: &[u8], name: &[u8], seconds: u32) -> Result<bool, StoreError> {
         let expect = match self.get(key).await? {
             None => Expect::Absent,
@@ -80,7 +113,7 @@ pub struct Carried {
 }
 
 /// Does one operation. `at_hand` is the document of the revision that a write replaces, if there is one.
-pub async fn carry_out(store: impl Shelf, what: StoreOp, at_hand: Option<Document>) -> Carried {
+async fn carry_out(store: impl Shelf, what: StoreOp, at_hand: Option<Document>) -> Carried {
     let key = what.key().clone();
     let done = match what {
         StoreOp::Read(key) => look(&store, &key).await,
@@ -106,14 +139,43 @@ async fn write(
     value: Option<&Value>,
     at_hand: Option<Document>,
 ) -> Done {
-    let text_key = key_text(key);
+    let next = match next(store, key, expect, value, at_hand).await? {
+        Next::Is(next) => next,
+        Next::Otherwise(found) => return present(key, found.as_ref()),
+    };
+    let text = next.as_ref().map(Document::text);
+    let text = text.as_deref().map(str::as_bytes);
+    let swapped = store.swap(&key_text(key), expected(expect), text).await;
+    match swapped.map_err(|err| one_line(&err))? {
+        WriteOutcome::Done { revision } => {
+            let rev = revision.get();
+            Ok((Outcome::Done { rev }, next.map(|document| (rev, document))))
+        }
+        WriteOutcome::Conflict(found) => present(key, found.as_ref()),
+    }
+}
+
+/// What a key is to have next.
+enum Next {
+    Is(Option<Document>),
+    /// It is not as it is expected to be: this is there.
+    Otherwise(Option<KeyValue>),
+}
+
+async fn next(
+    store: &impl Shelf,
+    key: &Key,
+    expect: Option<u64>,
+    value: Option<&Value>,
+    at_hand: Option<Document>,
+) -> Result<Next, String> {
     let at_hand = match (value, expect, at_hand) {
         // The fields that are not ours are in the store only.
         (Some(_), Some(revision), None) => {
-            let found = store.get(&text_key).await.map_err(|err| one_line(&err))?;
+            let found = store.get(&key_text(key)).await.map_err(|err| one_line(&err))?;
             match found {
                 Some(kv) if kv.modified.get() == revision => Some(Document::read(key, &kv)?),
-                other => return present(key, other.as_ref()),
+                other => return Ok(Next::Otherwise(other)),
             }
         }
         (_, _, at_hand) => at_hand,
@@ -126,16 +188,80 @@ async fn write(
     if value.is_some() != next.is_some() {
         return Err("another kind of object is at the key".to_owned());
     }
-    let expect = expect.map_or(Expect::Absent, |revision| Expect::At(Revision::new(revision)));
-    let text = next.as_ref().map(Document::text);
-    let swapped = store.swap(&text_key, expect, text.as_deref().map(str::as_bytes)).await;
-    match swapped.map_err(|err| one_line(&err))? {
-        WriteOutcome::Done { revision } => {
-            let rev = revision.get();
-            Ok((Outcome::Done { rev }, next.map(|document| (rev, document))))
-        }
-        WriteOutcome::Conflict(found) => present(key, found.as_ref()),
+    Ok(Next::Is(next))
+}
+
+fn expected(revision: Option<u64>) -> Expect {
+    revision.map_or(Expect::Absent, |revision| Expect::At(Revision::new(revision)))
+}
+
+/// Does one operation, or several as one transaction.
+pub async fn carry_out_all(
+    store: impl Shelf,
+    mut all: Vec<(StoreOp, Option<Document>)>,
+) -> Vec<Carried> {
+    if all.len() > 1 {
+        return carry_out_together(store, all).await;
     }
+    match all.pop() {
+        Some((what, at_hand)) => vec![carry_out(store, what, at_hand).await],
+        None => Vec::new(),
+    }
+}
+
+/// Does swaps as one transaction, and tells of each in their order. When one of the keys is not as it is expected to be, nothing is written, and what
+/// each has is told.
+async fn carry_out_together(
+    store: impl Shelf,
+    all: Vec<(StoreOp, Option<Document>)>,
+) -> Vec<Carried> {
+    let keys: Vec<Key> = all.iter().map(|(what, _)| what.key().clone()).collect();
+    match transact(&store, all).await {
+        Ok(Some(done)) => done,
+        Ok(None) => {
+            let looks = keys.iter().map(|key| StoreOp::Read(key.clone()));
+            let looks = looks.map(|read| carry_out(store.clone(), read, None));
+            let found = looks.collect::<JoinSet<_>>().join_all().await;
+            let mut found: BTreeMap<_, _> =
+                found.into_iter().map(|one| (one.key.clone(), one)).collect();
+            keys.iter().filter_map(|key| found.remove(key)).collect()
+        }
+        Err(reason) => {
+            let failed = |key| {
+                let outcome = Outcome::Failed(reason.clone());
+                Carried { key, outcome, document: None }
+            };
+            keys.into_iter().map(failed).collect()
+        }
+    }
+}
+
+/// `None`: nothing is written.
+async fn transact(
+    store: &impl Shelf,
+    all: Vec<(StoreOp, Option<Document>)>,
+) -> Result<Option<Vec<Carried>>, String> {
+    let (mut swaps, mut nexts) = (Vec::new(), Vec::new());
+    for (what, at_hand) in all {
+        let StoreOp::Swap { key, expect, value } = what else {
+            return Err("a read is no part of a transaction".to_owned());
+        };
+        let Next::Is(next) = next(store, &key, expect, value.as_ref(), at_hand).await? else {
+            return Ok(None);
+        };
+        let text = next.as_ref().map(|document| document.text().into_bytes());
+        swaps.push(Swap { key: key_text(&key), expect: expected(expect), value: text });
+        nexts.push((key, next));
+    }
+    let Some(revision) = store.swap_all(swaps).await.map_err(|err| one_line(&err))? else {
+        return Ok(None);
+    };
+    let rev = revision.get();
+    let carried = |(key, next): (Key, Option<Document>)| {
+        let document = next.map(|document| (rev, document));
+        Carried { key, outcome: Outcome::Done { rev }, document }
+    };
+    Ok(Some(nexts.into_iter().map(carried).collect()))
 }
 
 fn present(key: &Key, found: Option<&KeyValue>) -> Done {

@@ -32,6 +32,20 @@ async fn pods_are_given_addresses_and_the_store_has_them_as_calico_writes_them()
 }
 
 #[tokio::test]
+async fn a_new_pod_s_handle_and_address_are_written_at_once() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    node.give("net.first", Wish::default()).await.unwrap();
+    node.give("net.second", Wish::default()).await.unwrap();
+    let (_, entries) = shelf.entries();
+    let at = |part: &str| {
+        let of = entries.iter().filter(|kv| String::from_utf8_lossy(&kv.key).contains(part));
+        of.map(|kv| kv.modified).max().unwrap()
+    };
+    assert_eq!(at("/handle/net.second"), at("/assignment/"));
+}
+
+#[tokio::test]
 async fn what_is_unknown_in_a_block_and_a_handle_survives_every_write() {
     let shelf = cluster();
     let mut node = Node::start(&shelf, "n1");

@@ -8,7 +8,7 @@ use std::{
 
 use russet_store::{Expect, KeyChange, KeyValue, Revision, StoreError, WriteOutcome};
 
-use super::Shelf;
+use super::{Shelf, Swap};
 
 #[derive(Clone, Debug, Default)]
 pub struct FakeShelf(Arc<Mutex<State>>);
@@ -86,6 +86,14 @@ impl FakeShelf {
 }
 
 impl State {
+    fn fits(&self, key: &[u8], expect: Expect) -> bool {
+        let there = self.keys.get(key);
+        match expect {
+            Expect::Absent => there.is_none(),
+            Expect::At(revision) => there.is_some_and(|kv| kv.modified == revision),
+        }
+    }
+
     fn write(&mut self, key: &[u8], value: Option<&[u8]>) -> Revision {
         self.revision += 1;
         let revision = Revision::new(self.revision);
@@ -123,18 +131,29 @@ impl Shelf for FakeShelf {
         self.trip().await?;
         let outcome = {
             let mut state = self.state();
-            let there = state.keys.get(key).cloned();
-            let fits = match expect {
-                Expect::Absent => there.is_none(),
-                Expect::At(revision) => there.as_ref().is_some_and(|kv| kv.modified == revision),
-            };
-            if fits {
+            if state.fits(key, expect) {
                 WriteOutcome::Done { revision: state.write(key, value) }
             } else {
-                WriteOutcome::Conflict(there)
+                WriteOutcome::Conflict(state.keys.get(key).cloned())
             }
         };
         self.back(outcome)
+    }
+
+    async fn swap_all(&self, swaps: Vec<Swap>) -> Result<Option<Revision>, StoreError> {
+        self.trip().await?;
+        let revision = {
+            let mut state = self.state();
+            swaps.iter().all(|swap| state.fits(&swap.key, swap.expect)).then(|| {
+                let revision = Revision::new(state.revision + 1);
+                for Swap { key, value, .. } in &swaps {
+                    state.revision = revision.get() - 1;
+                    state.write(key, value.as_deref());
+                }
+                revision
+            })
+        };
+        self.back(revision)
     }
 
     async fn hold(&self, key: &[u8], name: &[u8], _: u32) -> Result<bool, StoreError> {

@@ -11,6 +11,8 @@
 //!      └── the block is full, gone, or another's
 //! ```
 //!
+//! For a handle that is new the two writes are one transaction.
+//!
 //! **Nothing is handed out on belief.** An address is answered only after the write that gave it: with
 //! borrowing anyone may take from our block, and a restart knows nothing but the store. So that this costs
 //! little, requests share a write, and a block is claimed before it is needed. A request that is made again
@@ -21,7 +23,7 @@
 //! which nothing was heard is followed by a read, and the pass goes on from what it finds.
 //!
 //! `machine/slot` is what is known of one object, `view` what the watch tells, `request` who waits,
-//! `place` chooses blocks, `claim` gets them, `count` writes handles, `write` writes blocks.
+//! `place` chooses blocks, `claim` gets them, `count` writes handles, `write` writes blocks, `together` both.
 
 mod claim;
 mod count;
@@ -30,6 +32,7 @@ mod request;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod together;
 mod view;
 mod write;
 
@@ -139,8 +142,16 @@ pub struct Want {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    Store { op: u64, what: StoreOp },
-    Answer { request: u64, answer: Result<Answer, Refusal> },
+    Store {
+        op: u64,
+        what: StoreOp,
+    },
+    /// Swaps as one transaction: all of them, at one revision, or none. Each has its own outcome.
+    Together(Vec<(u64, StoreOp)>),
+    Answer {
+        request: u64,
+        answer: Result<Answer, Refusal>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +226,8 @@ pub struct BlockMachine {
     // ---- what is under way
     ops: BTreeMap<u64, Key>,
     next_op: u64,
+    /// The transaction that is being put together.
+    together: Option<Vec<(u64, StoreOp)>>,
     /// Whether a pass has changed something that an earlier pass looks at.
     dirty: bool,
     outputs: VecDeque<Output>,
@@ -241,6 +254,7 @@ impl BlockMachine {
             frees: BTreeMap::new(),
             ops: BTreeMap::new(),
             next_op: 0,
+            together: None,
             dirty: false,
             outputs: VecDeque::new(),
         }
@@ -293,6 +307,7 @@ impl BlockMachine {
             self.claim(&config, now);
             self.look_up(now);
             self.write(&config, now);
+            self.write_together(&config, now);
             self.count(now);
             self.write(&config, now);
             if !self.dirty {
@@ -336,7 +351,10 @@ impl BlockMachine {
         let op = self.next_op;
         self.next_op += 1;
         self.ops.insert(op, what.key().clone());
-        self.outputs.push_back(Output::Store { op, what });
+        match &mut self.together {
+            Some(ops) => ops.push((op, what)),
+            None => self.outputs.push_back(Output::Store { op, what }),
+        }
         op
     }
 

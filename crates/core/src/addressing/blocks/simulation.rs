@@ -31,6 +31,7 @@ fn five_hundred_nodes_that_borrow_in_half_as_many_blocks_lose_nothing() {
         ..plan(1)
     });
     assert!(tally.given > 1_500 && tally.crashes > 20 && tally.conflicts > 200, "{tally:?}");
+    assert!(tally.together > 100, "{tally:?}");
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn two_families_and_a_cooldown_lose_nothing() {
         config.cooldown = Duration::from_secs(20);
         config.reserved = Reserved::new(vec!["10.0.0.16/29".parse().unwrap()]);
         let tally = run(Plan { config, nodes: 20, ..plan(30 + seed) });
-        assert!(tally.given > 200, "{tally:?}");
+        assert!(tally.given > 200 && tally.together > 50, "{tally:?}");
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     BlockMachine, Key, MOST_PER_HANDLE, Now, Outcome, Refusal, StoreOp, Value,
     request::{At, Part},
     slot::{BlockSlot, HandleSlot},
+    together::Way,
 };
 
 /// How many parts wait for a handle's addresses in a block.
@@ -35,9 +36,13 @@ impl BlockMachine {
                 *pending.entry((part.who.handle.clone(), cidr)).or_default() += 1;
             }
         }
+        let plain = self.plain();
         for handle in self.handles.keys().cloned().collect::<Vec<_>>() {
             let Some(known) = self.handles.get(&handle) else { continue };
             if !known.slot.is_idle() {
+                continue;
+            }
+            if plain.contains(&handle) && self.way(known) == Way::TogetherSoon {
                 continue;
             }
             if !known.slot.is_blind() {
@@ -185,7 +190,7 @@ impl BlockMachine {
         }
     }
 
-    fn write_handle(&mut self, handle: &HandleId, value: Option<Handle>, now: Now) {
+    pub(super) fn write_handle(&mut self, handle: &HandleId, value: Option<Handle>, now: Now) {
         let Some(known) = self.handles.get(handle) else { return };
         let (key, expect) = (Key::Handle(handle.clone()), known.slot.rev());
         let op = self.store(StoreOp::Swap { key, expect, value: value.clone().map(Value::Handle) });

@@ -121,6 +121,14 @@ impl<V: Clone> Slot<V> {
         self.flight.is_none() && self.pause.is_none()
     }
 
+    /// Whether it is believed not to exist, and nothing was tried that would tell.
+    pub(super) const fn is_untried(&self) -> bool {
+        matches!(self.known, Known::Absent { at: 0 })
+            && self.is_idle()
+            && self.attempt == 0
+            && !self.doubtful
+    }
+
     /// Whether it must be read before it is written.
     pub(super) const fn is_blind(&self) -> bool {
         self.doubtful || matches!(self.known, Known::Unknown)
@@ -304,6 +312,8 @@ pub(super) struct Batch {
     pub(super) parts: Vec<(u64, Given, Source)>,
     /// With how many addresses each frees.
     pub(super) frees: Vec<(Free, u32)>,
+    /// Whether the counts of its handles are of the same transaction.
+    pub(super) together: bool,
 }
 
 /// Where an address comes from.

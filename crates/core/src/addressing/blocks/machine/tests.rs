@@ -232,10 +232,11 @@ fn a_write_that_was_given_up_cannot_give_an_address_afterwards() {
     let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
     desk.allocate(1, "first");
     desk.run();
-    desk.allocate(2, "pod");
+    let block = desk.owned_blocks()[0];
+    desk.wish(2, "pod", &block.last().to_string());
     // The count is written, the block's write is on its way for very long.
     desk.run_writes(1);
-    let (_, late) = desk.queue.pop_front().unwrap();
+    let (_, late) = desk.queue.pop_front().unwrap().remove(0);
     assert!(matches!(late.key(), Key::Block(_)));
     desk.ask(3, Ask::ReleaseHandle("pod".parse().unwrap()));
     for _ in 0..3 {
@@ -245,6 +246,82 @@ fn a_write_that_was_given_up_cannot_give_an_address_afterwards() {
     desk.settle();
     assert_eq!(desk.answers[&3], Ok(Answer::Released(0)));
     assert!(matches!(desk.take(late), Outcome::Present { .. }), "it comes too late");
+    assert_eq!(desk.handle("pod"), None);
+}
+
+#[test]
+fn a_new_handle_s_count_and_its_address_are_one_transaction() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "first");
+    desk.settle();
+    for n in 2..12 {
+        desk.allocate(n, &format!("pod{n}"));
+    }
+    let first = desk.queue.pop_front().unwrap();
+    let kinds = |ops: &[(u64, StoreOp)]| {
+        let blocks = ops.iter().filter(|(_, op)| matches!(op.key(), Key::Block(_))).count();
+        (blocks, ops.len() - blocks)
+    };
+    assert_eq!(kinds(&first), (1, 1), "whoever comes first goes first");
+    assert!(desk.queue.is_empty(), "the others wait for the block");
+    for (op, outcome) in desk.take_all(first) {
+        desk.feed(Input::Wrote { op, outcome });
+    }
+    let together = desk.queue.front().unwrap();
+    assert_eq!(kinds(together), (1, 9), "and then all go at once");
+    desk.run();
+    let given: BTreeSet<_> = (1..12).map(|n| desk.given(n)).collect();
+    assert_eq!(given.len(), 11);
+}
+
+#[test]
+fn a_transaction_of_two_families_is_one() {
+    let mut both = config("10.0.0.0/16", Borrowing::Allowed);
+    both.pools.push(BlockPool::new("fd00::/112".parse().unwrap(), 122).unwrap());
+    let mut desk = Desk::new(both);
+    desk.allocate_both(1, "first");
+    desk.settle();
+    desk.allocate_both(2, "pod");
+    assert_eq!(desk.queue.front().map(Vec::len), Some(3), "two blocks and a handle");
+    desk.run();
+    assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(2));
+}
+
+#[test]
+fn a_store_without_transactions_and_one_that_knows_the_handle_serve_as_well() {
+    for transactions in [false, true] {
+        let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+        desk.transactions = transactions;
+        desk.allocate(1, "first");
+        desk.settle();
+        let block = desk.owned_blocks()[0];
+        // What a crash left: a count that is too high.
+        let counts = Handle::new([(block, 1)]);
+        desk.put(Key::Handle("pod".parse().unwrap()), Value::Handle(counts));
+        desk.allocate(2, "pod");
+        desk.settle();
+        assert_ne!(desk.given(1), desk.given(2));
+        assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(1));
+    }
+}
+
+#[test]
+fn a_transaction_that_was_given_up_cannot_give_an_address_afterwards() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "first");
+    desk.run();
+    desk.allocate(2, "pod");
+    let late = desk.queue.pop_front().unwrap();
+    assert_eq!(late.len(), 2);
+    desk.ask(3, Ask::ReleaseHandle("pod".parse().unwrap()));
+    for _ in 0..3 {
+        desk.run();
+        desk.wait(NO_ANSWER);
+    }
+    desk.settle();
+    assert_eq!(desk.answers[&3], Ok(Answer::Released(0)));
+    let outcomes = desk.take_all(late);
+    assert!(outcomes.iter().all(|(_, it)| matches!(it, Outcome::Present { .. })), "{outcomes:?}");
     assert_eq!(desk.handle("pod"), None);
 }
 
@@ -296,11 +373,12 @@ struct Desk {
     now: Now,
     store: BTreeMap<Key, Versioned>,
     rev: u64,
-    queue: VecDeque<(u64, StoreOp)>,
+    queue: VecDeque<Vec<(u64, StoreOp)>>,
     writes: Vec<Key>,
     answers: BTreeMap<u64, Result<Answer, Refusal>>,
     lose_answers: bool,
     away: bool,
+    transactions: bool,
 }
 
 impl Desk {
@@ -317,6 +395,7 @@ impl Desk {
             answers: BTreeMap::new(),
             lose_answers: false,
             away: false,
+            transactions: true,
         };
         desk.start();
         desk
@@ -348,7 +427,8 @@ impl Desk {
         self.machine.handle(input, self.now);
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Store { op, what } => self.queue.push_back((op, what)),
+                Output::Store { op, what } => self.queue.push_back(vec![(op, what)]),
+                Output::Together(ops) => self.queue.push_back(ops),
                 Output::Answer { request, answer } => {
                     assert!(self.answers.insert(request, answer).is_none(), "answered twice");
                 }
@@ -365,11 +445,12 @@ impl Desk {
         let before = self.writes.len();
         while self.writes.len() < before + most
             && !self.away
-            && let Some((op, what)) = self.queue.pop_front()
+            && let Some(ops) = self.queue.pop_front()
         {
-            let outcome = self.take(what);
-            if !self.lose_answers {
-                self.feed(Input::Wrote { op, outcome });
+            for (op, outcome) in self.take_all(ops) {
+                if !self.lose_answers {
+                    self.feed(Input::Wrote { op, outcome });
+                }
             }
         }
     }
@@ -387,6 +468,28 @@ impl Desk {
         self.feed(Input::Timeout);
         let next = self.machine.poll_timeout();
         assert!(next.is_none_or(|at| at > self.now.mono), "a hot loop");
+    }
+
+    /// Several are a transaction.
+    fn take_all(&mut self, ops: Vec<(u64, StoreOp)>) -> Vec<(u64, Outcome)> {
+        let is_met = |(_, op): &(u64, StoreOp)| match op {
+            StoreOp::Swap { key, expect, .. } => {
+                *expect == self.store.get(key).map(|present| present.rev)
+            }
+            StoreOp::Read(_) => false,
+        };
+        let is_done = ops.len() == 1 || (self.transactions && ops.iter().all(is_met));
+        let refused = |key: &Key| {
+            if self.transactions {
+                Outcome::Present { at: self.rev, value: self.store.get(key).cloned() }
+            } else {
+                Outcome::Failed("no transactions".to_owned())
+            }
+        };
+        if !is_done {
+            return ops.iter().map(|(op, what)| (*op, refused(what.key()))).collect();
+        }
+        ops.into_iter().map(|(op, what)| (op, self.take(what))).collect()
     }
 
     fn take(&mut self, what: StoreOp) -> Outcome {
@@ -427,6 +530,12 @@ impl Desk {
     fn allocate(&mut self, request: u64, handle: &str) {
         let want = Want { family: Family::V4, pools: vec![], wished: None };
         self.ask(request, Ask::Allocate { who: who(handle), wants: vec![want] });
+    }
+
+    fn allocate_both(&mut self, request: u64, handle: &str) {
+        let want = |family| Want { family, pools: vec![], wished: None };
+        let wants = Family::BOTH.into_iter().map(want).collect();
+        self.ask(request, Ask::Allocate { who: who(handle), wants });
     }
 
     fn wish(&mut self, request: u64, handle: &str, addr: &str) {

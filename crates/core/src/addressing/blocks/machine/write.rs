@@ -66,7 +66,7 @@ impl BlockMachine {
         }
     }
 
-    fn compose(&mut self, config: &BlockConfig, cidr: Prefix, now: Now) {
+    pub(super) fn compose(&mut self, config: &BlockConfig, cidr: Prefix, now: Now) {
         let block = self.blocks.get(&cidr).and_then(|known| known.block()).map(Arc::clone);
         let Some(block) = block else {
             self.gone(cidr);
@@ -240,7 +240,7 @@ impl BlockMachine {
         }
         let Some(known) = self.blocks.get_mut(&cidr) else { return };
         known.fence = false;
-        let Batch { parts, frees } = std::mem::take(&mut known.batch);
+        let Batch { parts, frees, .. } = std::mem::take(&mut known.batch);
         for (id, given, source) in parts {
             self.got(id, given, source, cidr);
         }
@@ -252,10 +252,12 @@ impl BlockMachine {
     /// The write did not happen, as far as is known: whoever it was for waits again.
     pub(super) fn unbatch(&mut self, cidr: Prefix) {
         let batch = self.blocks.get_mut(&cidr).map(|known| std::mem::take(&mut known.batch));
-        let Some(Batch { parts, frees }) = batch else { return };
+        let Some(Batch { parts, frees, together }) = batch else { return };
         for (id, ..) in parts {
             match self.parts.get_mut(&id) {
                 Some(part) if part.abandoned => _ = self.parts.remove(&id),
+                // Its count was not written either.
+                Some(_) if together => self.assign(id, cidr),
                 Some(part) => part.at = At::Ready(cidr),
                 None => {}
             }

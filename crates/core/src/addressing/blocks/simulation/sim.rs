@@ -58,6 +58,8 @@ pub(super) struct Tally {
     pub(super) refused: usize,
     pub(super) released: usize,
     pub(super) conflicts: usize,
+    /// Transactions of several operations.
+    pub(super) together: usize,
     pub(super) crashes: usize,
     pub(super) lost: usize,
     pub(super) collected: usize,
@@ -88,12 +90,31 @@ enum Pod {
 }
 
 enum Event {
-    Arrives { from: Option<(usize, u64, u64)>, what: StoreOp },
-    Answered { node: usize, life: u64, op: u64, outcome: Outcome },
-    News { node: usize, life: u64 },
-    Timer { node: usize, life: u64 },
-    Tick { node: usize },
-    Restart { node: usize },
+    /// An operation, or several as one transaction.
+    Arrives {
+        from: Option<(usize, u64)>,
+        ops: Vec<(u64, StoreOp)>,
+    },
+    Answered {
+        node: usize,
+        life: u64,
+        op: u64,
+        outcome: Outcome,
+    },
+    News {
+        node: usize,
+        life: u64,
+    },
+    Timer {
+        node: usize,
+        life: u64,
+    },
+    Tick {
+        node: usize,
+    },
+    Restart {
+        node: usize,
+    },
     Collect,
 }
 
@@ -165,7 +186,7 @@ impl Sim {
 
     fn step(&mut self, event: Event) {
         match event {
-            Event::Arrives { from, what } => self.arrives(from, &what),
+            Event::Arrives { from, ops } => self.arrives(from, &ops),
             Event::Answered { node, life, op, outcome } => {
                 self.feed(node, life, Input::Wrote { op, outcome });
             }
@@ -185,36 +206,50 @@ impl Sim {
 
 // ---- the line and the store
 impl Sim {
-    fn send(&mut self, from: Option<(usize, u64, u64)>, what: StoreOp) {
+    fn send(&mut self, from: Option<(usize, u64)>, ops: Vec<(u64, StoreOp)>) {
         if self.is_lost() {
             self.tally.lost += 1;
             return;
         }
         let delay = self.delay();
-        self.at(delay, Event::Arrives { from, what });
+        self.at(delay, Event::Arrives { from, ops });
     }
 
-    fn arrives(&mut self, from: Option<(usize, u64, u64)>, what: &StoreOp) {
-        let outcome = if self.is_away() {
-            Outcome::Failed("the store is away".to_owned())
+    fn arrives(&mut self, from: Option<(usize, u64)>, ops: &[(u64, StoreOp)]) {
+        let outcomes = if self.is_away() || (ops.len() > 1 && self.one_in(NO_TRANSACTION)) {
+            vec![Outcome::Failed("the store is away".to_owned()); ops.len()]
         } else {
-            let log = self.store.log.len();
-            let outcome = self.store.take(what);
-            if self.store.log.len() > log {
-                self.owners.written(what, &self.store);
-            }
-            let conflict =
-                matches!(what, StoreOp::Swap { .. }) && matches!(outcome, Outcome::Present { .. });
-            self.tally.conflicts += usize::from(conflict);
-            outcome
+            let all: Vec<_> = ops.iter().map(|(_, op)| op.clone()).collect();
+            self.take(&all)
         };
-        let Some((node, life, op)) = from else { return };
-        if self.is_lost() {
-            self.tally.lost += 1;
-        } else {
-            let delay = self.delay();
-            self.at(delay, Event::Answered { node, life, op, outcome });
+        let Some((node, life)) = from else { return };
+        // One answer for all, of which each is heard or not, and sooner or later.
+        for ((op, _), outcome) in ops.iter().zip(outcomes) {
+            if self.is_lost() {
+                self.tally.lost += 1;
+            } else {
+                let delay = self.delay();
+                self.at(delay, Event::Answered { node, life, op: *op, outcome });
+            }
         }
+    }
+
+    fn take(&mut self, ops: &[StoreOp]) -> Vec<Outcome> {
+        let log = self.store.log.len();
+        let outcomes = match ops {
+            [one] => vec![self.store.take(one)],
+            all => self.store.take_together(all),
+        };
+        if self.store.log.len() > log {
+            for op in ops {
+                self.owners.written(op, &self.store);
+            }
+            self.tally.together += usize::from(ops.len() > 1);
+        }
+        let is_conflict = matches!(ops, [StoreOp::Swap { .. }, ..])
+            && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Present { .. }));
+        self.tally.conflicts += usize::from(is_conflict);
+        outcomes
     }
 
     fn is_away(&self) -> bool {
@@ -266,7 +301,7 @@ impl Sim {
         self.collector = next;
         self.tally.collected += ops.len();
         for op in ops {
-            self.send(None, op);
+            self.send(None, vec![(0, op)]);
         }
         self.at(LOOK, Event::Collect);
     }
@@ -333,7 +368,8 @@ impl Sim {
         let due = machine.poll_timeout();
         for output in outputs {
             match output {
-                Output::Store { op, what } => self.send(Some((n, life, op)), what),
+                Output::Store { op, what } => self.send(Some((n, life)), vec![(op, what)]),
+                Output::Together(ops) => self.send(Some((n, life)), ops),
                 Output::Answer { request, answer } => {
                     let handle = self.nodes[n].requests.remove(&request).expect("answered twice");
                     self.answered(n, handle, answer.ok());
@@ -466,6 +502,8 @@ impl Sim {
     }
 }
 
+/// One in so many transactions is refused as such.
+const NO_TRANSACTION: usize = 4;
 /// Longer than a request waits.
 const GRACE: Duration = Duration::from_secs(70);
 const LOOK: Duration = Duration::from_secs(20);

@@ -34,6 +34,27 @@ impl Store {
         }
     }
 
+    /// A transaction: all of it at one revision, or what is there instead.
+    pub(super) fn take_together(&mut self, ops: &[StoreOp]) -> Vec<Outcome> {
+        let is_as_expected = |op: &StoreOp| match op {
+            StoreOp::Swap { key, expect, .. } => {
+                *expect == self.objects.get(key).map(|present| present.rev)
+            }
+            StoreOp::Read(_) => panic!("a read in a transaction"),
+        };
+        if !ops.iter().all(is_as_expected) {
+            let present = |op: &StoreOp| self.objects.get(op.key()).cloned();
+            let present = |op| Outcome::Present { at: self.rev, value: present(op) };
+            return ops.iter().map(present).collect();
+        }
+        let rev = self.rev + 1;
+        for op in ops {
+            self.rev = rev - 1;
+            self.take(op);
+        }
+        vec![Outcome::Done { rev }; ops.len()]
+    }
+
     /// What a node watches: every block, and its own affinities.
     pub(super) fn snapshot(&self, node: &Name) -> Vec<(Key, Versioned)> {
         let objects = self.objects.iter().filter(|(key, _)| concerns(key, node));
