@@ -143,8 +143,9 @@ impl Desk {
         Some(all)
     }
 
-    /// When something is to be done without any message: what was due before now waits for a message.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+    /// When something is to be done without any message. What was due at the last turn and is there still waits for a
+    /// message; what came due since is told, though it is past.
+    pub(super) fn due(&self, turned: Instant) -> Option<Instant> {
         let gives = self.gives.iter().map(|give| give.since + AWAY_PATIENCE);
         let waiting = self.waiting.values().filter_map(|purpose| match purpose {
             Purpose::Give { until, .. } => Some(*until),
@@ -155,7 +156,7 @@ impl Desk {
             Free::Waiting | Free::Asked => None,
         });
         let tunnels = self.tunnels_again.values().copied();
-        gives.chain(waiting).chain(frees).chain(tunnels).filter(|at| *at > now).min()
+        gives.chain(waiting).chain(frees).chain(tunnels).filter(|at| *at > turned).min()
     }
 
     pub(super) fn pools_changed(&mut self) {

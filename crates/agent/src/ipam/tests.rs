@@ -347,6 +347,27 @@ fn a_handle_whose_release_is_not_done_is_given_nothing() {
 }
 
 #[tokio::test]
+async fn what_comes_due_after_a_turn_is_waited_for_by_no_message() {
+    let shelf = cluster();
+    let (mut ipam, _lines) = alone(&shelf);
+    ipam.look_at = Instant::now() + Duration::from_hours(1);
+    ipam.news(News::Away("nobody answers".into()));
+    ipam.turn();
+    // Its patience ends in this very moment, which is later than that of the turn.
+    let since = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+    let handle = "net.c1".parse().unwrap();
+    let give = Ask::Give { ticket: 1, handle, pod: None, wish: Wish::default() };
+    ipam.desk.take(give, since);
+    assert!(ipam.due() <= Instant::now(), "nobody wakes for it");
+    ipam.turn();
+    assert_eq!(ipam.due(), ipam.look_at, "and it is done with");
+    // One that cannot be done while the store is away wakes nobody again and again.
+    ipam.desk.take(Ask::Free { ticket: None, handle: "net.c2".parse().unwrap() }, Instant::now());
+    ipam.turn();
+    assert_eq!(ipam.due(), ipam.look_at);
+}
+
+#[tokio::test]
 async fn what_was_seen_once_in_the_whole_store_is_looked_at_again_with_the_next_look() {
     let shelf = cluster();
     let (mut ipam, _lines) = alone(&shelf);
