@@ -325,6 +325,55 @@ async fn a_tunnel_s_address_is_asked_for_again_in_a_store_of_another_history() {
     eventually(|| node.held.borrow().get(&Tunnel::Vxlan) == Some(&given)).await;
 }
 
+#[tokio::test]
+async fn what_was_decided_in_another_history_is_not_written_and_who_waits_is_served_in_this_one() {
+    let shelf = cluster();
+    let (mut ipam, mut told, _held) = waited_for(&shelf);
+    ipam.news(all(&shelf, History::Same));
+    for n in 0..WAITING {
+        let handle = format!("net.c{n}").parse().unwrap();
+        let give = Ask::Give { ticket: n, handle, pod: None, wish: Wish::default() };
+        ipam.ask(give);
+    }
+    ipam.turn();
+    while ipam.queued.is_empty() {
+        let done = ipam.work.join_next().await.expect("more is written than may be at once");
+        ipam.done(done);
+        ipam.turn();
+    }
+    // The store was restored from before all of that.
+    for key in shelf.keys("/calico/ipam/v2/") {
+        shelf.delete(&key);
+    }
+    let before = shelf.log_len();
+    ipam.news(all(&shelf, History::Other));
+    assert!(
+        ipam.queued.is_empty() && ipam.work.is_empty(),
+        "it goes by revisions of another store"
+    );
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(shelf.log_len(), before);
+    let mut given = BTreeSet::new();
+    for _ in 0..WAITING {
+        let answered = async {
+            loop {
+                ipam.turn();
+                if let Ok(Told { what, .. }) = told.try_recv() {
+                    return what;
+                }
+                match ipam.work.join_next().await {
+                    Some(done) => ipam.done(done),
+                    None => tokio::time::sleep_until(ipam.due().into()).await,
+                }
+            }
+        };
+        let what = tokio::time::timeout(Duration::from_secs(10), answered).await.unwrap();
+        let What::Given(addresses) = what else { panic!("{what:?}") };
+        given.extend(addresses);
+    }
+    assert_eq!(held(&shelf).into_keys().collect::<BTreeSet<_>>(), given);
+}
+
 #[test]
 fn a_handle_whose_release_is_not_done_is_given_nothing() {
     let (tell, mut told) = mpsc::channel(8);
@@ -397,6 +446,9 @@ fn nodes_that_start_together_look_at_different_times() {
 
 /// The second address of the first block that the node claims.
 const ROUTED: [u8; 4] = [10, 1, 251, 65];
+
+/// How many pods wait: more than may be written for at once.
+const WAITING: u64 = 100;
 
 /// A node's task, with the watch beside it.
 struct Node {
@@ -535,10 +587,17 @@ async fn follow(
 
 /// The task without its loop, and the ends that it tells.
 fn alone(shelf: &FakeShelf) -> (Ipam<FakeShelf>, impl Sized) {
-    let (tell, told) = mpsc::channel(8);
+    let (ipam, told, held) = waited_for(shelf);
+    (ipam, (told, held))
+}
+
+fn waited_for(
+    shelf: &FakeShelf,
+) -> (Ipam<FakeShelf>, mpsc::Receiver<Told>, watch::Receiver<BTreeMap<Tunnel, IpAddr>>) {
+    let (tell, told) = mpsc::channel(MOST_ASKS);
     let (hold, held) = watch::channel(BTreeMap::new());
     let ipam = Ipam::new(shelf.clone(), Settings::new("n1".parse().unwrap(), 7), tell, hold);
-    (ipam, (told, held))
+    (ipam, told, held)
 }
 
 /// Whether the whole store is looked through, and takes what comes of it.
