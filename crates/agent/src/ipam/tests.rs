@@ -416,6 +416,43 @@ async fn what_comes_due_after_a_turn_is_waited_for_by_no_message() {
     assert_eq!(ipam.due(), ipam.look_at);
 }
 
+#[test]
+fn what_waits_at_the_desk_has_a_bound_and_who_is_refused_asks_again() {
+    let (tell, mut told) = mpsc::channel(8);
+    let (hold, _held) = watch::channel(BTreeMap::new());
+    let mut desk = Desk::new("n1".parse().unwrap(), tell, hold);
+    desk.recorded = Some(BTreeSet::new());
+    let handle = |n: usize| format!("net.c{n}").parse().unwrap();
+    let mut refused = || match told.try_recv() {
+        Ok(Told { ticket, what: What::Denied(why) }) => {
+            assert_eq!(why.code(), russet_api::cni::Code::TRY_AGAIN);
+            Some(ticket)
+        }
+        _ => None,
+    };
+    // Leaks are found again; they leave room for what the lane releases.
+    for n in 0..1_000 {
+        desk.take(Ask::Free { ticket: None, handle: handle(n) }, Instant::now());
+    }
+    assert_eq!(desk.in_use().unwrap().len(), 256 + 5, "with the tunnels'");
+    for n in 0..MOST_ASKS {
+        desk.take(Ask::Free { ticket: Some(1), handle: handle(n) }, Instant::now());
+    }
+    assert_eq!(refused(), None);
+    desk.take(Ask::Free { ticket: Some(2), handle: handle(MOST_ASKS) }, Instant::now());
+    assert_eq!(refused(), Some(2));
+    let give = |n: usize| {
+        let handle = format!("net.d{n}").parse().unwrap();
+        Ask::Give { ticket: 3, handle, pod: None, wish: Wish::default() }
+    };
+    for n in 0..1_024 {
+        desk.take(give(n), Instant::now());
+    }
+    assert_eq!(refused(), None);
+    desk.take(give(1_024), Instant::now());
+    assert_eq!(refused(), Some(3));
+}
+
 #[tokio::test]
 async fn what_was_seen_once_in_the_whole_store_is_looked_at_again_with_the_next_look() {
     let shelf = cluster();
