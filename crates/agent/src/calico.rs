@@ -21,7 +21,10 @@ use std::{
 
 use russet_core::{
     Source,
-    model::{self, calico::NodeReport},
+    model::{
+        self,
+        calico::{Name, NodeReport},
+    },
     world::World,
 };
 use russet_net::Family;
@@ -39,7 +42,7 @@ use crate::{
     ipam::{self, Tunnel},
     node::OwnAddresses,
     owner::Input,
-    register::{self, Ends, Registered},
+    register::{self, Ends, Others, Registered},
     resources::{self, News, Seen},
 };
 
@@ -98,13 +101,15 @@ impl Pending {
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
         let (state, _) = watch::channel(Registered::default());
-        let own = register::Inputs { addresses, ends, believed: believed.clone() };
+        let (tell_others, others) = watch::channel(Others::default());
+        let own = register::Inputs { addresses, ends, others, believed: believed.clone() };
         tasks.spawn(register::keep(client.clone(), node.clone(), own, state));
         let (tell_report, reports) = watch::channel(NodeReport::default());
         tasks.spawn(report::follow(config.paths.bgp_socket(), tell_report));
         tasks.spawn(register::answer(client.clone(), node.clone(), reports, believed));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
-        tasks.spawn(pass(for_owner, inputs.clone(), believe));
+        let registry = Registry { node: node.clone(), others: tell_others, believe };
+        tasks.spawn(pass(for_owner, inputs.clone(), registry));
         let mut listeners = vec![tell_owner, tell_ipam];
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
         // Who speaks no BGP need not keep all nodes once more.
@@ -124,19 +129,30 @@ impl Pending {
     }
 }
 
-/// Passes on to the owner what the datastore says, and to whoever writes there whether it is believed. While the owner is
-/// busy the watch waits.
-async fn pass(
-    mut news: mpsc::Receiver<News>,
-    inputs: mpsc::Sender<Input>,
+/// What is told to those who write into the datastore.
+struct Registry {
+    node: Name,
+    others: watch::Sender<Others>,
+    /// Whether the datastore is believed.
     believe: watch::Sender<bool>,
-) {
-    while let Some(news) = news.recv().await {
+}
+
+impl Registry {
+    fn tell(&self, news: &News) {
+        // Before it is believed, so that no address is written that is known to be another's.
+        self.others.send_if_modified(|others| others.take(&self.node, news));
         match news {
-            News::All { .. } => _ = believe.send_replace(true),
-            News::Doubted { .. } => _ = believe.send_replace(false),
+            News::All { .. } => _ = self.believe.send_replace(true),
+            News::Doubted { .. } => _ = self.believe.send_replace(false),
             News::Changed { .. } | News::Away(_) | News::Back => {}
         }
+    }
+}
+
+/// Passes on to the owner what the datastore says, and to whoever writes there. While the owner is busy the watch waits.
+async fn pass(mut news: mpsc::Receiver<News>, inputs: mpsc::Sender<Input>, registry: Registry) {
+    while let Some(news) = news.recv().await {
+        registry.tell(&news);
         if inputs.send(Input::Resources(news)).await.is_err() {
             return;
         }
