@@ -188,6 +188,33 @@ async fn a_leak_is_freed_after_two_sights_and_what_is_recorded_or_routed_is_not(
 }
 
 #[tokio::test]
+async fn a_look_reads_the_handles_that_nobody_seems_to_have_and_no_others() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    let mut recorded = BTreeSet::new();
+    for n in 0..100 {
+        node.give(&format!("net.c{n}"), Wish::default()).await.unwrap();
+        recorded.insert(format!("net.c{n}").parse().unwrap());
+    }
+    recorded.remove(&"net.c7".parse().unwrap());
+    drop(node);
+    let (mut ipam, _told, _held) = waited_for(&shelf);
+    ipam.settings.grace = Duration::ZERO;
+    ipam.news(all(&shelf, History::Same));
+    ipam.ask(Ask::Recorded(recorded));
+    shelf.take_read();
+    for _ in 0..2 {
+        ipam.look();
+        let done = ipam.work.join_next().await.unwrap();
+        ipam.done(done);
+        assert_eq!(shelf.take_read(), ["/calico/ipam/v2/handle/net.c7"]);
+    }
+    // At the second sight its address is to be freed, and nothing else is to be written.
+    let keys: Vec<_> = ipam.queued.iter().map(|(_, op)| op.key().clone()).collect();
+    let [russet_core::addressing::blocks::Key::Block(_)] = keys[..] else { panic!("{keys:?}") };
+}
+
+#[tokio::test]
 async fn nothing_is_freed_before_the_lane_has_told_its_records() {
     let shelf = cluster();
     let mut node = Node::start(&shelf, "n1");
