@@ -21,10 +21,7 @@ use std::{
 
 use russet_core::{
     Source,
-    model::{
-        self,
-        calico::{Name, NodeReport},
-    },
+    model::{self, calico::Name},
     world::World,
 };
 use russet_net::Family;
@@ -104,9 +101,9 @@ impl Pending {
         let (tell_others, others) = watch::channel(Others::default());
         let own = register::Inputs { addresses, ends, others, believed: believed.clone() };
         tasks.spawn(register::keep(client.clone(), node.clone(), own, state));
-        let (tell_report, reports) = watch::channel(NodeReport::default());
-        tasks.spawn(report::follow(config.paths.bgp_socket(), tell_report));
-        tasks.spawn(register::answer(client.clone(), node.clone(), reports, believed));
+        let (ask_report, reports_asked) = mpsc::channel(1);
+        tasks.spawn(report::serve(config.paths.bgp_socket(), reports_asked));
+        tasks.spawn(register::answer(client.clone(), node.clone(), ask_report, believed));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
         let registry = Registry { node: node.clone(), others: tell_others, believe };
         tasks.spawn(pass(for_owner, inputs.clone(), registry));

@@ -32,7 +32,10 @@ use russet_net::Asn;
 use russet_store::{EtcdClient, Expect, KeyValue, Revision, StoreError, WriteOutcome};
 use tokio::{sync::watch, time::sleep};
 
-pub use self::{others::Others, report::answer};
+pub use self::{
+    others::Others,
+    report::{AskReport, answer},
+};
 use crate::{node::OwnAddresses, one_line};
 
 /// What a part of the agent says of the node.

@@ -1,5 +1,10 @@
 //! The node's objects in a real store: made, kept, refused.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use russet_core::model::calico::{NodeReport, OnSubnet};
 use russet_store::{
     ClientConfig, ClientSettings,
@@ -128,13 +133,25 @@ async fn requests_for_this_node_s_status_are_answered_again_and_again() {
             r#"{{"kind":"CalicoNodeStatus","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","creationTimestamp":null}},"spec":{{"node":"{node}","classes":["Agent","BGP","Routes"],"updatePeriodSeconds":{period}}}}}"#
         )
     };
-    store.put("caliconodestatuses/mine", &request("mine", "n1", 1)).await;
-    store.put("caliconodestatuses/once", &request("once", "n1", 0)).await;
     store.put("caliconodestatuses/other", &request("other", "n2", 1)).await;
+    store.put("caliconodestatuses/once", &request("once", "n1", 0)).await;
     let report = NodeReport { ready: true, version: "1".into(), ..NodeReport::default() };
     let (say, reports) = watch::channel(report);
-    let answering =
-        tokio::spawn(answer(store.client.clone(), "n1".parse().unwrap(), reports, believed()));
+    let (asks, mut asked) = mpsc::channel::<AskReport>(1);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(answer(store.client.clone(), "n1".parse().unwrap(), asks, believed()));
+    let times = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&times);
+    tasks.spawn(async move {
+        while let Some(ask) = asked.recv().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            ask.send(reports.borrow().clone()).unwrap();
+        }
+    });
+    store.eventually("caliconodestatuses/once", |text| text.contains("lastUpdated")).await;
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(times.load(Ordering::SeqCst), 1, "nobody is asked while nothing is due");
+    store.put("caliconodestatuses/mine", &request("mine", "n1", 1)).await;
     for name in ["mine", "once"] {
         let answered =
             |text: &str| text.contains(r#""state":"Ready""#) && text.contains("lastUpdated");
@@ -146,7 +163,6 @@ async fn requests_for_this_node_s_status_are_answered_again_and_again() {
     let of = |name: &str| resource(&format!("caliconodestatuses/{name}"));
     assert_eq!(version(store.client.get(&of("once")).await.unwrap()), 2, "written, answered once");
     assert_eq!(version(store.client.get(&of("other")).await.unwrap()), 1, "another node's");
-    answering.abort();
 }
 
 /// A store in this process, and whoever speaks to it.
