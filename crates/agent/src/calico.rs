@@ -5,7 +5,7 @@
 //!  resources ──┼─────────────▶ ipam ◀── asks ── attach lane
 //!   (watch)    │                │ tunnels' addresses
 //!              │     owner ─▶ ends ─▶ register ─▶ the node's own object in the store
-//!              │       observer ─ addresses ┘
+//!              │       observer ─ addresses ┘   └─ how it stands ─▶ owner
 //!              ├─▶ routers ─▶ BGP speaker ─ report ─▶ whoever asks for the node's status
 //!              └─ accept ◀── owner
 //! ```
@@ -52,6 +52,8 @@ pub struct Outlets {
     pub tunnels: watch::Sender<BTreeSet<Tunnel>>,
     /// The ends that others may be told of.
     pub announced: watch::Sender<Option<Announced>>,
+    /// How the node's own object stands, for whoever asks.
+    pub registered: watch::Receiver<Registered>,
 }
 
 /// The other ends, for what is started later than the owner.
@@ -60,6 +62,7 @@ pub struct Pending {
     accepted: mpsc::Receiver<()>,
     tunnels: watch::Receiver<BTreeSet<Tunnel>>,
     announced: watch::Receiver<Option<Announced>>,
+    registered: watch::Sender<Registered>,
 }
 
 /// What others do with what was started.
@@ -75,8 +78,9 @@ pub fn outlets() -> (Outlets, Pending) {
     let (accept, accepted) = mpsc::channel(1);
     let (tell_tunnels, tunnels) = watch::channel(BTreeSet::new());
     let (announce, announced) = watch::channel(None);
-    let outlets = Outlets { accept, tunnels: tell_tunnels, announced: announce };
-    (outlets, Pending { accepted, tunnels, announced })
+    let (tell_registered, registered) = watch::channel(Registered::default());
+    let outlets = Outlets { accept, tunnels: tell_tunnels, announced: announce, registered };
+    (outlets, Pending { accepted, tunnels, announced, registered: tell_registered })
 }
 
 impl Pending {
@@ -97,10 +101,9 @@ impl Pending {
         let (tell_ends, ends) = watch::channel(Ends::default());
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
-        let (state, _) = watch::channel(Registered::default());
         let (tell_others, others) = watch::channel(Others::default());
         let own = register::Inputs { addresses, ends, others, believed: believed.clone() };
-        tasks.spawn(register::keep(client.clone(), node.clone(), own, state));
+        tasks.spawn(register::keep(client.clone(), node.clone(), own, self.registered));
         let (ask_report, reports_asked) = mpsc::channel(1);
         tasks.spawn(report::serve(config.paths.bgp_socket(), reports_asked));
         tasks.spawn(register::answer(client.clone(), node.clone(), ask_report, believed));

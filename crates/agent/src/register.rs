@@ -99,6 +99,17 @@ pub enum Registered {
     Failed(String),
 }
 
+impl Registered {
+    /// What is wrong, for a person.
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::Waiting | Self::Done => None,
+            Self::Taken { addr, by } => Some(format!("address {addr} is also {by}'s; not written")),
+            Self::Failed(error) => Some(format!("not written: {error}")),
+        }
+    }
+}
+
 /// Keeps the node's object as it should be, for ever. `told` hears how it stands.
 pub async fn keep(
     client: EtcdClient,
