@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use russet_api::calico::{Group, Key, Kind, Layout, Meta, ResourceId, Stored, Written};
+use russet_api::calico::{Born, Group, Key, Kind, Layout, Meta, ResourceId, Stored, Written};
 use russet_core::model::calico::{
     ClusterInformation, Name, Node, NodeAddress, NodeBgp, VxlanEnd, WireguardAddr,
 };
@@ -35,6 +35,7 @@ use tokio::{sync::watch, time::sleep};
 pub use self::{
     others::Others,
     report::{AskReport, answer},
+    stamp::born,
 };
 use crate::{node::OwnAddresses, one_line};
 
@@ -349,9 +350,8 @@ fn prepared<T: Written + Default + PartialEq>(
     change: impl Fn(&T) -> T,
 ) -> Result<Prepared<T>, String> {
     let Some(kv) = there else {
-        let uid = stamp::uuid().map_err(|err| format!("make an object's id: {err}"))?;
-        let created = Some(stamp::now());
-        let meta = Meta { uid: Some(uid), created, ..Meta::named(name.clone()) };
+        let Born { uid, created } = born().map_err(|err| format!("make an object's id: {err}"))?;
+        let meta = Meta { uid: Some(uid), created: Some(created), ..Meta::named(name.clone()) };
         let stored = Stored::new(meta, change(&T::default()), Group::V3);
         return Ok(Prepared::Write(Box::new(stored), Expect::Absent));
     };

@@ -13,11 +13,11 @@ use russet_store::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
 use super::stamp;
-use crate::one_line;
+use crate::{one_line, until};
 
 /// Asks for what is to be told now.
 pub type AskReport = oneshot::Sender<NodeReport>;
@@ -34,22 +34,17 @@ pub async fn answer(
         client.watch(WatchRequest { prefixes: vec![prefix], ..WatchRequest::default() });
     let mut requests = Requests::new(name);
     loop {
-        let far = Instant::now() + FAR;
-        let until = requests.next().unwrap_or(far);
         tokio::select! {
             event = watch.recv() => match event {
                 Some(event) => requests.hear(event, Instant::now()),
                 None => return,
             },
-            () = sleep_until(until) => {
+            () = until(requests.next()) => {
                 if !*believed.borrow() {
                     sleep(LULL).await;
                     continue;
                 }
                 let due = requests.due(Instant::now());
-                if due.is_empty() {
-                    continue;
-                }
                 let report = NodeReport { updated: stamp::now(), ..ask(&asks).await };
                 for key in due {
                     write(&client, &mut requests, &key, &report).await;
@@ -183,4 +178,3 @@ const MOST_REQUESTS: usize = 64;
 /// While the store is not believed.
 const LULL: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(5);
-const FAR: Duration = Duration::from_hours(24);
