@@ -5,7 +5,7 @@
 //!  resources ──┼─────────────▶ ipam ◀── asks ── attach lane
 //!   (watch)    │                │ tunnels' addresses
 //!              │     owner ─▶ ends ─▶ register ─▶ the node's own object in the store
-//!              │       observer ─ addresses ┘
+//!              │       observer ─ addresses ┘   └─ how it stands ─▶ owner
 //!              ├─▶ routers ─▶ BGP speaker ─ report ─▶ whoever asks for the node's status
 //!              └─ accept ◀── owner
 //! ```
@@ -21,7 +21,7 @@ use std::{
 
 use russet_core::{
     Source,
-    model::{self, calico::NodeReport},
+    model::{self, calico::Name},
     world::World,
 };
 use russet_net::Family;
@@ -39,7 +39,7 @@ use crate::{
     ipam::{self, Tunnel},
     node::OwnAddresses,
     owner::Input,
-    register::{self, Ends, Registered},
+    register::{self, Ends, Others, Registered},
     resources::{self, News, Seen},
 };
 
@@ -52,6 +52,8 @@ pub struct Outlets {
     pub tunnels: watch::Sender<BTreeSet<Tunnel>>,
     /// The ends that others may be told of.
     pub announced: watch::Sender<Option<Announced>>,
+    /// How the node's own object stands, for whoever asks.
+    pub registered: watch::Receiver<Registered>,
 }
 
 /// The other ends, for what is started later than the owner.
@@ -60,6 +62,7 @@ pub struct Pending {
     accepted: mpsc::Receiver<()>,
     tunnels: watch::Receiver<BTreeSet<Tunnel>>,
     announced: watch::Receiver<Option<Announced>>,
+    registered: watch::Sender<Registered>,
 }
 
 /// What others do with what was started.
@@ -75,8 +78,9 @@ pub fn outlets() -> (Outlets, Pending) {
     let (accept, accepted) = mpsc::channel(1);
     let (tell_tunnels, tunnels) = watch::channel(BTreeSet::new());
     let (announce, announced) = watch::channel(None);
-    let outlets = Outlets { accept, tunnels: tell_tunnels, announced: announce };
-    (outlets, Pending { accepted, tunnels, announced })
+    let (tell_registered, registered) = watch::channel(Registered::default());
+    let outlets = Outlets { accept, tunnels: tell_tunnels, announced: announce, registered };
+    (outlets, Pending { accepted, tunnels, announced, registered: tell_registered })
 }
 
 impl Pending {
@@ -97,14 +101,15 @@ impl Pending {
         let (tell_ends, ends) = watch::channel(Ends::default());
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
-        let (state, _) = watch::channel(Registered::default());
-        let own = register::Inputs { addresses, ends, believed: believed.clone() };
-        tasks.spawn(register::keep(client.clone(), node.clone(), own, state));
-        let (tell_report, reports) = watch::channel(NodeReport::default());
-        tasks.spawn(report::follow(config.paths.bgp_socket(), tell_report));
-        tasks.spawn(register::answer(client.clone(), node.clone(), reports, believed));
+        let (tell_others, others) = watch::channel(Others::default());
+        let own = register::Inputs { addresses, ends, others, believed: believed.clone() };
+        tasks.spawn(register::keep(client.clone(), node.clone(), own, self.registered));
+        let (ask_report, reports_asked) = mpsc::channel(1);
+        tasks.spawn(report::serve(config.paths.bgp_socket(), reports_asked));
+        tasks.spawn(register::answer(client.clone(), node.clone(), ask_report, believed));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
-        tasks.spawn(pass(for_owner, inputs.clone(), believe));
+        let registry = Registry { node: node.clone(), others: tell_others, believe };
+        tasks.spawn(pass(for_owner, inputs.clone(), registry));
         let mut listeners = vec![tell_owner, tell_ipam];
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
         // Who speaks no BGP need not keep all nodes once more.
@@ -124,19 +129,30 @@ impl Pending {
     }
 }
 
-/// Passes on to the owner what the datastore says, and to whoever writes there whether it is believed. While the owner is
-/// busy the watch waits.
-async fn pass(
-    mut news: mpsc::Receiver<News>,
-    inputs: mpsc::Sender<Input>,
+/// What is told to those who write into the datastore.
+struct Registry {
+    node: Name,
+    others: watch::Sender<Others>,
+    /// Whether the datastore is believed.
     believe: watch::Sender<bool>,
-) {
-    while let Some(news) = news.recv().await {
+}
+
+impl Registry {
+    fn tell(&self, news: &News) {
+        // Before it is believed, so that no address is written that is known to be another's.
+        self.others.send_if_modified(|others| others.take(&self.node, news));
         match news {
-            News::All { .. } => _ = believe.send_replace(true),
-            News::Doubted { .. } => _ = believe.send_replace(false),
+            News::All { .. } => _ = self.believe.send_replace(true),
+            News::Doubted { .. } => _ = self.believe.send_replace(false),
             News::Changed { .. } | News::Aside { .. } | News::Away(_) | News::Back => {}
         }
+    }
+}
+
+/// Passes on to the owner what the datastore says, and to whoever writes there. While the owner is busy the watch waits.
+async fn pass(mut news: mpsc::Receiver<News>, inputs: mpsc::Sender<Input>, registry: Registry) {
+    while let Some(news) = news.recv().await {
+        registry.tell(&news);
         if inputs.send(Input::Resources(news)).await.is_err() {
             return;
         }

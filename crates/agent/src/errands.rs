@@ -12,7 +12,7 @@
 mod kept;
 mod process;
 
-use std::{future, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use russet_core::{
     errand::{Errand, Errands, Kept, Problem, Run, Wanted},
@@ -23,7 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{disk, one_line, owner::Input};
+use crate::{disk, one_line, owner::Input, until};
 
 /// What the commands came to so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,13 +127,6 @@ fn say(run: &Run, result: &Result<String, String>) {
     match result {
         Ok(_) => tracing::info!(op = "run command", name, peer, "it ended well"),
         Err(reason) => tracing::warn!(op = "run command", name, peer, %reason, "it failed"),
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => future::pending().await,
     }
 }
 

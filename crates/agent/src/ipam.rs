@@ -174,6 +174,8 @@ struct Ipam<S> {
     nodes: BTreeSet<Name>,
     work: JoinSet<Done>,
     queued: VecDeque<Vec<(Option<u64>, StoreOp)>>,
+    /// When what follows from all that has come was done last.
+    turned: Instant,
     look_at: Instant,
     /// Of the whole cluster; none while it looks.
     collector: Option<Collector>,
@@ -202,6 +204,7 @@ impl<S: Shelf> Ipam<S> {
             nodes: BTreeSet::new(),
             work: JoinSet::new(),
             queued: VecDeque::new(),
+            turned: Instant::now(),
             look_at: Instant::now() + first_look(settings.look, settings.seed),
             collector: Some(Collector::default()),
             looks: 0,
@@ -211,7 +214,7 @@ impl<S: Shelf> Ipam<S> {
     }
 
     fn due(&self) -> Instant {
-        let due = [self.machine.poll_timeout(), self.desk.due(Instant::now()), Some(self.look_at)];
+        let due = [self.machine.poll_timeout(), self.desk.due(self.turned), Some(self.look_at)];
         due.into_iter().flatten().min().unwrap_or(self.look_at)
     }
 
@@ -230,6 +233,7 @@ impl<S: Shelf> Ipam<S> {
     /// Passes on all that follows from what has come.
     fn turn(&mut self) {
         let now = now();
+        self.turned = now.mono;
         if self.machine.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.machine.handle(Input::Timeout, now);
         }

@@ -125,6 +125,14 @@ fn usual_sealer() -> Sealer {
     if russet_kernel::wireguard::is_spoken() { Sealer::Kernel } else { Sealer::Engine }
 }
 
+/// Waits until then; for ever where there is nothing to wait for.
+async fn until(at: Option<impl Into<tokio::time::Instant>>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Unknown to others, and another at each call.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};

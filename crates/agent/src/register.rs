@@ -2,15 +2,18 @@
 //!
 //! ```text
 //!   observer ── addresses ──┐
+//!   resources ── others ────┤
 //!   owner ──── tunnel ends ─┴─▶ keep ── compare-and-swap ─▶ nodes/<name>            (etcd)
 //!                               keep ── create once ──────▶ clusterinformations/default
 //!   speaker ── report ────────▶ answer ─ compare-and-swap ▶ caliconodestatuses/*
 //! ```
 //!
 //! What is not ours in an object stays in it. An address that another node has is not written: two nodes with one address
-//! would take each other's packets, so `keep` waits, says whose it is, and looks again. `report` answers requests for
-//! status, `stamp` knows the time.
+//! would take each other's packets, so `keep` says whose it is, and waits until it is nobody's. What the nodes have it hears
+//! of those who read the store anyway (`others`): thousands that start together do not list each other. `report` answers
+//! requests for status, `stamp` knows the time.
 
+mod others;
 pub mod report;
 mod stamp;
 #[cfg(test)]
@@ -21,15 +24,19 @@ use std::{
     time::Duration,
 };
 
-use russet_api::calico::{Group, Key, Kind, Layout, Meta, ResourceId, StoreKey, Stored, Written};
+use russet_api::calico::{Born, Group, Key, Kind, Layout, Meta, ResourceId, Stored, Written};
 use russet_core::model::calico::{
-    ClusterInformation, Name, Node, NodeAddress, NodeBgp, OnSubnet, VxlanEnd, WireguardAddr,
+    ClusterInformation, Name, Node, NodeAddress, NodeBgp, VxlanEnd, WireguardAddr,
 };
-use russet_net::{Asn, Family};
-use russet_store::{EtcdClient, Expect, KeyValue, StoreError, WatchRequest, WriteOutcome};
+use russet_net::Asn;
+use russet_store::{EtcdClient, Expect, KeyValue, Revision, StoreError, WriteOutcome};
 use tokio::{sync::watch, time::sleep};
 
-pub use self::report::answer;
+pub use self::{
+    others::Others,
+    report::{AskReport, answer},
+    stamp::born,
+};
 use crate::{node::OwnAddresses, one_line};
 
 /// What a part of the agent says of the node.
@@ -72,6 +79,7 @@ pub struct Inputs {
     /// `None` until they are found.
     pub addresses: watch::Receiver<Option<OwnAddresses>>,
     pub ends: watch::Receiver<Ends>,
+    pub others: watch::Receiver<Others>,
     /// Whether the store is believed: nothing is written into one that may be another cluster's, or has lost its own.
     pub believed: watch::Receiver<bool>,
 }
@@ -92,6 +100,17 @@ pub enum Registered {
     Failed(String),
 }
 
+impl Registered {
+    /// What is wrong, for a person.
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::Waiting | Self::Done => None,
+            Self::Taken { addr, by } => Some(format!("address {addr} is also {by}'s; not written")),
+            Self::Failed(error) => Some(format!("not written: {error}")),
+        }
+    }
+}
+
 /// Keeps the node's object as it should be, for ever. `told` hears how it stands.
 pub async fn keep(
     client: EtcdClient,
@@ -100,27 +119,22 @@ pub async fn keep(
     told: watch::Sender<Registered>,
 ) {
     let mut keeper = Keeper::new(client, name);
-    let own_key = keeper.key.clone().into_bytes();
-    let request = WatchRequest { prefixes: vec![own_key], ..WatchRequest::default() };
-    let mut own = keeper.client.watch(request);
     let mut failures = 0;
     loop {
+        if !*inputs.believed.borrow() || inputs.believed.has_changed().unwrap_or(true) {
+            keeper.forget_store();
+        }
         if inputs.believed.wait_for(|believed| *believed).await.is_err() {
             return;
         }
-        let addresses = *inputs.addresses.borrow_and_update();
-        let ends = *inputs.ends.borrow_and_update();
-        let state = keeper.pass(addresses, ends).await;
+        let state = keeper.pass(&mut inputs).await;
         failures = if matches!(state, Registered::Failed(_)) { failures + 1 } else { 0 };
         tell(&told, &keeper.name, state);
         // Whoever writes our object again and again is met once a second at most.
         sleep(LULL).await;
         let again = if failures == 0 { PERIOD } else { back_off(failures) };
-        tokio::select! {
-            changed = inputs.addresses.changed() => if changed.is_err() { return },
-            changed = inputs.ends.changed() => if changed.is_err() { return },
-            event = own.recv() => if event.is_none() { return },
-            () = sleep(again) => {}
+        if tokio::time::timeout(again, keeper.concerned(&mut inputs)).await == Ok(Heard::Nobody) {
+            return;
         }
     }
 }
@@ -149,6 +163,17 @@ struct Keeper {
     /// The addresses that no other node was found to have.
     checked: Option<OwnAddresses>,
     cluster: Cluster,
+    /// What of the others the last pass went by.
+    seen: Concern,
+}
+
+/// What of the nodes' objects is this node's concern: the revision of its own, and who has its address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Concern {
+    /// Whether they were read at all.
+    known: bool,
+    own: Option<u64>,
+    taken: Option<(IpAddr, Name)>,
 }
 
 /// Whether the cluster's object has been seen to.
@@ -158,14 +183,56 @@ enum Cluster {
     Seen,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Something,
+    /// Whoever could say something is gone.
+    Nobody,
+}
+
 impl Keeper {
     fn new(client: EtcdClient, name: Name) -> Self {
         let key = key(Kind::Node, name.clone());
-        Self { client, name, key, checked: None, cluster: Cluster::Unseen }
+        let (cluster, seen) = (Cluster::Unseen, Concern::default());
+        Self { client, name, key, checked: None, cluster, seen }
     }
 
-    async fn pass(&mut self, addresses: Option<OwnAddresses>, ends: Ends) -> Registered {
-        let Some(addresses) = addresses else { return Registered::Waiting };
+    /// The store was read anew, or is another: nothing of what was found in it counts.
+    fn forget_store(&mut self) {
+        (self.checked, self.cluster) = (None, Cluster::Unseen);
+    }
+
+    /// Waits until there is something to do. The others write their objects all the time, and mostly it is no concern of
+    /// this node.
+    async fn concerned(&self, inputs: &mut Inputs) -> Heard {
+        loop {
+            let changed = tokio::select! {
+                changed = inputs.addresses.changed() => changed,
+                changed = inputs.ends.changed() => changed,
+                changed = inputs.others.changed() => {
+                    let addresses = *inputs.addresses.borrow();
+                    if changed.is_ok() && self.seen == concern(&inputs.others.borrow(), addresses) {
+                        continue;
+                    }
+                    changed
+                }
+                // It is left to be seen by whoever forgets then.
+                changed = inputs.believed.changed() => {
+                    inputs.believed.mark_changed();
+                    changed
+                }
+            };
+            return if changed.is_ok() { Heard::Something } else { Heard::Nobody };
+        }
+    }
+
+    async fn pass(&mut self, inputs: &mut Inputs) -> Registered {
+        let addresses = *inputs.addresses.borrow_and_update();
+        let ends = *inputs.ends.borrow_and_update();
+        self.seen = concern(&inputs.others.borrow_and_update(), addresses);
+        let Some(addresses) = addresses.filter(|_| self.seen.known) else {
+            return Registered::Waiting;
+        };
         self.try_pass(&addresses, ends).await.unwrap_or_else(Registered::Failed)
     }
 
@@ -178,42 +245,23 @@ impl Keeper {
             ensure_cluster(&self.client).await?;
             self.cluster = Cluster::Seen;
         }
+        // Who was there first is not ousted by one that comes later (calico/node: `checkConflictingNodes`).
         if self.checked != Some(*addresses) {
-            if let Some((addr, by)) = self.taken(addresses).await? {
+            if let Some((addr, by)) = self.seen.taken.clone() {
                 return Ok(Registered::Taken { addr, by });
             }
             self.checked = Some(*addresses);
         }
         let change = |node: &Node| changed(node, addresses, ends);
-        swap(&self.client, &self.key, &self.name, change).await?;
+        // The news of it may come after those of its end.
+        self.seen.own = Some(swap(&self.client, &self.key, &self.name, change).await?.get());
         Ok(Registered::Done)
-    }
-
-    /// The first of our addresses that another node has (calico/node: `checkConflictingNodes`). An object that cannot be
-    /// read is nobody's.
-    async fn taken(&self, own: &OwnAddresses) -> Result<Option<(IpAddr, Name)>, String> {
-        let listed = self.client.range_prefix(Key::all_of(Kind::Node).as_bytes(), None).await;
-        let others = listed.map_err(|err| one_line(&err))?.entries;
-        let others = others.iter().filter_map(|entry| node_of(entry, &self.name));
-        for (name, node) in others {
-            for family in Family::BOTH {
-                let theirs = node.underlay(family).map(OnSubnet::addr);
-                if let Some(addr) = own.addr(family).filter(|addr| theirs == Some(*addr)) {
-                    return Ok(Some((addr, name)));
-                }
-            }
-        }
-        Ok(None)
     }
 }
 
-fn node_of(entry: &KeyValue, own: &Name) -> Option<(Name, Node)> {
-    let StoreKey::Known(Key::Resource(id)) = Key::read(&entry.key) else { return None };
-    if id.name == *own {
-        return None;
-    }
-    let stored = Stored::<Node>::read(&entry.value, Layout::Resource).ok()?;
-    Some((id.name, stored.value().clone()))
+fn concern(others: &Others, own: Option<OwnAddresses>) -> Concern {
+    let (known, own_at) = (others.is_known(), others.own());
+    Concern { known, own: own_at, taken: own.and_then(|own| others.taken(&own)) }
 }
 
 /// What the object should say, given what it says.
@@ -260,52 +308,61 @@ async fn ensure_cluster(client: &EtcdClient) -> Result<(), String> {
         ..there.clone()
     })
     .await
+    .map(drop)
 }
 
 /// Changes an object, or makes it, by compare-and-swap; whoever writes between is read and built upon. An object that is as
-/// it should be is not written.
+/// it should be is not written. Returns the revision at which it is so.
 async fn swap<T: Written + Default + PartialEq>(
     client: &EtcdClient,
     key: &str,
     name: &Name,
     change: impl Fn(&T) -> T,
-) -> Result<(), String> {
+) -> Result<Revision, String> {
     let told = |err: StoreError| one_line(&err);
     let mut there = client.get(key.as_bytes()).await.map_err(told)?;
     for _ in 0..ATTEMPTS {
-        let Some((stored, expect)) = prepared(there.as_ref(), name, &change)? else {
-            return Ok(());
+        let (stored, expect) = match prepared(there.as_ref(), name, &change)? {
+            Prepared::Fine { at } => return Ok(at),
+            Prepared::Write(stored, expect) => (stored, expect),
         };
         let written = client.put_if(key.as_bytes(), expect, stored.text().as_bytes()).await;
         match written.map_err(told)? {
-            WriteOutcome::Done { .. } => return Ok(()),
+            WriteOutcome::Done { revision } => return Ok(revision),
             WriteOutcome::Conflict(now) => there = now,
         }
     }
     Err(format!("{key} was written by others {ATTEMPTS} times in between"))
 }
 
-/// What is to be written in place of what is there; `None` when that is as it should be.
+/// What is to be done about an object.
+enum Prepared<T> {
+    /// It is as it should be.
+    Fine {
+        at: Revision,
+    },
+    Write(Box<Stored<T>>, Expect),
+}
+
 fn prepared<T: Written + Default + PartialEq>(
     there: Option<&KeyValue>,
     name: &Name,
     change: impl Fn(&T) -> T,
-) -> Result<Option<(Stored<T>, Expect)>, String> {
+) -> Result<Prepared<T>, String> {
     let Some(kv) = there else {
-        let uid = stamp::uuid().map_err(|err| format!("make an object's id: {err}"))?;
-        let created = Some(stamp::now());
-        let meta = Meta { uid: Some(uid), created, ..Meta::named(name.clone()) };
+        let Born { uid, created } = born().map_err(|err| format!("make an object's id: {err}"))?;
+        let meta = Meta { uid: Some(uid), created: Some(created), ..Meta::named(name.clone()) };
         let stored = Stored::new(meta, change(&T::default()), Group::V3);
-        return Ok(Some((stored, Expect::Absent)));
+        return Ok(Prepared::Write(Box::new(stored), Expect::Absent));
     };
     let mut stored =
         Stored::<T>::read(&kv.value, Layout::Resource).map_err(|err| err.to_string())?;
     let wanted = change(stored.value());
     if wanted == *stored.value() {
-        return Ok(None);
+        return Ok(Prepared::Fine { at: kv.modified });
     }
     stored.set(wanted);
-    Ok(Some((stored, Expect::At(kv.modified))))
+    Ok(Prepared::Write(Box::new(stored), Expect::At(kv.modified)))
 }
 
 fn key(kind: Kind, name: Name) -> String {

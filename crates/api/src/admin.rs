@@ -91,6 +91,9 @@ pub struct Status {
     /// The configuration in force, or `None` before the first good one.
     pub network: Option<NetworkStatus>,
     pub uplink: Option<UplinkStatus>,
+    /// With preset calico: why this node's own object in the store is not as it should be.
+    #[serde(default)]
+    pub node_object: Option<String>,
     /// The first [`SHOWN`] nodes; `get leases` has all.
     pub peers: Vec<LeaseRow>,
     pub peers_total: usize,

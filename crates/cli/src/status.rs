@@ -130,6 +130,9 @@ fn head(status: &Status, text: &mut String) {
     if let Some(up) = &status.uplink {
         line("uplink", &format!("{} {} MTU {}", up.link, up.addresses.join(" "), up.mtu));
     }
+    if let Some(problem) = &status.node_object {
+        line("node object", problem);
+    }
     line("pods", &status.pods.to_string());
 }
 
@@ -197,6 +200,7 @@ mod tests {
                 bridge: Some("cni0".into()),
                 lease_expires_in_s: Some(80_000),
             }),
+            node_object: Some("address 192.0.2.1 is also b's; not written".into()),
             pending: vec![Pending {
                 object: "route 10.50.9.0/24".into(),
                 reason: "held by protocol bird".into(),
@@ -210,6 +214,7 @@ mod tests {
             "connection refused",
             "held by protocol bird",
             "22 h 13 min",
+            "node object address 192.0.2.1 is also b's; not written",
         ] {
             assert!(text.contains(wanted), "{wanted} is missing in\n{text}");
         }

@@ -119,6 +119,7 @@ topologies! {
         both a_pool_that_is_deleted_in_use_is_carried_on "calico-pool-deleted.yaml",
         both felix_s_vxlan_device_is_taken_over_as_it_is "calico-adoption.yaml",
         both a_node_that_is_deleted_registers_itself_anew "calico-node-deleted.yaml",
+        both a_node_whose_address_is_another_s_says_so_and_writes_no_object "calico-same-address.yaml",
     }
     "docs/lab" {
         both three_nodes_on_two_subnets_reach_each_other "three-nodes.yaml",

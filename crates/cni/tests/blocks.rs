@@ -222,13 +222,26 @@ fn thirty_adds_at_once_are_served() {
 }
 
 #[test]
+fn with_the_store_away_for_long_no_release_is_lost_and_few_are_kept_in_memory() {
+    let site = Site::new();
+    site.addresses.be_silent(true);
+    let del = |n: usize| ask(&site, Call::Del(pod(&format!("c{n}"))));
+    for n in 0..MOST_FREEING {
+        assert_eq!(del(n), wire::Answer::Done);
+    }
+    for n in MOST_FREEING..MOST_FREEING + 20 {
+        let wire::Answer::Error { code, msg, .. } = del(n) else { panic!("there is no room") };
+        assert_eq!(code, 11);
+        assert_eq!(msg, "2048 removals wait for the datastore already");
+    }
+    assert_eq!(notes(&site.node), MOST_FREEING + 20);
+    site.addresses.be_silent(false);
+    eventually("those without room are done as well", || notes(&site.node) == 0);
+}
+
+#[test]
 fn addresses_alone_are_given_recorded_and_given_back() {
     let site = Site::new();
-    let pod = Pod {
-        network: NET.to_owned(),
-        container: "c1".to_owned(),
-        ifname: Text("eth0".parse().unwrap()),
-    };
     let add: Add = serde_json::from_value(json!({
         "pod": {"network": NET, "container": "c1", "ifname": "eth0"},
         "mtu": null, "ips": [], "mac": null,
@@ -241,9 +254,17 @@ fn addresses_alone_are_given_recorded_and_given_back() {
     }
     assert_eq!(site.node.recorded()[&addr("10.9.0.1")], "c1\r\neth0");
     assert!(site.node.links().is_empty() && site.node.core.pods().is_empty());
-    assert_eq!(ask(&site, Call::Release(pod)), wire::Answer::Done);
+    assert_eq!(ask(&site, Call::Release(pod("c1"))), wire::Answer::Done);
     eventually("the store has it back", || site.addresses.held().is_empty());
     eventually("the record is gone", || site.node.recorded().is_empty());
+}
+
+/// How many releases the agent keeps in memory while the store is away.
+const MOST_FREEING: usize = 2_048;
+
+fn pod(container: &str) -> Pod {
+    let (network, container) = (NET.to_owned(), container.to_owned());
+    Pod { network, container, ifname: Text("eth0".parse().unwrap()) }
 }
 
 fn ask(site: &Site, call: Call) -> wire::Answer {

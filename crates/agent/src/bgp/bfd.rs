@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use super::socket;
-use crate::{one_line, seed};
+use crate::{one_line, seed, until};
 
 /// How a peer is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,13 +129,7 @@ async fn run(mut wanted: mpsc::Receiver<Wanted>) {
     let (sessions, lines) = (Sessions::new(seed()), BTreeMap::new());
     let mut task = Task { sessions, lines, heard, is_open: false };
     loop {
-        let due = task.sessions.poll_timeout();
-        let due = async move {
-            match due {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let due = until(task.sessions.poll_timeout());
         tokio::select! {
             // Time first: a flood of packets is not to keep us from sending ours.
             biased;

@@ -43,7 +43,7 @@ use super::{
     routes::{Life, RibInput, Routes},
     socket,
 };
-use crate::{config::ConfigFaults, http, one_line, seed};
+use crate::{config::ConfigFaults, http, one_line, seed, until};
 
 /// What the speaker should be, asked anew by one whose AS numbers stand.
 pub type ReadConfig = Box<dyn Fn(Option<AsNumbers>) -> Result<Wished, ConfigFaults> + Send + Sync>;
@@ -205,7 +205,7 @@ impl Manager {
                 Some(heard) = self.heard.1.recv() => self.heard(heard).await,
                 () = changed(&mut self.here) => self.announce_here(),
                 () = changed(&mut self.news) => self.reload().await,
-                () = due(self.handover.poll_timeout()) => self.hand_over().await,
+                () = until(self.handover.poll_timeout()) => self.hand_over().await,
                 Ok((stream, _)) = self.admin.accept() => {
                     // One too many is closed, and may come again.
                     if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
@@ -393,13 +393,6 @@ async fn changed<T>(watched: &mut Option<watch::Receiver<T>>) {
     };
     if !is_new {
         std::future::pending::<()>().await;
-    }
-}
-
-async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{sleep_until, timeout},
+    time::timeout,
 };
 
 use super::{
@@ -34,6 +34,7 @@ use super::{
     routes::{Life, RibInput, Routes},
     socket,
 };
+use crate::until;
 
 pub enum PeerInput {
     Accepted(TcpStream),
@@ -205,13 +206,7 @@ impl PeerTask {
     async fn run(mut self, mut inbox: mpsc::Receiver<PeerInput>) {
         self.feed(Input::Start);
         loop {
-            let timeout = self.session.poll_timeout();
-            let due = async move {
-                match timeout {
-                    Some(at) => sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let due = until(self.session.poll_timeout());
             tokio::select! {
                 biased;
                 () = due => self.feed(Input::Timeout),

@@ -14,6 +14,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     ipam::Tunnel,
     register::{Ends, Said},
+    until,
 };
 
 /// What the owner wants announced.
@@ -40,20 +41,13 @@ pub async fn join(
             .as_ref()
             .map(|wanted| of(wanted, &held.borrow_and_update()))
             .unwrap_or_default();
-        let (now, until) = farewell.delay(now, Instant::now());
+        let (now, due) = farewell.delay(now, Instant::now());
         ends.send_if_modified(|told| std::mem::replace(told, now) != now);
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
             changed = held.changed() => if changed.is_err() { return },
-            () = at(until) => {}
+            () = until(due) => {}
         }
-    }
-}
-
-async fn at(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }
 

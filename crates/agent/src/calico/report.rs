@@ -16,19 +16,17 @@ use russet_api::{
 use russet_core::model::calico::{
     NodeReport, PeerKind, ReportedPeer, ReportedRoute, RouteSource, RouteUse, SessionState,
 };
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
-/// Keeps the report new. A speaker that does not answer is one that is not ready.
-pub async fn follow(socket: PathBuf, told: watch::Sender<NodeReport>) {
-    loop {
+use crate::register::AskReport;
+
+/// Tells whoever asks. A speaker that does not answer is one that is not ready.
+pub async fn serve(socket: PathBuf, mut asked: mpsc::Receiver<AskReport>) {
+    while let Some(ask) = asked.recv().await {
         let socket = socket.clone();
         let report = tokio::task::spawn_blocking(move || report(&socket)).await;
-        let report = report.ok().flatten().unwrap_or_default();
-        told.send_if_modified(|before| std::mem::replace(before, report.clone()) != report);
-        tokio::time::sleep(PERIOD).await;
-        if told.is_closed() {
-            return;
-        }
+        // Nobody waits any more: it is asked for again.
+        let _ = ask.send(report.ok().flatten().unwrap_or_default());
     }
 }
 
@@ -139,7 +137,6 @@ fn ask(socket: &Path, ask: Ask) -> Option<Answer> {
 }
 
 const NANOS: u64 = 1_000_000_000;
-const PERIOD: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// An object of the store holds no more by far.
 const MOST_ROUTES: usize = 1_000;

@@ -8,6 +8,9 @@
 //! The lane never waits for an answer: it is a message like any other. An address has a record from when it is
 //! given till the store has it back, so a restart knows what it holds; a DEL is done for its runtime as soon as
 //! the link is gone and the note stands. An ADD of an attachment whose release is under way waits for that.
+//!
+//! All that waits has a bound. An ADD that finds it reached is refused; a release is too, and its note brings it back as
+//! soon as there is room, so that a store that is away for days costs files and no memory.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +40,7 @@ use super::{
     one_line,
     records::RecordError,
 };
-use crate::ipam::{Ask, Told, What, Wish, handle_of};
+use crate::ipam::{Ask, MOST_ASKS, Told, What, Wish, handle_of};
 
 /// The line to the task that has the addresses.
 #[derive(Debug)]
@@ -54,6 +57,10 @@ pub(super) struct Blocks {
     freeing: BTreeMap<u64, Key>,
     /// ADDs of attachments that are still being removed, and until when they wait.
     after: Vec<(Key, Job, Instant)>,
+    /// When the notes of releases for which there was no room are looked at again.
+    owed: Option<Instant>,
+    /// How many asks have no answer yet, those of overtaken ADDs too: never more than the line takes answers.
+    out: usize,
     next: u64,
 }
 
@@ -86,7 +93,7 @@ pub(super) enum Held {
 impl Blocks {
     pub(super) fn new(asks: mpsc::Sender<Ask>) -> Self {
         let (parked, freeing) = (BTreeMap::new(), BTreeMap::new());
-        Self { asks, parked, freeing, after: Vec::new(), next: 0 }
+        Self { asks, parked, freeing, after: Vec::new(), owed: None, out: 0, next: 0 }
     }
 
     /// Tells which attachments have a record, and of what.
@@ -96,19 +103,39 @@ impl Blocks {
         let _ = self.asks.try_send(Ask::Recorded(all.collect()));
     }
 
-    fn ask(&mut self, ask: impl FnOnce(u64) -> Ask) -> Result<u64, CniError> {
-        let ticket = self.next;
-        self.next += 1;
-        let busy = || CniError::new(Code::TRY_AGAIN, "too many pods wait for addresses");
+    fn give(&mut self, ask: impl FnOnce(u64) -> Ask) -> Result<u64, CniError> {
         if self.parked.len() >= MOST_PARKED {
-            return Err(busy());
+            return Err(busy("pods wait for addresses", MOST_PARKED));
         }
-        self.asks.try_send(ask(ticket)).map_err(|_| busy()).map(|()| ticket)
+        self.ask(ask)
     }
 
-    /// When an ADD has waited long enough for a removal.
+    fn take_back(&mut self, handle: HandleId) -> Result<u64, CniError> {
+        if !self.has_room() {
+            return Err(busy("removals wait for the datastore", MOST_FREEING));
+        }
+        self.ask(|ticket| Ask::Free { ticket: Some(ticket), handle })
+    }
+
+    fn ask(&mut self, ask: impl FnOnce(u64) -> Ask) -> Result<u64, CniError> {
+        let ticket = self.next;
+        let sent = self.out < MOST_ASKS && self.asks.try_send(ask(ticket)).is_ok();
+        if !sent {
+            return Err(busy("asks for addresses wait", MOST_ASKS));
+        }
+        self.next += 1;
+        self.out += 1;
+        Ok(ticket)
+    }
+
+    /// Whether one more release may wait.
+    fn has_room(&self) -> bool {
+        self.freeing.len() < MOST_FREEING
+    }
+
+    /// When an ADD has waited long enough for a removal, or notes are looked at again.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.after.iter().map(|(_, _, until)| *until).min()
+        self.after.iter().map(|(_, _, until)| *until).chain(self.owed).min()
     }
 }
 
@@ -122,15 +149,40 @@ impl Lane {
         }
     }
 
-    /// Keeps an ADD back whose attachment is still being removed.
+    /// Keeps an ADD back whose attachment is still being removed, or refuses it.
     pub(super) fn hold_back(&mut self, key: &Key, job: Job) -> Held {
         let going = self.going.contains_key(key);
-        match &mut self.blocks {
-            Some(blocks) if going && blocks.after.len() < MOST_PARKED => {
-                blocks.after.push((key.clone(), job, Instant::now() + REMOVAL_PATIENCE));
-                Held::Back
-            }
-            _ => Held::No(job),
+        let Some(blocks) = &mut self.blocks else { return Held::No(job) };
+        // The note of a release that was put off would take away what is given now.
+        let owed = !going && blocks.owed.is_some() && self.spool.has(key);
+        if going && blocks.after.len() < MOST_PARKED {
+            blocks.after.push((key.clone(), job, Instant::now() + REMOVAL_PATIENCE));
+            Held::Back
+        } else if going || owed {
+            send(&job.stream, Err(still_given_back(key)));
+            Held::Back
+        } else {
+            Held::No(job)
+        }
+    }
+
+    /// Whether one more release may be begun; always, where the store has no part in it.
+    pub(super) fn takes_releases(&self) -> bool {
+        self.blocks.as_ref().is_none_or(Blocks::has_room)
+    }
+
+    /// Notes that notes of releases stand for which there was no room.
+    pub(super) fn owe(&mut self) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.owed = Some(Instant::now() + RELEASE_RETRY);
+        }
+    }
+
+    /// Begins the releases for which there was no room before.
+    pub(super) fn release_owed(&mut self) {
+        let Some(blocks) = &mut self.blocks else { return };
+        if blocks.owed.take_if(|at| *at <= Instant::now()).is_some() {
+            self.drain_spool();
         }
     }
 
@@ -145,9 +197,7 @@ impl Lane {
         let mut jobs = Vec::new();
         for (key, job, _) in ready {
             if self.going.contains_key(&key) {
-                let msg =
-                    format!("what {key} had before is still being given back to the datastore");
-                send(&job.stream, Err(CniError::new(Code::TRY_AGAIN, msg)));
+                send(&job.stream, Err(still_given_back(&key)));
             } else {
                 jobs.push(job);
             }
@@ -175,7 +225,7 @@ impl Lane {
             let pod = add.asks.kubernetes();
             let pod = pod.map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()));
             let wish = wish(add);
-            blocks.ask(|ticket| Ask::Give { ticket, handle, pod, wish })
+            blocks.give(|ticket| Ask::Give { ticket, handle, pod, wish })
         });
         match asked {
             Ok(ticket) => {
@@ -201,6 +251,7 @@ impl Lane {
         let mut begun = Vec::new();
         for Told { ticket, what } in all {
             let Some(blocks) = &mut self.blocks else { return };
+            blocks.out = blocks.out.saturating_sub(1);
             match (blocks.parked.remove(&ticket), what) {
                 (Some(Parked { key, stream, link }), What::Given(addresses)) => match link {
                     Some(link) => {
@@ -212,8 +263,9 @@ impl Lane {
                     send(&parked.stream, Err(CniError::new(why.code(), one_line(&why))));
                 }
                 (_, What::Freed) => self.freed(ticket),
+                (None, What::Denied(_)) => self.not_freed(ticket),
                 // An ADD that was overtaken: who came after it has the same address, or gives it back.
-                (None, What::Given(_) | What::Denied(_)) => {}
+                (None, What::Given(_)) => {}
             }
         }
         for (one, stream) in begun {
@@ -293,17 +345,30 @@ impl Lane {
         self.generation += 1;
         self.going.insert(key.clone(), self.generation);
         let Some(blocks) = &mut self.blocks else { return Ok(()) };
-        match blocks.ask(|ticket| Ask::Free { ticket: Some(ticket), handle }) {
+        match blocks.take_back(handle) {
             Ok(ticket) => {
                 blocks.freeing.insert(ticket, key.clone());
                 Ok(())
             }
             Err(err) => {
-                // The note brings it back with the next ADD.
-                self.going.remove(key);
-                self.spool.put_off(key);
+                self.put_off(key);
                 Err(err)
             }
+        }
+    }
+
+    /// Leaves a release to its note.
+    fn put_off(&mut self, key: &Key) {
+        self.going.remove(key);
+        self.spool.put_off(key);
+        self.owe();
+    }
+
+    /// A release was not taken: it is asked for again. An ADD that was overtaken has none.
+    fn not_freed(&mut self, ticket: u64) {
+        let freeing = self.blocks.as_mut().and_then(|blocks| blocks.freeing.remove(&ticket));
+        if let Some(key) = freeing {
+            self.put_off(&key);
         }
     }
 
@@ -333,6 +398,15 @@ fn whole(addresses: &[IpAddr]) -> Vec<Assigned> {
     all
 }
 
+fn busy(what: &str, most: usize) -> CniError {
+    CniError::new(Code::TRY_AGAIN, format!("{most} {what} already"))
+}
+
+fn still_given_back(key: &Key) -> CniError {
+    let msg = format!("what {key} had before is still being given back to the datastore");
+    CniError::new(Code::TRY_AGAIN, msg)
+}
+
 fn handle(key: &Key) -> Result<HandleId, CniError> {
     let handle = handle_of(&key.network, &key.pod.container, key.pod.ifname.as_str());
     handle.map_err(|err| CniError::new(Code::BAD_CONFIG, err.to_string()))
@@ -350,5 +424,11 @@ fn wish(add: &Add) -> Wish {
 
 /// How many ADDs wait for addresses at most, and how many for a removal.
 const MOST_PARKED: usize = 1_024;
+/// How many releases wait for the store at most: a node has some hundred pods.
+const MOST_FREEING: usize = 2_048;
+// What is left is for the answers of ADDs that were overtaken.
+const _: () = assert!(MOST_PARKED + MOST_FREEING < MOST_ASKS);
+/// How soon the notes of releases for which there was no room are looked at again.
+const RELEASE_RETRY: Duration = Duration::from_secs(2);
 /// How long an ADD waits for what is being removed of an earlier attachment of its name.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(3);

@@ -103,11 +103,19 @@ impl Lane {
         Ok(())
     }
 
-    /// Does the DELs that came while nobody was there, and returns whose. One that fails stays for the next
-    /// time.
+    /// Does the DELs that came while nobody was there, or for which there was no room, and returns whose. One that fails
+    /// stays for the next time.
     pub(super) fn drain_spool(&mut self) -> Vec<Key> {
         let mut done = Vec::new();
+        if !self.takes_releases() {
+            self.owe();
+            return done;
+        }
         for key in self.spool.waiting() {
+            if !self.takes_releases() {
+                self.owe();
+                break;
+            }
             match self.del(&key) {
                 Ok(()) => {
                     tracing::info!(pod = %key, op = "do spooled DEL");

@@ -186,6 +186,7 @@ impl Lane {
                     ToLane::Job(job) => self.serve(job),
                 }
             }
+            self.release_owed();
             let (adds, others): (Vec<_>, Vec<_>) =
                 self.released().into_iter().partition(|job| matches!(job.call, Call::Add(_)));
             for job in others {
@@ -197,7 +198,7 @@ impl Lane {
         }
     }
 
-    /// Waits for the next message: for none longer than some ADD waits for a removal. `None` is the end.
+    /// Waits for the next message: for none longer than some ADD waits for a removal, or a removal for room. `None` is the end.
     #[expect(clippy::option_option, reason = "no message is not the end")]
     fn next(&self, inbox: &Receiver<ToLane>) -> Option<Option<ToLane>> {
         let Some(due) = self.blocks.as_ref().and_then(Blocks::due) else {

@@ -46,6 +46,11 @@ impl Spool {
         names.filter_map(|name| self.read(&self.folder.join(name))).collect()
     }
 
+    /// Whether a DEL of this attachment waits, or is under way.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.disk.read(&self.folder.join(file_name(&pod_of(key)))).is_ok()
+    }
+
     fn read(&self, path: &Path) -> Option<Key> {
         let octets = self.disk.read(path).ok()?;
         match decode(&octets) {

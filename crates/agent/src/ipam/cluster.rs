@@ -15,6 +15,7 @@ use russet_core::{
     },
     model::calico::{Affinity, Name},
 };
+use russet_store::KeyValue;
 
 use super::{documents::Document, shelf::Shelf};
 use crate::one_line;
@@ -76,30 +77,33 @@ enum Readable {
     InPart,
 }
 
+/// All that the collector looks at, decoded as it comes.
 async fn picture(store: &impl Shelf) -> Result<(Picture, Readable), String> {
     let mut picture = Picture::default();
     let mut readable = Readable::Whole;
     for folder in ["assignment/", "host/", "handle/"] {
         let prefix = format!("{}{folder}", calico::Key::IPAM);
-        let found = store.list(prefix.as_bytes()).await.map_err(|err| one_line(&err))?;
-        for kv in found {
-            let key = match calico::Key::read(&kv.key) {
-                StoreKey::Known(key) => key,
-                StoreKey::Bad(_) => {
-                    readable = Readable::InPart;
-                    continue;
-                }
-                StoreKey::Other => continue,
-            };
-            let Some(key) = ours(key) else { continue };
-            let Ok(document) = Document::read(&key, &kv) else {
+        let each = |kv| {
+            if take(&mut picture, &kv) == Readable::InPart {
                 readable = Readable::InPart;
-                continue;
-            };
-            put(&mut picture, key, kv.modified.get(), document.value());
-        }
+            }
+        };
+        store.visit(prefix.as_bytes(), each).await.map_err(|err| one_line(&err))?;
     }
     Ok((picture, readable))
+}
+
+/// Takes one object, if it is one of ours; tells whether that could be read.
+fn take(picture: &mut Picture, kv: &KeyValue) -> Readable {
+    let key = match calico::Key::read(&kv.key) {
+        StoreKey::Known(key) => key,
+        StoreKey::Bad(_) => return Readable::InPart,
+        StoreKey::Other => return Readable::Whole,
+    };
+    let Some(key) = ours(key) else { return Readable::Whole };
+    let Ok(document) = Document::read(&key, kv) else { return Readable::InPart };
+    put(picture, key, kv.modified.get(), document.value());
+    Readable::Whole
 }
 
 fn ours(key: calico::Key) -> Option<Key> {

@@ -11,7 +11,7 @@ use russet_core::{
     addressing::blocks::{
         Claimant, HandleId,
         block::{NAMESPACE, NODE, POD, TIMESTAMP, TYPE},
-        machine::{self, Answer, Fill, Now, Refusal},
+        machine::{self, Answer, Fill, MOST_WAITING, Now, Refusal},
     },
     model::calico::Name,
 };
@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Gate,
     again::{Losses, Recorded},
-    ask::{Ask, Deny, Told, What, tunnel_handle},
+    ask::{Ask, Deny, MOST_ASKS, Told, What, tunnel_handle},
     wish::{Ground, Tunnel, Wish},
 };
 
@@ -110,14 +110,33 @@ impl Desk {
             Ask::Give { ticket, handle, .. } if self.frees.contains_key(&handle) => {
                 self.call_off(ticket);
             }
+            Ask::Give { ticket, .. } if self.gives.len() >= MOST_GIVES => self.refuse(ticket),
             Ask::Give { ticket, handle, pod, wish } => {
                 self.gives.push(Give { ticket, handle, pod, wish, since: now });
+            }
+            Ask::Free { ticket, handle } if !self.takes_free(&handle, ticket) => {
+                tracing::debug!(op = "free addresses", subject = %handle, "too many wait; it is asked for again");
+                if let Some(ticket) = ticket {
+                    self.refuse(ticket);
+                }
             }
             Ask::Free { ticket, handle } => {
                 self.drop_gives(&handle);
                 self.frees.entry(handle).or_default().tickets.extend(ticket);
             }
         }
+    }
+
+    /// Whether there is room for a release. Of a leak nobody waits for it: the next look finds it again.
+    fn takes_free(&self, handle: &HandleId, ticket: Option<u64>) -> bool {
+        let most = if ticket.is_some() { MOST_KEPT } else { MOST_FREES };
+        self.frees.contains_key(handle) || self.frees.len() < most
+    }
+
+    /// Whoever asked asks again; of a release his note stands.
+    fn refuse(&self, ticket: u64) {
+        let refusal = Refusal::Busy;
+        self.tell(ticket, What::Denied(Deny::Refused { refusal, fill: Vec::new() }));
     }
 
     /// Who is to be freed is not given anything.
@@ -148,8 +167,9 @@ impl Desk {
         Some(all)
     }
 
-    /// When something is to be done without any message: what was due before now waits for a message.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+    /// When something is to be done without any message. What was due at the last turn and is there still waits for a
+    /// message; what came due since is told, though it is past.
+    pub(super) fn due(&self, turned: Instant) -> Option<Instant> {
         let gives = self.gives.iter().map(|give| give.since + AWAY_PATIENCE);
         let waiting = self.waiting.values().filter_map(|purpose| match purpose {
             Purpose::Give { until, .. } => Some(*until),
@@ -161,7 +181,7 @@ impl Desk {
         });
         let tunnels = self.tunnels_again.values().copied();
         let due = gives.chain(waiting).chain(frees).chain(tunnels).chain(self.losses.due());
-        due.filter(|at| *at > now).min()
+        due.filter(|at| *at > turned).min()
     }
 
     pub(super) fn pools_changed(&mut self) {
@@ -398,8 +418,11 @@ impl Tunnel {
         [Self::Ipip, Self::Vxlan, Self::VxlanV6, Self::Wireguard, Self::WireguardV6];
 }
 
-/// How many releases the machine has at once: pods that wait come first.
+/// How many releases the machine has at once, and of leaks are known at once: pods that wait come first.
 const MOST_FREES: usize = 256;
+/// How many releases are kept at most, and how many pods that have not been passed on.
+const MOST_KEPT: usize = MOST_ASKS;
+const MOST_GIVES: usize = MOST_WAITING;
 /// How long a pod waits for an address: less than its runtime does, which asks again.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same while the store is away.

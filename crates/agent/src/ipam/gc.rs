@@ -2,7 +2,8 @@
 //!
 //! The collector of `core` judges a picture of this node's blocks, in which others' addresses are those of nodes
 //! that are silent. A handle that has addresses in somebody else's block as well is not judged by a part of it:
-//! when it was nobody's for as long, it is released whole, through its index.
+//! when it was nobody's for as long, it is released whole, through its index. Only the index of one that nobody seems to
+//! have is read; what is in use is judged by nothing else, and its index is put right when it is released.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -140,6 +141,22 @@ impl Local {
         blocks.flat_map(Block::held).filter_map(|(_, handle)| handle.cloned()).collect()
     }
 
+    /// Those that may be leaks: they are of this node, not in use, and no address of theirs is routed.
+    pub(super) fn suspects(
+        &self,
+        node: &Name,
+        in_use: &BTreeSet<HandleId>,
+        routed: &BTreeSet<IpAddr>,
+    ) -> BTreeSet<HandleId> {
+        let blocks = || self.own.values().map(|(_, stored)| stored.value());
+        let held = blocks().flat_map(Block::held).filter(|(given, _)| routed.contains(&given.addr));
+        let alive: BTreeSet<&HandleId> = held.filter_map(|(_, handle)| handle).collect();
+        let of =
+            blocks().flat_map(Block::allocated).filter(|(_, of)| of.node() == Some(node.as_str()));
+        let handles = of.filter_map(|(_, of)| of.handle.as_ref());
+        handles.filter(|id| !in_use.contains(*id) && !alive.contains(*id)).cloned().collect()
+    }
+
     /// Looks once. Nothing is freed that was not seen so before, a grace period ago.
     pub(super) fn look(
         &mut self,
@@ -237,11 +254,27 @@ impl Local {
         let handle = |(id, found): (&HandleId, &Option<Versioned<Handle>>)| {
             Some((id.clone(), found.clone()?))
         };
+        let mut handles: BTreeMap<_, _> = seen.handles.iter().filter_map(handle).collect();
+        handles.extend(self.unread(seen.handles));
         Picture {
             blocks: self.own.iter().map(block).collect(),
             affinities: self.affinities.iter().map(affinity).collect(),
-            handles: seen.handles.iter().filter_map(handle).collect(),
+            handles,
         }
+    }
+
+    /// The indices that were not read, as the blocks say that they are: nothing is to be put right by them.
+    fn unread(&self, read: &Handles) -> BTreeMap<HandleId, Versioned<Handle>> {
+        let mut all: BTreeMap<HandleId, Versioned<Handle>> = BTreeMap::new();
+        for (cidr, (_, stored)) in &self.own {
+            let held = stored.value().held().filter_map(|(_, handle)| handle);
+            for id in held.filter(|id| !read.contains_key(*id)) {
+                let empty = || Versioned { rev: 0, value: Handle::default() };
+                let index = &mut all.entry(id.clone()).or_insert_with(empty).value;
+                *index = index.with(*cidr, index.count(*cidr).saturating_add(1));
+            }
+        }
+        all
     }
 
     /// Our blocks and claims, and the indices that are known to be of our blocks only.

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use russet_api::calico;
 use russet_core::{
     addressing::blocks::{
-        AffinityState, Key, Outline, Value, Versioned,
+        AffinityState, Collector, Key, Outline, Value, Versioned,
         machine::{Change, Input},
     },
     model::calico::Affinity,
 };
+use tokio::task::JoinSet;
 
-use super::{Gate, Ipam, again, documents::Document, now, shelf::Shelf, wish::Ground};
+use super::{Gate, Ipam, again, documents::Document, gc::Local, now, shelf::Shelf, wish::Ground};
 use crate::resources::{BlockNews, History, Known, News, Object, Picture};
 
 impl<S: Shelf> Ipam<S> {
@@ -35,8 +36,7 @@ impl<S: Shelf> Ipam<S> {
             News::Doubted { doubt, .. } => {
                 // Nothing is written from here on: what the machine knows is of another store.
                 self.gate = Gate::Doubted(doubt.to_string());
-                self.machine.handle(Input::OtherHistory, now());
-                self.queued.clear();
+                self.leave_history();
             }
             News::Aside { .. } => {}
             News::Away(reason) => self.away = Some(reason),
@@ -47,8 +47,7 @@ impl<S: Shelf> Ipam<S> {
     fn all(&mut self, revision: u64, history: History, picture: &Picture) {
         let doubted = matches!(self.gate, Gate::Doubted(_));
         if history == History::Other || doubted {
-            self.machine.handle(Input::OtherHistory, now());
-            self.documents.clear();
+            self.leave_history();
             self.desk.other_history();
         }
         // What a store of another history lacks it does not lack for a moment.
@@ -69,6 +68,17 @@ impl<S: Shelf> Ipam<S> {
             }));
         }
         self.machine.handle(Input::Snapshot { objects, rev: revision }, now());
+    }
+
+    /// Drops what is to be written, what is under way, and what was seen: it goes by revisions of a history that is not the
+    /// store's any more, and might meet the same revision of something else. Whoever waits is decided anew.
+    fn leave_history(&mut self) {
+        self.machine.handle(Input::OtherHistory, now());
+        self.queued.clear();
+        self.work = JoinSet::new();
+        self.collector = Some(Collector::default());
+        self.local = Local::default();
+        self.documents.clear();
     }
 
     fn configure(&mut self) {

@@ -1,6 +1,6 @@
 //! When this node's blocks are looked through, and the whole store.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use russet_core::addressing::blocks::{Collector, StoreOp, gc::Rules, machine::BlockConfig};
 
@@ -12,14 +12,14 @@ use super::{
 };
 
 impl<S: Shelf> Ipam<S> {
-    /// Reads the index of every handle that has an address in a block of this node.
+    /// Reads the index of every handle that nobody seems to have, and looks at this node's blocks then.
     pub(super) fn look(&mut self) {
-        if !self.is_open() || self.desk.recorded.is_none() {
-            return;
+        let (true, Some(in_use)) = (self.is_open(), self.desk.in_use()) else { return };
+        if let Some(routed) = self.routed() {
+            let handles = self.local.suspects(&self.settings.node, &in_use, &routed);
+            let store = self.store.clone();
+            self.work.spawn(async move { Done::Handles(gc::read(store, handles).await) });
         }
-        let handles = self.local.handles();
-        let store = self.store.clone();
-        self.work.spawn(async move { Done::Handles(gc::read(store, handles).await) });
         self.look_at_cluster();
     }
 
@@ -72,13 +72,8 @@ impl<S: Shelf> Ipam<S> {
 
     pub(super) fn look_at_handles(&mut self, handles: &gc::Handles) {
         let (Gate::Open, Some(in_use)) = (self.gate(), self.desk.in_use()) else { return };
-        let routed = match (self.settings.routes)() {
-            Ok(routed) => routed,
-            Err(error) => {
-                tracing::warn!(op = "look for leaks", %error, "without the node's routes nothing is freed");
-                return;
-            }
-        };
+        // Read anew, as what is in use: an address may have become somebody's meanwhile.
+        let Some(routed) = self.routed() else { return };
         let seen =
             gc::Seen { node: &self.settings.node, handles, in_use: &in_use, routed: &routed };
         let config = self.ground.config(self.settings.cooldown);
@@ -91,6 +86,14 @@ impl<S: Shelf> Ipam<S> {
             tracing::info!(op = "free leaks", subject = %handle, "nobody owns its addresses any more");
             self.desk.take(Ask::Free { ticket: None, handle }, Instant::now());
         }
+    }
+
+    /// The addresses that the kernel leads to.
+    fn routed(&self) -> Option<BTreeSet<IpAddr>> {
+        let warn = |error: &std::io::Error| {
+            tracing::warn!(op = "look for leaks", %error, "without the node's routes nothing is freed");
+        };
+        (self.settings.routes)().inspect_err(warn).ok()
     }
 }
 

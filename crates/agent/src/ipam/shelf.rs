@@ -50,9 +50,12 @@ pub trait Shelf: Clone + Send + Sync + 'static {
         seconds: u32,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Reads all keys that begin with this.
-    fn list(&self, prefix: &[u8])
-    -> impl Future<Output = Result<Vec<KeyValue>, StoreError>> + Send;
+    /// Reads all keys that begin with this, and hands each on: the whole never lies in memory.
+    fn visit(
+        &self,
+        prefix: &[u8],
+        each: impl FnMut(KeyValue) + Send,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 impl Shelf for EtcdClient {
@@ -99,8 +102,12 @@ impl Shelf for EtcdClient {
         Ok(matches!(taken, WriteOutcome::Done { .. }))
     }
 
-    async fn list(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
-        Ok(self.range_prefix(prefix, None).await?.entries)
+    async fn visit(
+        &self,
+        prefix: &[u8],
+        each: impl FnMut(KeyValue) + Send,
+    ) -> Result<(), StoreError> {
+        self.visit_prefix(prefix, each).await
     }
 }
 

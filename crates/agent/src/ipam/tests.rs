@@ -282,6 +282,34 @@ async fn what_is_recorded_is_taken_again_in_a_store_that_lost_it_and_never_from_
 }
 
 #[tokio::test]
+async fn a_look_reads_the_handles_that_nobody_seems_to_have_and_no_others() {
+    let shelf = cluster();
+    let mut node = Node::start(&shelf, "n1");
+    let mut recorded = BTreeMap::new();
+    for n in 0..100 {
+        let handle = format!("net.c{n}");
+        let given = node.give(&handle, Wish::default()).await.unwrap();
+        recorded.insert(handle.parse().unwrap(), given);
+    }
+    recorded.remove(&"net.c7".parse().unwrap());
+    drop(node);
+    let (mut ipam, _told, _held) = waited_for(&shelf);
+    ipam.settings.grace = Duration::ZERO;
+    ipam.news(all(&shelf, History::Same));
+    ipam.ask(Ask::Recorded(recorded));
+    shelf.take_read();
+    for _ in 0..2 {
+        ipam.look();
+        let done = ipam.work.join_next().await.unwrap();
+        ipam.done(done);
+        assert_eq!(shelf.take_read(), ["/calico/ipam/v2/handle/net.c7"]);
+    }
+    // At the second sight its address is to be freed, and nothing else is to be written.
+    let keys: Vec<_> = ipam.queued.iter().flatten().map(|(_, op)| op.key().clone()).collect();
+    let [russet_core::addressing::blocks::Key::Block(_)] = keys[..] else { panic!("{keys:?}") };
+}
+
+#[tokio::test]
 async fn nothing_is_freed_before_the_lane_has_told_its_records() {
     let shelf = cluster();
     let mut node = Node::start(&shelf, "n1");
@@ -419,6 +447,57 @@ async fn a_tunnel_s_address_is_asked_for_again_in_a_store_of_another_history() {
     eventually(|| node.held.borrow().get(&Tunnel::Vxlan) == Some(&given)).await;
 }
 
+#[tokio::test]
+async fn what_was_decided_in_another_history_is_not_written_and_who_waits_is_served_in_this_one() {
+    let shelf = cluster();
+    let (mut ipam, mut told, _held) = waited_for(&shelf);
+    ipam.news(all(&shelf, History::Same));
+    for n in 0..WAITING {
+        let handle = format!("net.c{n}").parse().unwrap();
+        // Who asks for one by name is counted by a write of his own.
+        let [.., high, low] = (n + 1).to_be_bytes();
+        let wish = Wish { ips: vec![[10, 1, high, low].into()], ..Wish::default() };
+        ipam.ask(Ask::Give { ticket: n, handle, pod: None, wish });
+    }
+    ipam.turn();
+    while ipam.queued.is_empty() {
+        let done = ipam.work.join_next().await.expect("more is written than may be at once");
+        ipam.done(done);
+        ipam.turn();
+    }
+    // The store was restored from before all of that.
+    for key in shelf.keys("/calico/ipam/v2/") {
+        shelf.delete(&key);
+    }
+    let before = shelf.log_len();
+    ipam.news(all(&shelf, History::Other));
+    assert!(
+        ipam.queued.is_empty() && ipam.work.is_empty(),
+        "it goes by revisions of another store"
+    );
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(shelf.log_len(), before);
+    let mut given = BTreeSet::new();
+    for _ in 0..WAITING {
+        let answered = async {
+            loop {
+                ipam.turn();
+                if let Ok(Told { what, .. }) = told.try_recv() {
+                    return what;
+                }
+                match ipam.work.join_next().await {
+                    Some(done) => ipam.done(done),
+                    None => tokio::time::sleep_until(ipam.due().into()).await,
+                }
+            }
+        };
+        let what = tokio::time::timeout(Duration::from_secs(10), answered).await.unwrap();
+        let What::Given(addresses) = what else { panic!("{what:?}") };
+        given.extend(addresses);
+    }
+    assert_eq!(held(&shelf).into_keys().collect::<BTreeSet<_>>(), given);
+}
+
 #[test]
 fn a_handle_whose_release_is_not_done_is_given_nothing() {
     let (tell, mut told) = mpsc::channel(8);
@@ -438,6 +517,64 @@ fn a_handle_whose_release_is_not_done_is_given_nothing() {
         panic!("not denied");
     };
     assert_eq!(denied.code(), russet_api::cni::Code::TRY_AGAIN, "{denied}");
+}
+
+#[tokio::test]
+async fn what_comes_due_after_a_turn_is_waited_for_by_no_message() {
+    let shelf = cluster();
+    let (mut ipam, _lines) = alone(&shelf);
+    ipam.look_at = Instant::now() + Duration::from_hours(1);
+    ipam.news(News::Away("nobody answers".into()));
+    ipam.turn();
+    // Its patience ends in this very moment, which is later than that of the turn.
+    let since = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+    let handle = "net.c1".parse().unwrap();
+    let give = Ask::Give { ticket: 1, handle, pod: None, wish: Wish::default() };
+    ipam.desk.take(give, since);
+    assert!(ipam.due() <= Instant::now(), "nobody wakes for it");
+    ipam.turn();
+    assert_eq!(ipam.due(), ipam.look_at, "and it is done with");
+    // One that cannot be done while the store is away wakes nobody again and again.
+    ipam.desk.take(Ask::Free { ticket: None, handle: "net.c2".parse().unwrap() }, Instant::now());
+    ipam.turn();
+    assert_eq!(ipam.due(), ipam.look_at);
+}
+
+#[test]
+fn what_waits_at_the_desk_has_a_bound_and_who_is_refused_asks_again() {
+    let (tell, mut told) = mpsc::channel(8);
+    let (hold, _held) = watch::channel(BTreeMap::new());
+    let mut desk = Desk::new("n1".parse().unwrap(), tell, hold);
+    desk.recorded = Some(BTreeMap::new());
+    let handle = |n: usize| format!("net.c{n}").parse().unwrap();
+    let mut refused = || match told.try_recv() {
+        Ok(Told { ticket, what: What::Denied(why) }) => {
+            assert_eq!(why.code(), russet_api::cni::Code::TRY_AGAIN);
+            Some(ticket)
+        }
+        _ => None,
+    };
+    // Leaks are found again; they leave room for what the lane releases.
+    for n in 0..1_000 {
+        desk.take(Ask::Free { ticket: None, handle: handle(n) }, Instant::now());
+    }
+    assert_eq!(desk.in_use().unwrap().len(), 256 + 5, "with the tunnels'");
+    for n in 0..MOST_ASKS {
+        desk.take(Ask::Free { ticket: Some(1), handle: handle(n) }, Instant::now());
+    }
+    assert_eq!(refused(), None);
+    desk.take(Ask::Free { ticket: Some(2), handle: handle(MOST_ASKS) }, Instant::now());
+    assert_eq!(refused(), Some(2));
+    let give = |n: usize| {
+        let handle = format!("net.d{n}").parse().unwrap();
+        Ask::Give { ticket: 3, handle, pod: None, wish: Wish::default() }
+    };
+    for n in 0..1_024 {
+        desk.take(give(n), Instant::now());
+    }
+    assert_eq!(refused(), None);
+    desk.take(give(1_024), Instant::now());
+    assert_eq!(refused(), Some(3));
 }
 
 #[tokio::test]
@@ -472,6 +609,9 @@ fn nodes_that_start_together_look_at_different_times() {
 const ROUTED: [u8; 4] = [10, 1, 251, 65];
 /// The first address that the other node lends.
 const LENT: [u8; 4] = [10, 1, 0, 1];
+
+/// How many pods wait: more than may be written for at once.
+const WAITING: u64 = 100;
 
 /// A node's task, with the watch beside it.
 struct Node {
@@ -610,10 +750,17 @@ async fn follow(
 
 /// The task without its loop, and the ends that it tells.
 fn alone(shelf: &FakeShelf) -> (Ipam<FakeShelf>, impl Sized) {
-    let (tell, told) = mpsc::channel(8);
+    let (ipam, told, held) = waited_for(shelf);
+    (ipam, (told, held))
+}
+
+fn waited_for(
+    shelf: &FakeShelf,
+) -> (Ipam<FakeShelf>, mpsc::Receiver<Told>, watch::Receiver<BTreeMap<Tunnel, IpAddr>>) {
+    let (tell, told) = mpsc::channel(MOST_ASKS);
     let (hold, held) = watch::channel(BTreeMap::new());
     let ipam = Ipam::new(shelf.clone(), Settings::new("n1".parse().unwrap(), 7), tell, hold);
-    (ipam, (told, held))
+    (ipam, told, held)
 }
 
 /// Whether the whole store is looked through, and takes what comes of it.

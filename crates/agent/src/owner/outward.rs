@@ -228,6 +228,7 @@ impl Owner {
             store: self.store_status(),
             network: view::network(&self.calc, expires_in),
             uplink: view::uplink(&self.calc),
+            node_object: self.node_object(),
             peers: view::leases(&self.calc).take(SHOWN).collect(),
             peers_total,
             pods: self.calc.world().pods().count(),
@@ -246,6 +247,10 @@ impl Owner {
         let objects = self.calico.iter().flat_map(CalicoView::faults);
         let objects = objects.map(|(fact, fault)| Refused { fact, reason: one_line(fault) });
         objects.chain(view::refused(&self.calc)).take(SHOWN).collect()
+    }
+
+    fn node_object(&self) -> Option<String> {
+        self.outlets.calico.as_ref()?.registered.borrow().problem()
     }
 
     fn store_status(&self) -> StoreStatus {

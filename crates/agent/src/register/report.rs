@@ -1,7 +1,8 @@
 //! Answers requests for this node's status (`CalicoNodeStatus`), each at its own period.
 //!
 //! A request is an object that anybody writes; the answer is written into it. What comes back of our own answers changes no
-//! schedule: only a request that says something else than before does.
+//! schedule: only a request that says something else than before does. What is to be told is asked for when an answer is
+//! due, and never else.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,18 +12,21 @@ use russet_store::{
     EtcdClient, Expect, KeyChange, KeyValue, Revision, WatchEvent, WatchRequest, WriteOutcome,
 };
 use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep},
 };
 
 use super::stamp;
-use crate::one_line;
+use crate::{one_line, until};
 
-/// Answers for ever. `reports` has the newest of what is to be told; its time is set when it is written.
+/// Asks for what is to be told now.
+pub type AskReport = oneshot::Sender<NodeReport>;
+
+/// Answers for ever. `asks` hears when something is to be told; the report's time is set when it is written.
 pub async fn answer(
     client: EtcdClient,
     name: Name,
-    reports: watch::Receiver<NodeReport>,
+    asks: mpsc::Sender<AskReport>,
     believed: watch::Receiver<bool>,
 ) {
     let prefix = Key::all_of(Kind::CalicoNodeStatus).into_bytes();
@@ -30,25 +34,33 @@ pub async fn answer(
         client.watch(WatchRequest { prefixes: vec![prefix], ..WatchRequest::default() });
     let mut requests = Requests::new(name);
     loop {
-        let far = Instant::now() + FAR;
-        let until = requests.next().unwrap_or(far);
         tokio::select! {
             event = watch.recv() => match event {
                 Some(event) => requests.hear(event, Instant::now()),
                 None => return,
             },
-            () = sleep_until(until) => {
+            () = until(requests.next()) => {
                 if !*believed.borrow() {
                     sleep(LULL).await;
                     continue;
                 }
-                let report = NodeReport { updated: stamp::now(), ..reports.borrow().clone() };
-                for key in requests.due(Instant::now()) {
+                let due = requests.due(Instant::now());
+                let report = NodeReport { updated: stamp::now(), ..ask(&asks).await };
+                for key in due {
                     write(&client, &mut requests, &key, &report).await;
                 }
             }
         }
     }
+}
+
+/// What is to be told; that the node is not ready when nobody says anything.
+async fn ask(asks: &mpsc::Sender<AskReport>) -> NodeReport {
+    let (tell, told) = oneshot::channel();
+    if asks.send(tell).await.is_err() {
+        return NodeReport::default();
+    }
+    told.await.unwrap_or_default()
 }
 
 /// A write that fails is made up for at the request's next time.
@@ -166,4 +178,3 @@ const MOST_REQUESTS: usize = 64;
 /// While the store is not believed.
 const LULL: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(5);
-const FAR: Duration = Duration::from_hours(24);

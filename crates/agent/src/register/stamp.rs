@@ -5,7 +5,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use russet_api::calico::moment;
+use russet_api::calico::{Born, moment};
+
+/// What an object is given that comes to be now.
+///
+/// # Errors
+///
+/// When the kernel gives no random identifier.
+pub fn born() -> io::Result<Born> {
+    Ok(Born { uid: uuid()?, created: now() })
+}
 
 /// Now, in UTC (RFC 3339).
 pub(super) fn now() -> String {
@@ -23,8 +32,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_are_random() {
-        assert_ne!(uuid().unwrap(), uuid().unwrap());
-        assert_eq!(uuid().unwrap().len(), 36);
+    fn an_object_is_born_with_a_random_uid_of_version_4_and_the_time() {
+        let Born { uid, created } = born().unwrap();
+        let lengths: Vec<_> = uid.split('-').map(str::len).collect();
+        assert_eq!(lengths, [8, 4, 4, 4, 12]);
+        assert!(uid[14..].starts_with('4') && uid[19..].starts_with(['8', '9', 'a', 'b']), "{uid}");
+        assert_ne!(uid, born().unwrap().uid);
+        assert!(created.ends_with('Z'), "{created}");
     }
 }

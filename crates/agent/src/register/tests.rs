@@ -1,17 +1,24 @@
 //! The node's objects in a real store: made, kept, refused.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use russet_core::model::calico::{NodeReport, OnSubnet};
 use russet_store::{
     ClientConfig, ClientSettings,
     server::{ServerConfig, serve},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use super::*;
-use crate::node::Found;
+use crate::{node::Found, resources};
 
 /// Calico's own, of a cluster with etcd.
 const THEIRS: &str = r#"{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n1","uid":"5c0c52a1","creationTimestamp":"2026-03-01T08:00:00Z","labels":{"rack":"7"}},"spec":{"bgp":{"asNumber":64513,"ipv4Address":"192.168.77.9/24","ipv4IPIPTunnelAddr":"10.244.3.64","routeReflectorClusterID":"224.0.0.1"},"ipv4VXLANTunnelAddr":"10.244.3.65","vxlanTunnelMACAddr":"66:0a:1b:2c:3d:4e","orchRefs":[{"nodeName":"n1","orchestrator":"k8s"}],"addresses":[{"address":"192.168.77.9/24","type":"CalicoNodeIP"},{"address":"203.0.113.9","type":"ExternalIP"}],"somebodys":{"own":1}},"status":{"podCIDRs":["10.244.0.0/24"]}}"#;
+
+const POOL: &str = r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"a"},"spec":{"cidr":"10.244.0.0/16"}}"#;
 
 #[tokio::test]
 async fn a_node_registers_itself_and_its_cluster() {
@@ -78,6 +85,47 @@ async fn an_address_that_another_node_has_is_not_written() {
 }
 
 #[tokio::test]
+async fn an_address_is_written_as_soon_as_no_other_node_has_it() {
+    let store = Store::start().await;
+    store.put("nodes/n9", &THEIRS.replace("\"n1\"", "\"n9\"")).await;
+    let (node, _inputs) = store.keep("n1", "192.168.77.9/24");
+    assert!(matches!(node.reached().await, Registered::Taken { .. }));
+    store.put("nodes/n9", &THEIRS.replace("\"n1\"", "\"n9\"").replace("77.9/", "77.8/")).await;
+    store.eventually("nodes/n1", |text| text.contains("192.168.77.9/24")).await;
+    // Who comes later with the same address does not oust it.
+    store.put("nodes/n9", &THEIRS.replace("\"n1\"", "\"n9\"")).await;
+    let key = resource("nodes/n1");
+    let at = store.client.get(&key).await.unwrap().unwrap().modified;
+    store.client.delete_if(&key, at).await.unwrap();
+    store.eventually("nodes/n1", |text| text.contains("192.168.77.9/24")).await;
+}
+
+#[tokio::test]
+async fn what_was_found_in_a_store_that_was_not_believed_since_is_looked_at_again() {
+    let store = Store::start().await;
+    let (node, inputs) = store.keep("n1", "192.168.77.1/24");
+    assert_eq!(node.reached().await, Registered::Done);
+    // Another store came in its place: it has no name, and the address in it is another node's.
+    inputs.believed.send_replace(false);
+    let key = resource("clusterinformations/default");
+    let at = store.client.get(&key).await.unwrap().unwrap().modified;
+    store.client.delete_if(&key, at).await.unwrap();
+    store.put("nodes/n9", &THEIRS.replace("\"n1\"", "\"n9\"").replace("77.9/", "77.1/")).await;
+    inputs
+        .others
+        .clone()
+        .wait_for(|others| others.taken(&own("192.168.77.1/24")).is_some())
+        .await
+        .unwrap();
+    inputs.believed.send_replace(true);
+    store.eventually("clusterinformations/default", |text| text.contains("clusterGUID")).await;
+    let taken = Registered::Taken { addr: [192, 168, 77, 1].into(), by: "n9".parse().unwrap() };
+    let mut state = node.state.clone();
+    let told = tokio::time::timeout(Duration::from_secs(10), state.wait_for(|now| *now == taken));
+    told.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn requests_for_this_node_s_status_are_answered_again_and_again() {
     let store = Store::start().await;
     let request = |name: &str, node: &str, period: u32| {
@@ -85,13 +133,25 @@ async fn requests_for_this_node_s_status_are_answered_again_and_again() {
             r#"{{"kind":"CalicoNodeStatus","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","creationTimestamp":null}},"spec":{{"node":"{node}","classes":["Agent","BGP","Routes"],"updatePeriodSeconds":{period}}}}}"#
         )
     };
-    store.put("caliconodestatuses/mine", &request("mine", "n1", 1)).await;
-    store.put("caliconodestatuses/once", &request("once", "n1", 0)).await;
     store.put("caliconodestatuses/other", &request("other", "n2", 1)).await;
+    store.put("caliconodestatuses/once", &request("once", "n1", 0)).await;
     let report = NodeReport { ready: true, version: "1".into(), ..NodeReport::default() };
     let (say, reports) = watch::channel(report);
-    let answering =
-        tokio::spawn(answer(store.client.clone(), "n1".parse().unwrap(), reports, believed()));
+    let (asks, mut asked) = mpsc::channel::<AskReport>(1);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(answer(store.client.clone(), "n1".parse().unwrap(), asks, believed()));
+    let times = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&times);
+    tasks.spawn(async move {
+        while let Some(ask) = asked.recv().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            ask.send(reports.borrow().clone()).unwrap();
+        }
+    });
+    store.eventually("caliconodestatuses/once", |text| text.contains("lastUpdated")).await;
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(times.load(Ordering::SeqCst), 1, "nobody is asked while nothing is due");
+    store.put("caliconodestatuses/mine", &request("mine", "n1", 1)).await;
     for name in ["mine", "once"] {
         let answered =
             |text: &str| text.contains(r#""state":"Ready""#) && text.contains("lastUpdated");
@@ -103,7 +163,6 @@ async fn requests_for_this_node_s_status_are_answered_again_and_again() {
     let of = |name: &str| resource(&format!("caliconodestatuses/{name}"));
     assert_eq!(version(store.client.get(&of("once")).await.unwrap()), 2, "written, answered once");
     assert_eq!(version(store.client.get(&of("other")).await.unwrap()), 1, "another node's");
-    answering.abort();
 }
 
 /// A store in this process, and whoever speaks to it.
@@ -114,12 +173,14 @@ struct Store {
 /// A node that is being kept; it ends when dropped.
 struct Kept {
     state: watch::Receiver<Registered>,
-    task: tokio::task::JoinHandle<()>,
+    _tasks: JoinSet<()>,
 }
 
 struct Say {
     addresses: watch::Sender<Option<OwnAddresses>>,
     ends: watch::Sender<Ends>,
+    others: watch::Receiver<Others>,
+    believed: watch::Sender<bool>,
 }
 
 impl Store {
@@ -128,17 +189,52 @@ impl Store {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(serve(ServerConfig::default(), listener, std::future::pending()));
         let settings = ClientSettings { endpoints: vec![endpoint], ..ClientSettings::default() };
-        Self { client: EtcdClient::new(&ClientConfig::read(&settings).unwrap()) }
+        let store = Self { client: EtcdClient::new(&ClientConfig::read(&settings).unwrap()) };
+        // Without a pool nobody believes it.
+        store.put("ippools/a", POOL).await;
+        store
     }
 
     fn keep(&self, name: &str, addr: &str) -> (Kept, Say) {
         let (addresses, hear_addresses) = watch::channel(None);
         let (ends, hear_ends) = watch::channel(Ends::default());
+        let (believed, hear_believed) = watch::channel(true);
         let (told, state) = watch::channel(Registered::default());
-        let inputs = Inputs { addresses: hear_addresses, ends: hear_ends, believed: believed() };
-        let task = tokio::spawn(keep(self.client.clone(), name.parse().unwrap(), inputs, told));
+        let name: Name = name.parse().unwrap();
+        let (others, mut tasks) = self.others(&name);
+        let inputs = Inputs {
+            addresses: hear_addresses,
+            ends: hear_ends,
+            others: others.clone(),
+            believed: hear_believed,
+        };
+        tasks.spawn(keep(self.client.clone(), name, inputs, told));
         addresses.send_replace(Some(own(addr)));
-        (Kept { state, task }, Say { addresses, ends })
+        (Kept { state, _tasks: tasks }, Say { addresses, ends, others, believed })
+    }
+
+    /// What the other nodes have, as it is read of the store.
+    fn others(&self, node: &Name) -> (watch::Receiver<Others>, JoinSet<()>) {
+        let (tell, mut news) = mpsc::channel(resources::NEWS);
+        let (hear, others) = watch::channel(Others::default());
+        let (accept, accepted) = mpsc::channel(1);
+        let reading = resources::serve(
+            self.client.clone(),
+            node.clone(),
+            resources::Seen::default(),
+            vec![tell],
+            accepted,
+        );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(reading);
+        let node = node.clone();
+        tasks.spawn(async move {
+            let _accept = accept;
+            while let Some(news) = news.recv().await {
+                hear.send_if_modified(|others| others.take(&node, &news));
+            }
+        });
+        (others, tasks)
     }
 
     async fn put(&self, rest: &str, text: &str) {
@@ -167,12 +263,6 @@ impl Kept {
         let reached = state.wait_for(|state| *state != Registered::Waiting);
         let reached = tokio::time::timeout(Duration::from_secs(10), reached).await;
         reached.unwrap().unwrap().clone()
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

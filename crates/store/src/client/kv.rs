@@ -101,6 +101,24 @@ impl EtcdClient {
         Ok(Listing { revision, server, entries })
     }
 
+    /// Reads every key under a prefix as [`Self::range_prefix`] does, and hands each on: no more than a page of some MiB
+    /// lies in memory, however many keys there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::range_prefix`]; some were handed on then.
+    pub async fn visit_prefix(
+        &self,
+        prefix: &[u8],
+        mut each: impl FnMut(KeyValue),
+    ) -> Result<(), StoreError> {
+        let mut pages = self.pages(prefix, None, Pace::Bytes);
+        while let Some(page) = pages.next().await? {
+            page.into_iter().for_each(&mut each);
+        }
+        Ok(())
+    }
+
     /// [`Self::range_prefix`], page by page.
     pub(crate) fn pages(&self, prefix: &[u8], at: Option<Revision>, pace: Pace) -> Pages<'_> {
         let (op, page) = (Op::read("list", prefix), Page::first(prefix, at, pace));

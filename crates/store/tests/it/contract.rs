@@ -151,6 +151,9 @@ async fn pages_shrink_until_their_values_fit_a_message(backend: Backend) {
     }
 
     let listing = client.range_prefix(b"/big/", None).await.unwrap();
+    let mut visited = Vec::new();
+    client.visit_prefix(b"/big/", |kv| visited.push(kv)).await.unwrap();
+    assert_eq!(visited, listing.entries, "page by page is the same");
 
     assert_eq!(listing.entries.len(), 24);
     assert!(listing.entries.iter().all(|kv| kv.value == value));

@@ -18,6 +18,8 @@ struct State {
     revision: u64,
     keys: BTreeMap<Vec<u8>, KeyValue>,
     log: Vec<KeyChange>,
+    /// The keys that were read one by one.
+    read: Vec<Vec<u8>>,
     away: bool,
     /// One in so many operations is lost on its way back; 0 is none.
     loss: u64,
@@ -62,6 +64,12 @@ impl FakeShelf {
     pub fn since(&self, at: usize) -> (Vec<KeyChange>, usize) {
         let state = self.state();
         (state.log.get(at..).unwrap_or_default().to_vec(), state.log.len())
+    }
+
+    /// The keys that were read one by one since this was asked last.
+    pub fn take_read(&self) -> Vec<String> {
+        let read = std::mem::take(&mut self.state().read);
+        read.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
     }
 
     pub fn log_len(&self) -> usize {
@@ -118,6 +126,7 @@ fn late() -> StoreError {
 impl Shelf for FakeShelf {
     async fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StoreError> {
         self.trip().await?;
+        self.state().read.push(key.to_vec());
         let found = self.state().keys.get(key).cloned();
         self.back(found)
     }
@@ -166,9 +175,14 @@ impl Shelf for FakeShelf {
         Ok(ours)
     }
 
-    async fn list(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
+    async fn visit(
+        &self,
+        prefix: &[u8],
+        each: impl FnMut(KeyValue) + Send,
+    ) -> Result<(), StoreError> {
         self.trip().await?;
         let state = self.state();
-        Ok(state.keys.values().filter(|kv| kv.key.starts_with(prefix)).cloned().collect())
+        state.keys.values().filter(|kv| kv.key.starts_with(prefix)).cloned().for_each(each);
+        Ok(())
     }
 }

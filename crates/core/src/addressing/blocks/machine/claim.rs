@@ -48,7 +48,8 @@ impl BlockMachine {
             Step::SetAffinity(state) => self.write_affinity(cidr, Some(state), now),
             Step::DeleteAffinity => self.write_affinity(cidr, None, now),
             Step::CreateBlock => self.create_block(cidr, now),
-            Step::Done | Step::Refused => _ = self.claims.remove(&cidr),
+            // Whoever waits for it looks for another when it is full already.
+            Step::Done | Step::Refused => self.dirty |= self.claims.remove(&cidr),
             // No claim removes a block.
             Step::DeleteBlock | Step::DisownBlock => {}
         }
