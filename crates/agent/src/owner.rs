@@ -338,6 +338,17 @@ impl Owner {
         self.patches.merge(newer);
     }
 
+    /// The lane is at work on the first while the others are calculated.
+    pub(super) fn take_pieces(&mut self, changes: impl IntoIterator<Item = Change>) {
+        let Self { calc, patches, patched, outlets, .. } = self;
+        calc.apply_in_pieces(changes, |newer| {
+            patches.merge(newer);
+            if !patches.is_empty() {
+                *patched = outlets.lane.patch(std::mem::take(patches));
+            }
+        });
+    }
+
     fn observed(&mut self, node: Result<NodeFact, String>, now: Instant) {
         match node {
             Ok(mut node) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use russet_api::calico::{
-    Form, Key, Layout, ObjectFault, StoreKey, Stored, Written, read_kubernetes_node,
+    Form, Key, Kind, Layout, ObjectFault, Resource, StoreKey, Stored, Written, read_kubernetes_node,
 };
 use russet_core::model::calico::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, CalicoNodeStatus, ClusterInformation,
@@ -285,21 +285,23 @@ fn bgp() {
 
 #[test]
 fn settings_and_status() {
-    refused::<FelixConfiguration>(
-        "FelixConfiguration",
-        r#"{"vxlanVNI":16777216,"vxlanPort":0,"vxlanMTU":70000,"deviceRouteProtocol":256,"ipipEnabled":"true",
-            "wireguardInterfaceName":"a/b","programClusterRoutes":"yes","ipipMTU":99999999999}"#,
-        &[
-            "spec.vxlanVNI: VNI 16777216",
-            "spec.vxlanPort: port 0",
-            "spec.vxlanMTU: MTU 70000",
-            "spec.deviceRouteProtocol: route protocol 256",
-            "spec.ipipEnabled: \"true\" is not true or false",
-            "spec.wireguardInterfaceName: ",
-            "spec.programClusterRoutes: ",
-            "spec.ipipMTU: MTU 99999999999 is not within 68 to 65535",
-        ],
-    );
+    let spec = r#"{"vxlanVNI":16777216,"vxlanPort":0,"vxlanMTU":70000,"deviceRouteProtocol":256,"ipipEnabled":"true",
+            "wireguardInterfaceName":"a/b","programClusterRoutes":"yes","ipipMTU":99999999999}"#;
+    let heeded = [
+        "spec.vxlanVNI: VNI 16777216",
+        "spec.vxlanPort: port 0",
+        "spec.vxlanMTU: MTU 70000",
+        "spec.ipipEnabled: \"true\" is not true or false",
+    ];
+    let idle = [
+        "spec.deviceRouteProtocol: route protocol 256",
+        "spec.wireguardInterfaceName: ",
+        "spec.programClusterRoutes: ",
+        "spec.ipipMTU: MTU 99999999999 is not within 68 to 65535",
+    ];
+    refused::<FelixConfiguration>("FelixConfiguration", spec, &heeded);
+    let written = written(Kind::FelixConfiguration, spec);
+    told(&written, spec, &[heeded, idle].concat());
     refused::<ClusterInformation>(
         "ClusterInformation",
         r#"{"datastoreReady":"yes","clusterGUID":{}}"#,
@@ -310,6 +312,17 @@ fn settings_and_status() {
         r#"{"classes":["Agents"],"updatePeriodSeconds":86401}"#,
         &["spec.node: it is missing", "spec.classes[0]: ", "from 0 to 86400"],
     );
+}
+
+#[test]
+fn a_slip_in_a_field_without_effect_keeps_nothing_in_the_store_from_being_heeded() {
+    let spec = r#"{"vxlanVNI":7,"deviceRouteProtocol":256,"natOutgoingAddress":"nowhere","natPortRange":[]}"#;
+    let felix = read::<FelixConfiguration>("FelixConfiguration", spec).unwrap();
+    assert_eq!(felix.value().vxlan_vni.map(russet_net::Vni::get), Some(7));
+    assert!(felix.unused().iter().any(|field| field == "deviceRouteProtocol"));
+    let written = written(Kind::FelixConfiguration, spec);
+    let wanted = ["spec.deviceRouteProtocol: ", "spec.natOutgoingAddress: "];
+    told(&written, spec, &wanted);
 }
 
 #[test]
@@ -415,6 +428,12 @@ where
 fn read<T: Form>(kind: &str, spec: &str) -> Result<Stored<T>, ObjectFault> {
     let text = with(kind, "projectcalico.org/v3", &format!("\"spec\":{spec}"));
     Stored::read(text.as_bytes(), Layout::Resource)
+}
+
+/// What an object is refused for that somebody is about to write.
+fn written(kind: Kind, spec: &str) -> ObjectFault {
+    let text = with(kind.name(), "projectcalico.org/v3", &format!("\"spec\":{spec}"));
+    Resource::read(kind, serde_json::from_str(&text).unwrap()).unwrap_err()
 }
 
 fn with(kind: &str, version: &str, spec: &str) -> String {

@@ -1,7 +1,7 @@
 //! How a packet crosses the underlay.
 //!
-//! A value of this choice is a folder that implements [`Transport`], a variant of [`TransportConfig`], and
-//! a line in [`Footing::new`]. What a peer's lease says overrides the pool for traffic to that peer
+//! A value of this choice is a file that implements [`Transport`], a variant of [`TransportConfig`], one of `Carrier`
+//! and its line in `Carrier::new`. What a peer's lease says overrides the pool for traffic to that peer
 //! ([`Footing::carrier`]), so a cluster may be half way between two modes:
 //!
 //! | the pool says | the peer's lease says | on a shared link | elsewhere |

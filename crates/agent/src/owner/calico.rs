@@ -346,17 +346,6 @@ impl Owner {
         let added = calico.added(all, |id| facts.contains_key(id), believed);
         self.changes(added);
     }
-
-    /// The lane is at work on the first while the others are calculated.
-    pub(super) fn take_pieces(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let Self { calc, patches, patched, outlets, .. } = self;
-        calc.apply_in_pieces(changes, |newer| {
-            patches.merge(newer);
-            if !patches.is_empty() {
-                *patched = outlets.lane.patch(std::mem::take(patches));
-            }
-        });
-    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,15 @@ impl Notes {
         self.faults.borrow().is_empty()
     }
 
+    /// Forgets the faults of fields of `spec` that nobody heeds.
+    pub(super) fn forgive_idle(&self) {
+        let is_heeded = |fault: &FieldFault| match fault.path.strip_prefix("spec.") {
+            Some(path) => self.asked(path.split(['.', '[']).next().unwrap_or(path)),
+            None => true,
+        };
+        self.faults.borrow_mut().retain(is_heeded);
+    }
+
     pub(super) fn asked(&self, field: &str) -> bool {
         self.asked.borrow().contains(field)
     }

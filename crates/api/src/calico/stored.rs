@@ -67,11 +67,19 @@ pub struct Stored<T> {
     layout: Layout,
 }
 
+/// What a slip in a field that has no effect means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Idle {
+    Met,
+    Forgiven,
+}
+
 /// An object is at most this large (etcd's own limit on a request).
 const MOST_OCTETS: usize = 1_572_864;
 
 impl<T: Form> Stored<T> {
-    /// Reads an object.
+    /// Reads an object as it lies in a store. A slip in a field that has no effect here is somebody else's, and does not
+    /// keep what has one from being heeded.
     ///
     /// # Errors
     ///
@@ -87,10 +95,15 @@ impl<T: Form> Stored<T> {
         if !value.is_object() {
             return Err(ObjectFault::whole(name, "it is no JSON object"));
         }
-        Self::of(value, layout)
+        Self::checked(value, layout, Idle::Forgiven)
     }
 
+    /// Reads an object that somebody is about to write: every slip is met.
     pub(super) fn of(value: Value, layout: Layout) -> Result<Self, ObjectFault> {
+        Self::checked(value, layout, Idle::Met)
+    }
+
+    fn checked(value: Value, layout: Layout, idle: Idle) -> Result<Self, ObjectFault> {
         let notes = Notes::default();
         let root = At::root(&value, &notes);
         let meta = match layout {
@@ -98,6 +111,9 @@ impl<T: Form> Stored<T> {
             Layout::Bare => None,
         };
         let read = T::read(&root, layout);
+        if idle == Idle::Forgiven {
+            notes.forgive_idle();
+        }
         let (Some(read), true) = (read, notes.is_empty()) else {
             return Err(ObjectFault { kind: T::KIND.name(), faults: notes.into_faults() });
         };

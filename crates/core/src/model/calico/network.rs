@@ -86,7 +86,11 @@ fn transport(
 }
 
 fn wireguard(felix: &FelixConfiguration) -> WireguardConfig {
-    let mtu = felix.wireguard_mtu.or(felix.wireguard_mtu_v6);
+    // Both families' devices are as large as the smaller one may be.
+    let sealed =
+        [(felix.wireguard, felix.wireguard_mtu), (felix.wireguard_v6, felix.wireguard_mtu_v6)];
+    let mtu = sealed.into_iter().filter(|(on, _)| *on == Some(Flag::On)).filter_map(|(_, mtu)| mtu);
+    let mtu = mtu.min();
     WireguardConfig {
         mode: WireguardMode::Separate,
         port: felix.wireguard_port.unwrap_or(Port::FLANNEL_WIREGUARD),
@@ -186,6 +190,23 @@ mod tests {
         let pools = pools(&[("10.3.0.0/16", Encapsulation::Ipip(When::Always))]);
         let config = network(&pools, &felix, Distribution::Bgp);
         assert_eq!(*config.transport(), TransportConfig::Unmanaged);
+    }
+
+    #[test]
+    fn what_is_sealed_is_as_large_as_the_smaller_of_the_families_that_are() {
+        let size = |mtu| Mtu::try_from(mtu).ok();
+        let mut felix = FelixConfiguration {
+            wireguard: Some(Flag::On),
+            wireguard_mtu: size(1_400),
+            wireguard_mtu_v6: size(1_300),
+            ..FelixConfiguration::default()
+        };
+        let outer = |felix: &FelixConfiguration| wireguard(felix).mtu.map(Mtu::get);
+        assert_eq!(outer(&felix), Some(1_480), "the other family is not sealed");
+        felix.wireguard_v6 = Some(Flag::On);
+        assert_eq!(outer(&felix), Some(1_380));
+        felix.wireguard_mtu_v6 = None;
+        assert_eq!(outer(&felix), Some(1_480));
     }
 
     #[test]
