@@ -283,7 +283,7 @@ impl Owner {
             Input::Recovered(pods) => self.recover_pods(pods),
             Input::Attached(id, pod) => {
                 self.kernel.counters.cni_adds += 1;
-                self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });
+                self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(Box::new(pod)), rev: 0 });
             }
             Input::Detached(id) => {
                 self.kernel.counters.cni_dels += 1;
@@ -305,7 +305,7 @@ impl Owner {
     fn recover_pods(&mut self, pods: Vec<(PodId, PodFact)>) {
         self.change(Change::Resync(Source::Pods));
         for (id, pod) in pods {
-            self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });
+            self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(Box::new(pod)), rev: 0 });
         }
         self.change(Change::InSync(Source::Pods));
     }

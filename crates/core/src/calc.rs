@@ -17,6 +17,7 @@ mod base;
 mod learned;
 mod oracle;
 mod peers;
+mod seats;
 
 use std::{collections::BTreeMap, ops::Bound};
 

@@ -58,8 +58,8 @@ pub struct World {
     pub facts: BTreeMap<FactId, Known>,
     pub in_sync: BTreeSet<Source>,
     in_force: Option<Footing>,
-    /// What is known to be held by whom, so that a node's change finds what it holds.
-    held_by: BTreeMap<NodeName, BTreeSet<LeaseKey>>,
+    /// What is known to be held by whom, sorted, so that a node's change finds what it holds.
+    held_by: BTreeMap<NodeName, Vec<LeaseKey>>,
     /// What this node has: the lease that what is in force was last served with, or its blocks.
     own_in_force: Option<Own>,
     /// The first lease that was.
@@ -181,7 +181,7 @@ impl World {
     /// Every pod of this node.
     pub fn pods(&self) -> impl Iterator<Item = (&PodId, &PodFact)> {
         self.facts.iter().filter_map(|(id, known)| match (id, known.good.as_deref()) {
-            (FactId::Pod(id), Some((Fact::Pod(pod), _))) => Some((id, pod)),
+            (FactId::Pod(id), Some((Fact::Pod(pod), _))) => Some((id, &**pod)),
             _ => None,
         })
     }

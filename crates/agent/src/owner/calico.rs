@@ -216,7 +216,7 @@ fn host_change(name: &Name, known: Option<&Known>) -> Vec<Change> {
         Some(known) => match (&known.value, &known.fault) {
             // The last good value stays; that it is not the present one is told besides.
             (Some(Object::Node(node)), fault) => {
-                let fact = Fact::Host(host(name, node));
+                let fact = Fact::Host(Box::new(host(name, node)));
                 let good = Change::Upsert { id: id.clone(), fact, rev: known.created };
                 let bad = fault.as_deref().map(|fault| Change::Bad { id, fault: fault.clone() });
                 return std::iter::once(good).chain(bad).collect();

@@ -1,0 +1,110 @@
+//! What the leases of one node have in common: where the node is reached, and how many of them stand.
+//!
+//! A node holds some four blocks, and its address, its tunnel's end and what leads there are the same for each. They are
+//! kept once here, and the first lease of a seat claims them for all.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use russet_desired::{Item, Key};
+
+use super::peers::objects;
+use crate::{
+    distribution::store::{Candidate, End},
+    model::{LeaseKey, NodeName},
+    transport::Me,
+};
+
+/// Those of every node that leases name. Mostly there is one, unless its pools cross the underlay in several ways.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seats(BTreeMap<NodeName, Vec<Seat>>);
+
+/// Leases of one node that are reached alike.
+#[derive(Clone, Debug)]
+struct Seat {
+    end: Arc<End>,
+    /// Sorted, and at least one.
+    keys: Vec<LeaseKey>,
+    placed: usize,
+}
+
+impl Seats {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes a lease in, and has it share what the others of its seat have. One that names no node has none.
+    pub(super) fn join(&mut self, candidate: &mut Candidate) {
+        let Some(node) = candidate.end.node() else { return };
+        let seats = self.0.entry(node.clone()).or_default();
+        if let Some(seat) = seats.iter_mut().find(|seat| seat.end == candidate.end) {
+            candidate.end = Arc::clone(&seat.end);
+            if let Err(at) = seat.keys.binary_search(&candidate.key) {
+                seat.keys.insert(at, candidate.key);
+            }
+            return;
+        }
+        let seat = Seat { end: Arc::clone(&candidate.end), keys: vec![candidate.key], placed: 0 };
+        if seats.is_empty() {
+            // As a rule it stays the only one.
+            seats.reserve_exact(1);
+        }
+        seats.push(seat);
+    }
+
+    pub(super) fn leave(&mut self, candidate: &Candidate) {
+        let Some(node) = candidate.end.node() else { return };
+        let Some(seats) = self.0.get_mut(node) else { return };
+        for seat in seats.iter_mut().filter(|seat| seat.is_of(&candidate.end)) {
+            seat.keys.retain(|key| *key != candidate.key);
+        }
+        seats.retain(|seat| !seat.keys.is_empty());
+        if seats.is_empty() {
+            self.0.remove(node);
+        }
+    }
+
+    /// The leases that are reached so, of one node; none where it is nobody's but the lease's own.
+    pub(super) fn keys(&self, end: &End) -> &[LeaseKey] {
+        self.of_node(end).iter().find(|seat| seat.is_of(end)).map_or(&[], |seat| &seat.keys)
+    }
+
+    /// Counts a lease that stands now.
+    pub(super) fn place(&mut self, end: &End) {
+        if let Some(seat) = self.seat_mut(end) {
+            seat.placed += 1;
+        }
+    }
+
+    /// Counts one that stands no more.
+    pub(super) fn withdraw(&mut self, end: &End) {
+        if let Some(seat) = self.seat_mut(end) {
+            seat.placed = seat.placed.saturating_sub(1);
+        }
+    }
+
+    /// Whether a lease that stands wants an object of the node's for which one of this end wanted it.
+    pub(super) fn want(&self, me: &Me<'_>, end: &End, object: &Key) -> bool {
+        let mut standing = self.of_node(end).iter().filter(|seat| seat.placed > 0);
+        standing.any(|seat| seat.is_of(end) || seat.objects(me).any(|it| it.key() == *object))
+    }
+
+    fn of_node(&self, end: &End) -> &[Seat] {
+        end.node().and_then(|node| self.0.get(node)).map_or(&[], Vec::as_slice)
+    }
+
+    fn seat_mut(&mut self, end: &End) -> Option<&mut Seat> {
+        self.0.get_mut(end.node()?)?.iter_mut().find(|seat| seat.is_of(end))
+    }
+}
+
+impl Seat {
+    fn is_of(&self, end: &End) -> bool {
+        *self.end == *end
+    }
+
+    /// The node's objects are the same for each lease, so one tells them.
+    fn objects(&self, me: &Me<'_>) -> impl Iterator<Item = Item> {
+        let first = self.keys.first();
+        first.into_iter().flat_map(|key| objects(me, self.end.reaches(*key)))
+    }
+}
