@@ -170,7 +170,7 @@ impl Reader {
                 }
                 self.read(snapshot.entries);
                 let decoded = std::mem::take(&mut self.coming);
-                self.picture = Arc::new(Picture::of(decoded.into_iter(), &self.picture));
+                self.picture = Arc::new(Picture::of(decoded, &self.picture));
                 Some(self.judged())
             }
             WatchEvent::Changes { revision, changes } => {

@@ -20,7 +20,7 @@ use std::{
     ops::RangeBounds,
 };
 
-use russet_net::{Prefix, Router};
+use russet_net::{Prefix, Router, packed};
 
 pub use self::held::{HasRouter, Holder, Holding};
 use crate::{
@@ -118,6 +118,12 @@ impl World {
         }
         self.retire();
         touched
+    }
+
+    /// Has what has grown take up no more than what is in it.
+    pub(crate) fn pack(&mut self) {
+        packed::pack(&mut self.facts);
+        packed::pack(&mut self.held_by);
     }
 
     /// What is in force on this node, with the lease that it holds.

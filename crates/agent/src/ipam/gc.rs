@@ -20,7 +20,7 @@ use russet_core::{
     },
     model::calico::{Affinity, IpamBlock, Name},
 };
-use russet_net::Prefix;
+use russet_net::{Prefix, packed};
 
 use super::{
     documents::{Document, key_text},
@@ -86,6 +86,11 @@ impl Local {
             strays: std::mem::take(&mut self.strays),
             ..Self::default()
         };
+    }
+
+    /// Has it take up no more than what is in it, when many blocks have come.
+    pub(super) fn pack(&mut self) {
+        packed::pack(&mut self.hosts);
     }
 
     pub(super) fn block(&mut self, cidr: Prefix, revision: u64, value: Option<&Object>) {

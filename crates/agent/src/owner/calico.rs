@@ -23,7 +23,7 @@ use russet_core::{
         calico::{Affinity, FelixConfiguration, IpPool, Name, Scope, host, network},
     },
 };
-use russet_net::{Family, Prefix};
+use russet_net::{Family, Prefix, packed};
 
 use super::Owner;
 use crate::resources::{BlockNews, History, Known, News, Object, Picture};
@@ -37,8 +37,9 @@ pub struct CalicoView {
     /// Pools that were deleted while blocks of theirs are in use: what is in use is carried on.
     left: BTreeMap<Name, IpPool>,
     felix: BTreeMap<Scope, FelixConfiguration>,
-    /// Every block, with the addresses out of it that have routes of their own.
-    blocks: BTreeMap<Prefix, Vec<IpAddr>>,
+    blocks: BTreeSet<Prefix>,
+    /// Of a block the addresses that have routes of their own, where there are any.
+    lone: BTreeMap<Prefix, Vec<IpAddr>>,
     /// What is wrong with objects that are no fact by themselves.
     faults: BTreeMap<Key, Fault>,
     /// The configuration that was last told.
@@ -53,7 +54,8 @@ impl CalicoView {
             pools: BTreeMap::new(),
             left: BTreeMap::new(),
             felix: BTreeMap::new(),
-            blocks: BTreeMap::new(),
+            blocks: BTreeSet::new(),
+            lone: BTreeMap::new(),
             faults: BTreeMap::new(),
             told: None,
         }
@@ -67,11 +69,13 @@ impl CalicoView {
         self.told = None;
         self.felix.clear();
         self.blocks.clear();
+        self.lone.clear();
         self.faults.clear();
         let mut changes = vec![Change::Resync(Source::Store)];
         for (key, known) in picture.iter() {
             changes.extend(self.one(key, Some(known)));
         }
+        packed::pack_set(&mut self.blocks);
         // It must be there before what is judged by it.
         changes.splice(1..1, self.configuration());
         changes.push(Change::InSync(Source::Store));
@@ -131,17 +135,20 @@ impl CalicoView {
     }
 
     fn block(&mut self, cidr: Prefix, known: Option<&Known>) -> Vec<Change> {
-        let before = match known {
-            Some(_) => self.blocks.insert(cidr, Vec::new()),
-            None => self.blocks.remove(&cidr),
-        };
+        match known {
+            Some(_) => _ = self.blocks.insert(cidr),
+            None => _ = self.blocks.remove(&cidr),
+        }
+        let before = self.lone.remove(&cidr);
         let mut gone: BTreeSet<Prefix> = before.into_iter().flatten().map(Prefix::host).collect();
         gone.insert(cidr);
         let mut changes = Vec::new();
         if let Some(Known { created, value: Some(Object::Block(block)), .. }) = known {
             let held = held(cidr, block);
-            self.blocks
-                .insert(cidr, held.iter().skip(1).flatten().map(|(it, _)| it.addr()).collect());
+            let lone: Vec<_> = held.iter().skip(1).flatten().map(|(it, _)| it.addr()).collect();
+            if !lone.is_empty() {
+                self.lone.insert(cidr, lone);
+            }
             for (prefix, name) in held.into_iter().flatten() {
                 gone.remove(&prefix);
                 changes.extend(lease_id(prefix).map(|id| Change::Upsert {
@@ -185,7 +192,7 @@ impl CalicoView {
         let in_use = |pool: &IpPool| {
             let is_in = |block: &Prefix| pool.cidr().covers(*block);
             let elsewhere = |block: &Prefix| pools.values().any(|it| it.cidr().covers(*block));
-            blocks.keys().filter(|block| is_in(block) && !elsewhere(block)).count()
+            blocks.iter().filter(|block| is_in(block) && !elsewhere(block)).count()
         };
         let mut left = std::mem::take(&mut self.left);
         left.retain(|name, pool| {
@@ -252,6 +259,7 @@ impl Owner {
                 self.store.seen.cluster_id = picture.cluster_id();
                 let changes = calico.all(&picture);
                 self.take_pieces(changes);
+                self.unsettled = true;
             }
             News::Changed { revision, changes } => {
                 self.store.reached_at(revision, None);

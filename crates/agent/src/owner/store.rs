@@ -260,6 +260,7 @@ impl Owner {
             None => {
                 self.store.believe();
                 self.take_all(&snapshot.entries, now);
+                self.unsettled = true;
                 tracing::info!(
                     op = "snapshot",
                     revision = self.store.revision,

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use russet_desired::{Emit, Item, Key, Patches, Tables};
-use russet_net::{At, Family, Form, Mac, Prefix};
+use russet_net::{At, Family, Form, Mac, Prefix, packed};
 
 use super::{Standing, seats::Seats};
 use crate::{
@@ -68,6 +68,14 @@ impl Peers {
         self.seats.clear();
         self.claims.clear();
         Tables::default()
+    }
+
+    /// Has what has grown take up no more than what is in it.
+    pub(super) fn pack(&mut self) {
+        packed::pack(&mut self.candidates);
+        self.seats.pack();
+        self.claims.pack();
+        self.judged.shrink_to_fit();
     }
 
     /// Takes the leases that changed, `None` for those that are gone or unreadable.

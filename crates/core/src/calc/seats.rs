@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use russet_desired::{Item, Key};
+use russet_net::packed;
 
 use super::peers::objects;
 use crate::{
@@ -30,6 +31,11 @@ struct Seat {
 impl Seats {
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// Has them take up no more than what is in them.
+    pub(super) fn pack(&mut self) {
+        packed::pack(&mut self.0);
     }
 
     /// Takes a lease in, and has it share what the others of its seat have. One that names no node has none.

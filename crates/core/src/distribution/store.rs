@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use russet_net::{At, Dst, Family, Form, Mac, Prefix, PublicKey, Reach};
+use russet_net::{At, Dst, Family, Form, Mac, Prefix, PublicKey, Reach, packed};
 
 use crate::{
     error::Fault,
@@ -297,6 +297,11 @@ impl Claims {
             0 => _ = self.lengths.remove(&length),
             left => _ = self.lengths.insert(length, left),
         }
+    }
+
+    /// Has them take up no more than what is in them.
+    pub fn pack(&mut self) {
+        packed::pack_set(&mut self.all);
     }
 
     pub fn clear(&mut self) {
