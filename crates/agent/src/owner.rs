@@ -154,6 +154,8 @@ pub struct Owner {
     own_lease: Option<OwnLease>,
     lease_fault: Option<LeaseFault>,
     ready_told: bool,
+    /// A snapshot was taken in, and the kernel has not all that follows from it yet.
+    unsettled: bool,
 }
 
 impl Owner {
@@ -186,6 +188,7 @@ impl Owner {
             own_lease: None,
             lease_fault: None,
             ready_told: false,
+            unsettled: false,
             config,
         };
         owner.recall(kept, previous);
@@ -287,7 +290,11 @@ impl Owner {
             Input::Recovered(pods) => self.recover_pods(pods),
             Input::Attached(id, pod) => {
                 self.kernel.counters.cni_adds += 1;
-                self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });
+                self.change(Change::Upsert {
+                    id: FactId::Pod(id),
+                    fact: Fact::Pod(Box::new(pod)),
+                    rev: 0,
+                });
             }
             Input::Detached(id) => {
                 self.kernel.counters.cni_dels += 1;
@@ -309,7 +316,11 @@ impl Owner {
     fn recover_pods(&mut self, pods: Vec<(PodId, PodFact)>) {
         self.change(Change::Resync(Source::Pods));
         for (id, pod) in pods {
-            self.change(Change::Upsert { id: FactId::Pod(id), fact: Fact::Pod(pod), rev: 0 });
+            self.change(Change::Upsert {
+                id: FactId::Pod(id),
+                fact: Fact::Pod(Box::new(pod)),
+                rev: 0,
+            });
         }
         self.change(Change::InSync(Source::Pods));
     }

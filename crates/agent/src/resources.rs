@@ -115,7 +115,7 @@ pub fn recalled(node: &Name, texts: &BTreeMap<String, String>) -> Picture {
         version: 1,
         lease: None,
     };
-    let decoded = texts.iter().map(entry).filter_map(|kv| decode(node, kv));
+    let decoded = texts.iter().map(entry).filter_map(|kv| decode(node, kv)).collect();
     Picture::of(decoded, &Picture::default())
 }
 
@@ -192,7 +192,7 @@ impl Reader {
                 }
                 self.read(snapshot.entries);
                 let decoded = std::mem::take(&mut self.coming);
-                self.picture = Arc::new(Picture::of(decoded.into_iter(), &self.picture));
+                self.picture = Arc::new(Picture::of(decoded, &self.picture));
                 Some(self.judged())
             }
             WatchEvent::Changes { revision, changes } => {

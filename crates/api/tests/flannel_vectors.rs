@@ -165,10 +165,15 @@ fn calculated(dump: &Value, config: NetworkConfig) -> Calc {
     let upsert = |id, fact| Change::Upsert { id, fact, rev: 1 };
     calc.apply([
         upsert(FactId::Config, Fact::Config(config)),
-        upsert(FactId::Node, Fact::Node(NodeFact { underlay: underlay(), foreign: vec![] })),
+        upsert(
+            FactId::Node,
+            Fact::Node(Box::new(NodeFact { underlay: underlay(), foreign: vec![] })),
+        ),
         upsert(FactId::Own, Fact::Own(own)),
     ]);
-    calc.apply(leases.into_iter().map(|(key, l)| upsert(FactId::Lease(key), Fact::Lease(l))));
+    calc.apply(
+        leases.into_iter().map(|(key, l)| upsert(FactId::Lease(key), Fact::Lease(Box::new(l)))),
+    );
     calc
 }
 

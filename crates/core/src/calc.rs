@@ -17,6 +17,7 @@ mod base;
 mod learned;
 mod oracle;
 mod peers;
+mod seats;
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -127,8 +128,9 @@ impl Calc {
     /// Takes changes, and returns what is wanted otherwise than before.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Patches {
         let was_complete = self.is_complete();
-        let mut touched: Vec<_> =
-            changes.into_iter().flat_map(|change| self.world.apply(change)).collect();
+        let mut all_told = false;
+        let changes = changes.into_iter().inspect(|it| all_told |= matches!(it, Change::InSync(_)));
+        let mut touched: Vec<_> = changes.flat_map(|change| self.world.apply(change)).collect();
         touched.sort_unstable();
         touched.dedup();
         let leases: Vec<_> = touched.iter().filter_map(lease_key).collect();
@@ -163,7 +165,18 @@ impl Calc {
         {
             self.generation += 1;
         }
+        if all_told {
+            self.pack();
+        }
         patches
+    }
+
+    /// A whole picture has been told, in the order of its names, and most of it stays as it is.
+    fn pack(&mut self) {
+        self.world.pack();
+        self.peers.pack();
+        self.remote.pack();
+        self.routed.pack();
     }
 
     /// Goes up whenever the configuration, what is in force, a lease, or [`Self::is_complete`] may be other than

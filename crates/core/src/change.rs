@@ -75,20 +75,20 @@ impl fmt::Display for FactId {
     }
 }
 
-/// What a fact says.
+/// What a fact says. Of what names its holder there are four for each node, so what is larger stands beside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     Config(NetworkConfig),
-    Node(NodeFact),
+    Node(Box<NodeFact>),
     Own(LeaseKey),
     /// The router that it is behind.
     Learned(Router),
-    Lease(Lease),
+    Lease(Box<Lease>),
     /// The node that has it.
     Held(NodeName),
     /// How a node is reached.
-    Host(Lease),
-    Pod(PodFact),
+    Host(Box<Lease>),
+    Pod(Box<PodFact>),
 }
 
 /// One thing that happened to the facts.

@@ -20,7 +20,7 @@ use std::{
     ops::RangeBounds,
 };
 
-use russet_net::{Prefix, Router};
+use russet_net::{Prefix, Router, packed};
 
 pub use self::held::{HasRouter, Holder, Holding};
 use crate::{
@@ -58,8 +58,8 @@ pub struct World {
     pub facts: BTreeMap<FactId, Known>,
     pub in_sync: BTreeSet<Source>,
     in_force: Option<Footing>,
-    /// What is known to be held by whom, so that a node's change finds what it holds.
-    held_by: BTreeMap<NodeName, BTreeSet<LeaseKey>>,
+    /// What is known to be held by whom, sorted, so that a node's change finds what it holds.
+    held_by: BTreeMap<NodeName, Vec<LeaseKey>>,
     /// What this node has: the lease that what is in force was last served with, or its blocks.
     own_in_force: Option<Own>,
     /// The first lease that was.
@@ -118,6 +118,12 @@ impl World {
         }
         self.retire();
         touched
+    }
+
+    /// Has what has grown take up no more than what is in it.
+    pub(crate) fn pack(&mut self) {
+        packed::pack(&mut self.facts);
+        packed::pack(&mut self.held_by);
     }
 
     /// What is in force on this node, with the lease that it holds.
@@ -181,7 +187,7 @@ impl World {
     /// Every pod of this node.
     pub fn pods(&self) -> impl Iterator<Item = (&PodId, &PodFact)> {
         self.facts.iter().filter_map(|(id, known)| match (id, known.good.as_deref()) {
-            (FactId::Pod(id), Some((Fact::Pod(pod), _))) => Some((id, pod)),
+            (FactId::Pod(id), Some((Fact::Pod(pod), _))) => Some((id, &**pod)),
             _ => None,
         })
     }

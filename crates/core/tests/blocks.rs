@@ -248,7 +248,7 @@ fn a_node_without_a_block_is_in_force_and_gets_its_blackhole_with_its_first() {
     let mut calc = Calc::new(settings());
     calc.apply([
         upsert(FactId::Config, Fact::Config(config(0)), 1),
-        upsert(FactId::Node, Fact::Node(node()), 1),
+        upsert(FactId::Node, Fact::Node(Box::new(node())), 1),
     ]);
     calc.apply(Source::ALL.map(Change::InSync));
     assert!(calc.is_complete());
@@ -287,7 +287,7 @@ fn one_pool_that_does_not_hold_here_does_not_stop_the_others() {
         let mut calc = Calc::new(settings());
         calc.apply([
             upsert(FactId::Config, Fact::Config(config), 1),
-            upsert(FactId::Node, Fact::Node(without.clone()), 1),
+            upsert(FactId::Node, Fact::Node(Box::new(without.clone())), 1),
             is_at(2, host(77, 2, "v")),
             holds(2, "10.244.1.0/26"),
         ]);
@@ -308,7 +308,7 @@ fn a_node_gets_its_blocks_also_while_a_pool_waits_for_a_stranger_s_route_to_go()
     let mut calc = ready(config(0));
     let fact = NodeFact { foreign: vec![foreign_route("10.245.3.0/24", "eth0")], ..node() };
     calc.apply([
-        upsert(FactId::Node, Fact::Node(fact), 2),
+        upsert(FactId::Node, Fact::Node(Box::new(fact)), 2),
         upsert(FactId::Config, Fact::Config(config(1)), 2),
     ]);
     let fault = calc.refusals()[&FactId::Config].to_string();

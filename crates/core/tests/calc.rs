@@ -525,7 +525,7 @@ fn large_lease(n: u32, generation: u8) -> Change {
 }
 
 fn new_pod(n: u8, size: u32) -> Change {
-    Change::Upsert { id: FactId::Pod(pod_id(n)), fact: Fact::Pod(pod(n, size)), rev: 0 }
+    Change::Upsert { id: FactId::Pod(pod_id(n)), fact: Fact::Pod(Box::new(pod(n, size))), rev: 0 }
 }
 
 fn remove_lease(v4: &str) -> Change {

@@ -68,7 +68,10 @@ fn prelude() -> Vec<Vec<Change>> {
     let upsert = |id, fact| Change::Upsert { id, fact, rev: 1 };
     vec![
         vec![upsert(FactId::Config, Fact::Config(config(0)))],
-        vec![upsert(FactId::Node, Fact::Node(node())), upsert(FactId::Own, Fact::Own(own(0)))],
+        vec![
+            upsert(FactId::Node, Fact::Node(Box::new(node()))),
+            upsert(FactId::Own, Fact::Own(own(0))),
+        ],
     ]
 }
 
@@ -128,10 +131,10 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0..16_usize, 1..9_u64).prop_map(|(i, rev)| {
             Change::Upsert { id: FactId::Config, fact: Fact::Config(config(i)), rev }
         }),
-        1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact))),
+        1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(Box::new(fact)))),
         1 => (0..3_usize).prop_map(|i| upsert(FactId::Own, Fact::Own(own(i)))),
         2 => (0..3_u8, prop_oneof![Just(1_400), Just(1_450), Just(1_500)])
-            .prop_map(|(i, size)| upsert(FactId::Pod(pod_id(i)), Fact::Pod(pod(i, size)))),
+            .prop_map(|(i, size)| upsert(FactId::Pod(pod_id(i)), Fact::Pod(Box::new(pod(i, size))))),
         2 => id().prop_map(|id| Change::Remove { id }),
         1 => id().prop_map(|id| Change::Bad { id, fault: fault() }),
         1 => source().prop_map(Change::Resync),
@@ -151,7 +154,7 @@ fn lease_change() -> impl Strategy<Value = Change> {
         match kind {
             0 => Change::Remove { id },
             1 => Change::Bad { id, fault: fault() },
-            _ => Change::Upsert { id, fact: Fact::Lease(lease), rev },
+            _ => Change::Upsert { id, fact: Fact::Lease(Box::new(lease)), rev },
         }
     })
 }

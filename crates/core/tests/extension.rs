@@ -44,7 +44,11 @@ fn the_generation_changes_with_the_peers_and_not_with_the_pods() {
     calc.apply([upsert_lease("10.50.1.0/24", peer(3, None), 1)]);
     let with_peer = calc.generation();
     assert_ne!(with_peer, before);
-    let came = Change::Upsert { id: FactId::Pod(pod_id(1)), fact: Fact::Pod(pod(1, 1500)), rev: 0 };
+    let came = Change::Upsert {
+        id: FactId::Pod(pod_id(1)),
+        fact: Fact::Pod(Box::new(pod(1, 1500))),
+        rev: 0,
+    };
     calc.apply([came, new_node(node())]);
     assert_eq!(calc.generation(), with_peer);
     calc.apply([Change::Resync(Source::Store)]);

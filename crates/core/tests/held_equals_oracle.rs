@@ -62,7 +62,7 @@ proptest! {
 fn prelude() -> Vec<Vec<Change>> {
     vec![
         vec![upsert(FactId::Config, Fact::Config(config(0)), 1)],
-        vec![upsert(FactId::Node, Fact::Node(node()), 1)],
+        vec![upsert(FactId::Node, Fact::Node(Box::new(node())), 1)],
     ]
 }
 
@@ -70,7 +70,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         12 => held_or_host(),
         2 => (0..10_usize).prop_map(|i| upsert(FactId::Config, Fact::Config(config(i)), 2)),
-        1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(fact), 2)),
+        1 => node_fact().prop_map(|fact| upsert(FactId::Node, Fact::Node(Box::new(fact)), 2)),
         3 => (dst(), router())
             .prop_map(|(dst, router)| upsert(FactId::Learned(dst), Fact::Learned(router.into()), 0)),
         1 => dst().prop_map(|dst| Change::Remove { id: FactId::Learned(dst) }),
@@ -93,7 +93,7 @@ fn held_or_host() -> impl Strategy<Value = Change> {
         match kind {
             0 => Change::Remove { id },
             1 => Change::Bad { id, fault: fault() },
-            _ => upsert(id, Fact::Host(lease), rev),
+            _ => upsert(id, Fact::Host(Box::new(lease)), rev),
         }
     });
     prop_oneof![of_key, of_host]

@@ -112,7 +112,7 @@ fn a_router_on_no_link_is_reached_by_the_kernel_s_gateway_and_nothing_goes_in_ci
     let default =
         GatewayRoute { dst: "0.0.0.0/0".parse().unwrap(), via: [192, 168, 77, 254].into() };
     let underlay = UnderlayFact { gateways: vec![default], ..node().underlay };
-    let fact = Fact::Node(NodeFact { underlay, ..node() });
+    let fact = Fact::Node(Box::new(NodeFact { underlay, ..node() }));
     calc.apply([Change::Upsert { id: FactId::Node, fact, rev: 0 }]);
     let wanted = [97, 98, 99].map(|n| format!("10.{n}.0.0/16 via 192.168.77.254 dev eth0"));
     assert_eq!(routes(&calc.tables()), wanted);

@@ -15,7 +15,7 @@ use russet_net::{Family, Prefix};
 fn a_pod_is_a_link_alone_with_a_route_to_each_address() {
     let mut calc = node_with_routed_pods();
     let id = FactId::Pod(pod_id(1));
-    let fact = Fact::Pod(pod(1, 1_450));
+    let fact = Fact::Pod(Box::new(pod(1, 1_450)));
     let patches = calc.apply([Change::Upsert { id: id.clone(), fact, rev: 0 }]);
     let link = "veth1".parse().unwrap();
     let spec = patches.links[&link].as_ref().unwrap();
@@ -64,7 +64,11 @@ fn calico_s_preset_sets_pods_links_as_calico_does() {
     let mut calc = ready_with(calico(Flag::Off), config(0));
     let mut pod = pod(1, 1_450);
     pod.addresses.push("fd00:50::9".parse().unwrap());
-    calc.apply([Change::Upsert { id: FactId::Pod(pod_id(1)), fact: Fact::Pod(pod), rev: 0 }]);
+    calc.apply([Change::Upsert {
+        id: FactId::Pod(pod_id(1)),
+        fact: Fact::Pod(Box::new(pod)),
+        rev: 0,
+    }]);
     let tables = calc.tables();
     let of_pod = tables.sysctls.iter().filter(|(key, _)| key.path.contains("veth1"));
     let mut set: Vec<_> =
@@ -95,7 +99,8 @@ fn what_a_pod_is_allowed_to_send_from_is_an_element_beside_its_link_and_no_route
     let mut fact = pod(1, 1_450);
     fact.allowed_sources = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()];
     let id = FactId::Pod(pod_id(1));
-    let patches = calc.apply([Change::Upsert { id: id.clone(), fact: Fact::Pod(fact), rev: 0 }]);
+    let patches =
+        calc.apply([Change::Upsert { id: id.clone(), fact: Fact::Pod(Box::new(fact)), rev: 0 }]);
     let shown: Vec<_> = patches.elements.keys().map(ToString::to_string).collect();
     let wanted = [
         "ip russet @allowed-sources veth1 . 192.0.2.0/24",
@@ -111,7 +116,7 @@ fn what_a_pod_is_allowed_to_send_from_is_an_element_beside_its_link_and_no_route
 #[test]
 fn a_pod_without_ipv6_is_heard_of_no_router_and_has_no_source_of_it() {
     let mut calc = node_with_routed_pods();
-    let (id, fact) = (FactId::Pod(pod_id(1)), Fact::Pod(pod(1, 1_450)));
+    let (id, fact) = (FactId::Pod(pod_id(1)), Fact::Pod(Box::new(pod(1, 1_450))));
     calc.apply([Change::Upsert { id, fact, rev: 0 }]);
     let tables = calc.tables();
     assert!(tables.sysctls.keys().any(|key| key.path == "net/ipv6/conf/veth1/accept_ra"));

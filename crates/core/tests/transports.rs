@@ -191,7 +191,11 @@ fn both_families_go_by_one_engine_each_over_its_own() {
         ..vxlan_lease(77, 2)
     };
     let key = lease_key("10.50.2.0/24", "fd00:50:0:2::/64");
-    calc.apply([Change::Upsert { id: FactId::Lease(key), fact: Fact::Lease(lease), rev: 5 }]);
+    calc.apply([Change::Upsert {
+        id: FactId::Lease(key),
+        fact: Fact::Lease(Box::new(lease)),
+        rev: 5,
+    }]);
     let tables = calc.tables();
     let endpoints: Vec<_> = tables.engine_peers.values().map(|p| p.endpoint.to_string()).collect();
     assert_eq!(endpoints, ["192.168.77.2:8285", "[fd77::2]:8285"]);

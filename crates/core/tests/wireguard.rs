@@ -57,6 +57,10 @@ fn sealed_by(sealer: Sealer, i: usize) -> Tables {
         ..vxlan_lease(77, 2)
     };
     let key = lease_key("10.50.2.0/24", "fd00:50:0:2::/64");
-    calc.apply([Change::Upsert { id: FactId::Lease(key), fact: Fact::Lease(lease), rev: 5 }]);
+    calc.apply([Change::Upsert {
+        id: FactId::Lease(key),
+        fact: Fact::Lease(Box::new(lease)),
+        rev: 5,
+    }]);
     calc.tables()
 }

@@ -5,6 +5,8 @@ use std::{
     fmt,
 };
 
+use russet_net::packed;
+
 use crate::{
     Address, Chain, Element, Engine, EnginePeer, Fdb, ForeignAccept, Kind, Leftover, Link,
     Neighbour, NextHop, Offload, Port, Route, Set, Sysctl, WireguardDevice, WireguardPeer,
@@ -98,6 +100,11 @@ macro_rules! kinds {
             #[must_use]
             pub fn patch_to(&self, newer: Self) -> Patches {
                 Patches { $($field: patch_to::<$kind>(&self.$field, newer.$field)),+ }
+            }
+
+            /// Has each table take up no more than what is in it.
+            pub fn pack(&mut self) {
+                $(packed::pack(&mut self.$field);)+
             }
 
             pub fn contains(&self, key: &Key) -> bool {

@@ -12,6 +12,7 @@ mod key;
 mod label;
 mod mac;
 mod number;
+pub mod packed;
 mod prefix;
 mod reach;
 mod selector;

@@ -21,7 +21,7 @@ use russet_core::{
     },
     model::calico::{Affinity, IpamBlock, Name},
 };
-use russet_net::Prefix;
+use russet_net::{Prefix, packed};
 
 use super::{
     again::Recorded,
@@ -88,6 +88,11 @@ impl Local {
             strays: std::mem::take(&mut self.strays),
             ..Self::default()
         };
+    }
+
+    /// Has it take up no more than what is in it, when many blocks have come.
+    pub(super) fn pack(&mut self) {
+        packed::pack(&mut self.hosts);
     }
 
     /// Takes what is known of a block now. Tells whether this node has to do with it, or had.

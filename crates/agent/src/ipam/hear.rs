@@ -67,6 +67,7 @@ impl<S: Shelf> Ipam<S> {
                 Some((change.key, Versioned { rev: change.rev, value: change.value? }))
             }));
         }
+        self.local.pack();
         self.machine.handle(Input::Snapshot { objects, rev: revision }, now());
     }
 

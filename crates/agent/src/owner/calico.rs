@@ -26,7 +26,7 @@ use russet_core::{
         calico::{Affinity, FelixConfiguration, IpPool, Name, Scope, host, network},
     },
 };
-use russet_net::{Family, Prefix};
+use russet_net::{Family, Prefix, packed};
 
 use self::kept::Kept;
 use super::{Owner, trust::Doubt};
@@ -41,8 +41,9 @@ pub struct CalicoView {
     /// Pools that were deleted while blocks of theirs are in use: what is in use is carried on.
     left: BTreeMap<Name, IpPool>,
     felix: BTreeMap<Scope, FelixConfiguration>,
-    /// Every block, with the addresses out of it that have routes of their own.
-    blocks: BTreeMap<Prefix, Vec<IpAddr>>,
+    blocks: BTreeSet<Prefix>,
+    /// Of a block the addresses that have routes of their own, where there are any.
+    lone: BTreeMap<Prefix, Vec<IpAddr>>,
     /// What is wrong with objects that are no fact by themselves.
     faults: BTreeMap<Key, Fault>,
     /// The configuration that was last told.
@@ -58,7 +59,8 @@ impl CalicoView {
             pools: BTreeMap::new(),
             left: BTreeMap::new(),
             felix: BTreeMap::new(),
-            blocks: BTreeMap::new(),
+            blocks: BTreeSet::new(),
+            lone: BTreeMap::new(),
             faults: BTreeMap::new(),
             told: None,
             kept: Kept::default(),
@@ -73,6 +75,7 @@ impl CalicoView {
         self.told = None;
         self.felix.clear();
         self.blocks.clear();
+        self.lone.clear();
         self.faults.clear();
         for cidr in self.kept.blocks.clone() {
             self.kept.block(cidr, false);
@@ -82,6 +85,7 @@ impl CalicoView {
             changes.extend(self.one(key, Some(known), picture.text(key)));
         }
         self.kept.retain(|key| picture.get(key).is_some() || is_pool(key));
+        packed::pack_set(&mut self.blocks);
         // It must be there before what is judged by it.
         changes.splice(1..1, self.configuration());
         changes.push(Change::InSync(Source::Store));
@@ -160,10 +164,11 @@ impl CalicoView {
     }
 
     fn block(&mut self, cidr: Prefix, known: Option<&Known>) -> Vec<Change> {
-        let before = match known {
-            Some(_) => self.blocks.insert(cidr, Vec::new()),
-            None => self.blocks.remove(&cidr),
-        };
+        match known {
+            Some(_) => _ = self.blocks.insert(cidr),
+            None => _ = self.blocks.remove(&cidr),
+        }
+        let before = self.lone.remove(&cidr);
         let mut gone: BTreeSet<Prefix> = before.into_iter().flatten().map(Prefix::host).collect();
         gone.insert(cidr);
         let mut changes = Vec::new();
@@ -172,8 +177,10 @@ impl CalicoView {
         }
         if let Some(Known { created, value: Some(Object::Block(block)), .. }) = known {
             let held = held(cidr, block);
-            self.blocks
-                .insert(cidr, held.iter().skip(1).flatten().map(|(it, _)| it.addr()).collect());
+            let lone: Vec<_> = held.iter().skip(1).flatten().map(|(it, _)| it.addr()).collect();
+            if !lone.is_empty() {
+                self.lone.insert(cidr, lone);
+            }
             for (prefix, name) in held.into_iter().flatten() {
                 gone.remove(&prefix);
                 changes.extend(lease_id(prefix).map(|id| Change::Upsert {
@@ -218,7 +225,7 @@ impl CalicoView {
         let in_use = |pool: &IpPool| {
             let is_in = |block: &Prefix| pool.cidr().covers(*block);
             let elsewhere = |block: &Prefix| pools.values().any(|it| it.cidr().covers(*block));
-            blocks.keys().filter(|block| is_in(block) && !elsewhere(block)).count()
+            blocks.iter().filter(|block| is_in(block) && !elsewhere(block)).count()
         };
         let mut left = std::mem::take(&mut self.left);
         left.retain(|name, pool| {
@@ -266,7 +273,7 @@ fn host_change(name: &Name, known: Option<&Known>) -> Vec<Change> {
         Some(known) => match (&known.value, &known.fault) {
             // The last good value stays; that it is not the present one is told besides.
             (Some(Object::Node(node)), fault) => {
-                let fact = Fact::Host(host(name, node));
+                let fact = Fact::Host(Box::new(host(name, node)));
                 let good = Change::Upsert { id: id.clone(), fact, rev: known.created };
                 let bad = fault.as_deref().map(|fault| Change::Bad { id, fault: fault.clone() });
                 return std::iter::once(good).chain(bad).collect();
@@ -312,6 +319,7 @@ impl Owner {
                 self.store.seen.cluster_id = picture.cluster_id();
                 let changes = calico.all(&picture);
                 self.take_pieces(changes);
+                self.unsettled = true;
             }
             News::Changed { revision, changes } => {
                 self.store.reached_at(revision, None);

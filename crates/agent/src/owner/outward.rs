@@ -68,6 +68,15 @@ impl Owner {
         self.pass_errands();
         self.keep();
         self.tell_ready();
+        self.settle_down();
+    }
+
+    /// What a snapshot passed through is many times what stays of it, and nothing as large comes soon.
+    fn settle_down(&mut self) {
+        if self.unsettled && self.completed && self.kernel.has(self.patched) {
+            self.unsettled = false;
+            russet_kernel::sys::give_memory_back();
+        }
     }
 
     fn pass_pod_network(&mut self) {

@@ -158,7 +158,7 @@ impl Owner {
     /// Takes what the node looks like, with what only the prober knows of it.
     pub(super) fn change_node(&mut self, mut node: NodeFact) {
         node.underlay.spoils_checksums = self.paths.to_spare.iter().copied().collect();
-        self.change(Change::Upsert { id: FactId::Node, fact: Fact::Node(node), rev: 0 });
+        self.change(Change::Upsert { id: FactId::Node, fact: Fact::Node(Box::new(node)), rev: 0 });
     }
 }
 

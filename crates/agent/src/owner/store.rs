@@ -170,7 +170,10 @@ impl StoreView {
             StoreKey::Config => {
                 (FactId::Config, read_net_conf(&kv.value, self.preset).map(Fact::Config))
             }
-            StoreKey::Lease(key) => (FactId::Lease(key), read_lease(&kv.value).map(Fact::Lease)),
+            StoreKey::Lease(key) => {
+                let lease = read_lease(&kv.value);
+                (FactId::Lease(key), lease.map(|lease| Fact::Lease(Box::new(lease))))
+            }
             StoreKey::BadLease(fault) => {
                 tracing::warn!(op = "read store", reason = %one_line(&fault), "a lease's key is left out");
                 return None;
@@ -260,6 +263,7 @@ impl Owner {
             None => {
                 self.store.believe();
                 self.take_all(&snapshot.entries, now);
+                self.unsettled = true;
                 tracing::info!(
                     op = "snapshot",
                     revision = self.store.revision,
@@ -432,7 +436,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::owner) fn lease(rev: u64) -> Change {
-        let fact = Fact::Lease(read_lease(LEASE).unwrap());
+        let fact = Fact::Lease(Box::new(read_lease(LEASE).unwrap()));
         Change::Upsert { id: FactId::Lease(key()), fact, rev }
     }
 

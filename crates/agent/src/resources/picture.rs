@@ -1,13 +1,18 @@
 //! What is known of Calico's objects now, key by key.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use russet_api::calico::{Key, Kind, ResourceId, Stored};
 use russet_core::{
     Fault,
     addressing::blocks::{HandleId, Outline},
     model::calico::{
-        BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation,
+        Affinity, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation,
         FelixConfiguration, IpPool, IpReservation, IpamBlock, IpamConfiguration, Name, Node,
     },
 };
@@ -47,10 +52,20 @@ pub enum BlockNews {
 
 impl BlockNews {
     /// In a few words.
-    pub fn affinity(&self) -> Option<&russet_core::model::calico::Affinity> {
+    pub fn affinity(&self) -> Option<&Affinity> {
         match self {
             Self::Own(stored) => stored.value().affinity(),
             Self::Other { outline, .. } => outline.affinity.as_ref(),
+        }
+    }
+
+    /// A node has several blocks, and its name need not stand beside each.
+    fn share_name(&mut self, nodes: &BTreeSet<Name>) {
+        if let Self::Other { outline: Outline { affinity: Some(Affinity::Host(host)), .. }, .. } =
+            self
+            && let Some(name) = nodes.get(host)
+        {
+            host.clone_from(name);
         }
     }
 
@@ -85,15 +100,20 @@ pub struct Picture {
 
 impl Picture {
     /// A whole picture. What is bad in it keeps the value that it had in the one before.
-    pub(super) fn of(decoded: impl Iterator<Item = Decoded>, before: &Self) -> Self {
-        let (mut objects, mut texts) = (BTreeMap::new(), BTreeMap::new());
-        for Decoded { key, revision, created, what, text } in decoded {
-            let Some(what) = what else { continue };
-            let known = next(before.objects.get(&key), [revision, created], what);
+    pub(super) fn of(decoded: Vec<Decoded>, before: &Self) -> Self {
+        let nodes: BTreeSet<_> =
+            decoded.iter().filter_map(|one| node_of(&one.key)).cloned().collect();
+        let mut texts = BTreeMap::new();
+        let known = |Decoded { key, revision, created, what, text }: Decoded| {
+            let mut known = next(before.objects.get(&key), [revision, created], what?);
+            if let Some(Object::Block(block)) = &mut known.value {
+                block.share_name(&nodes);
+            }
             let text = text.or_else(|| before.texts.get(&key).cloned());
             texts.extend(text.map(|text| (key.clone(), text)));
-            objects.insert(key, known);
-        }
+            Some((key, known))
+        };
+        let objects = decoded.into_iter().filter_map(known).collect();
         Self { objects, texts }
     }
 
@@ -151,6 +171,14 @@ impl Picture {
 
     pub(super) fn has_pool(&self) -> bool {
         self.resources(Kind::IpPool).next().is_some()
+    }
+}
+
+/// The node whose own object a key is.
+fn node_of(key: &Key) -> Option<&Name> {
+    match key {
+        Key::Resource(ResourceId { kind: Kind::Node, name, .. }) => Some(name),
+        _ => None,
     }
 }
 

@@ -65,7 +65,7 @@ impl Form for Node {
                 addr: wireguard.at("interfaceIPv6Address").parsed(),
                 key: status.at("wireguardPublicKeyV6").parsed(),
             },
-            addresses: spec.at("addresses").items().iter().filter_map(address).collect(),
+            addresses: addresses(&spec.at("addresses")),
         })
     }
 }
@@ -86,6 +86,13 @@ pub(super) fn on_subnet(at: &At<'_>, family: Family) -> Option<OnSubnet> {
         return None;
     }
     Some(read)
+}
+
+/// As many as there are, and no room for more: a cluster has thousands of nodes.
+fn addresses(at: &At<'_>) -> Vec<NodeAddress> {
+    let mut addresses: Vec<_> = at.items().iter().filter_map(address).collect();
+    addresses.shrink_to_fit();
+    addresses
 }
 
 fn address(at: &At<'_>) -> Option<NodeAddress> {

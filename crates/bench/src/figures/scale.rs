@@ -162,7 +162,7 @@ fn ground() -> Result<Vec<Change>> {
     let node = NodeFact { underlay, foreign: Vec::new() };
     let facts = [
         (FactId::Config, Fact::Config(config)),
-        (FactId::Node, Fact::Node(node)),
+        (FactId::Node, Fact::Node(Box::new(node))),
         (FactId::Own, Fact::Own(own)),
     ];
     let known = facts.into_iter().map(|(id, fact)| Change::Upsert { id, fact, rev: 1 });
@@ -176,7 +176,7 @@ fn lease(peer: Peer) -> Result<Change> {
         LeaseKey::new(Some(Prefix::new(peer.subnet().into(), 24)?), None).context("a subnet")?;
     Ok(Change::Upsert {
         id: FactId::Lease(key),
-        fact: Fact::Lease(lease),
+        fact: Fact::Lease(Box::new(lease)),
         rev: u64::from(peer.number) + 1,
     })
 }

@@ -58,7 +58,7 @@ impl Picture {
             match first_rival(candidate, &candidates) {
                 Some(fault) => self.refuse(*key, fault),
                 None => {
-                    for item in objects(me, candidate.reaches) {
+                    for item in objects(me, candidate.reaches()) {
                         self.tables.insert(item);
                     }
                 }

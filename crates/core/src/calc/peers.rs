@@ -3,17 +3,17 @@
 //! Whether a peer stands depends on its own lease and on whoever claims the same before it, and on
 //! nothing else. So a change touches the lease itself and its rivals, old and new; nobody else is
 //! looked at. Every object of a peer is keyed by something that it claims (its subnet, its address, its
-//! MAC), so no two peers that stand want the same object. Leases that name their node share the node's, which are
-//! counted.
+//! MAC), so no two peers that stand want the same object. Leases that name their node share the node's; `seats` knows
+//! which do.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use russet_desired::{Emit, Item, Key, Patches, Tables};
-use russet_net::{At, Family, Form, Mac, Prefix};
+use russet_net::{At, Family, Form, Mac, Prefix, packed};
 
-use super::Standing;
+use super::{Standing, seats::Seats};
 use crate::{
-    distribution::store::{Candidate, Claim, Claimant, Claims, Reaches, lost_to},
+    distribution::store::{Candidate, Claim, Claimant, Claims, End, Reaches, lost_to},
     error::Fault,
     model::LeaseKey,
     transport::Me,
@@ -23,19 +23,20 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peers {
     /// Leases that are right by themselves.
-    candidates: BTreeMap<LeaseKey, Box<Placed>>,
+    candidates: BTreeMap<LeaseKey, Placed>,
+    seats: Seats,
     claims: Claims,
-    /// How many leases that name their node want an object. A route is one lease's alone.
-    shared: BTreeMap<Key, u32>,
     /// Why a lease is not used; small beside the candidates.
     faults: BTreeMap<LeaseKey, Fault>,
     /// Whose fault may be another than before; some are named more than once.
     judged: Vec<LeaseKey>,
 }
 
+/// A candidate but for its key.
 #[derive(Clone, Debug)]
 struct Placed {
-    candidate: Candidate,
+    rev: u64,
+    end: Arc<End>,
     place: Place,
 }
 
@@ -64,9 +65,17 @@ impl Peers {
     pub(super) fn forget(&mut self) -> Tables {
         self.judged.extend(std::mem::take(&mut self.faults).into_keys());
         self.candidates.clear();
+        self.seats.clear();
         self.claims.clear();
-        self.shared.clear();
         Tables::default()
+    }
+
+    /// Has what has grown take up no more than what is in it.
+    pub(super) fn pack(&mut self) {
+        packed::pack(&mut self.candidates);
+        self.seats.pack();
+        self.claims.pack();
+        self.judged.shrink_to_fit();
     }
 
     /// Takes the leases that changed, `None` for those that are gone or unreadable.
@@ -110,8 +119,8 @@ impl Peers {
     }
 
     pub(super) fn standing(&self, key: LeaseKey) -> Standing<'static> {
-        let Some(candidate) = self.candidates.get(&key) else { return Standing::Unknown };
-        let mut forms = candidate.candidate.reaches.iter().filter_map(|reach| match reach.at {
+        let Some(candidate) = self.candidate(key) else { return Standing::Unknown };
+        let mut forms = candidate.reaches().iter().filter_map(|reach| match reach.at {
             At::Node { form, .. } => Some(form),
             At::Here => None,
         });
@@ -142,10 +151,18 @@ impl Peers {
             }
             _ => return None,
         };
-        let placed = |claimant: &Claimant| {
-            self.candidates.get(&claimant.key).is_some_and(|c| c.place == Place::Placed)
+        let is_placed = |key: &LeaseKey| {
+            self.candidates.get(key).is_some_and(|placed| placed.place == Place::Placed)
         };
-        claims.into_iter().flat_map(|claim| self.claims.same(claim)).find(placed).map(|c| c.key)
+        let of_claim = |claim| {
+            self.claims.same(claim).flat_map(move |claimant| self.spoken_for(claim, claimant.key))
+        };
+        claims.into_iter().flat_map(of_claim).find(is_placed)
+    }
+
+    fn candidate(&self, key: LeaseKey) -> Option<Candidate> {
+        let Placed { rev, end, .. } = self.candidates.get(&key)?;
+        Some(Candidate { key, rev: *rev, end: Arc::clone(end) })
     }
 }
 
@@ -155,22 +172,52 @@ impl Peers {
         self.judged.push(key);
         let Some(holding) = holding.filter(|holding| !me.holds(key, holding)) else { return };
         match Candidate::new(me, key, holding) {
-            Ok(candidate) => {
-                for (claim, claimant) in candidate.claims() {
-                    self.claims.insert(claim, claimant);
-                }
-                let placed = Placed { candidate, place: Place::Out };
-                self.candidates.insert(key, Box::new(placed));
-            }
+            Ok(candidate) => self.take(candidate),
             Err(fault) => _ = self.faults.insert(key, fault),
         }
     }
 
+    fn take(&mut self, mut candidate: Candidate) {
+        for (claim, claimant) in candidate.of_itself() {
+            self.claims.insert(claim, claimant);
+        }
+        let before = self.first_of(&candidate);
+        self.seats.join(&mut candidate);
+        self.pass_claims(&candidate, before);
+        let Candidate { key, rev, end } = candidate;
+        self.candidates.insert(key, Placed { rev, end, place: Place::Out });
+    }
+
     fn leave(&mut self, key: LeaseKey) {
         self.faults.remove(&key);
-        let Some(placed) = self.candidates.remove(&key) else { return };
-        for (claim, claimant) in placed.candidate.claims() {
+        let Some(candidate) = self.candidate(key) else { return };
+        self.candidates.remove(&key);
+        for (claim, claimant) in candidate.of_itself() {
             self.claims.remove(claim, claimant);
+        }
+        let before = self.first_of(&candidate);
+        self.seats.leave(&candidate);
+        self.pass_claims(&candidate, before);
+    }
+
+    /// Who claims for all that are reached as this one.
+    fn first_of(&self, candidate: &Candidate) -> Option<LeaseKey> {
+        self.seats.keys(&candidate.end).first().copied()
+    }
+
+    /// Has the first of a seat claim what is the node's, in the place of who did before.
+    fn pass_claims(&mut self, candidate: &Candidate, before: Option<LeaseKey>) {
+        let now = self.first_of(candidate);
+        if now == before {
+            return;
+        }
+        for (claim, claimant) in candidate.of_node() {
+            if let Some(key) = before {
+                self.claims.remove(claim, Claimant { key, ..claimant });
+            }
+            if let Some(key) = now {
+                self.claims.insert(claim, Claimant { key, ..claimant });
+            }
         }
     }
 
@@ -181,13 +228,23 @@ impl Peers {
             return;
         }
         placed.place = Place::Out;
-        let shares = placed.candidate.shares();
-        for item in objects(me, placed.candidate.reaches) {
-            let key = item.key();
-            if !shares || is_lone(&key) || is_last(&mut self.shared, &key) {
-                patches.unset(key);
+        let end = Arc::clone(&placed.end);
+        for object in objects(me, end.reaches(key)).iter().map(Item::key) {
+            if is_lone(&object) || !self.is_wanted(me, &end, &object) {
+                patches.unset(object);
             }
         }
+    }
+
+    /// Whether a lease that stands wants an object for which one of this end wanted it: mostly the first that is looked at,
+    /// since what is the node's is the same for each.
+    fn is_wanted(&self, me: &Me<'_>, end: &End, object: &Key) -> bool {
+        let stands = |key: &LeaseKey| {
+            self.candidates.get(key).is_some_and(|placed| placed.place == Place::Placed)
+        };
+        let mut standing = self.seats.of_same_node(end).filter(|(_, key)| stands(key));
+        standing
+            .any(|(end, key)| objects(me, end.reaches(key)).iter().any(|it| it.key() == *object))
     }
 
     /// Gives a lease its place or its fault, and returns its objects.
@@ -202,21 +259,14 @@ impl Peers {
         }
         self.faults.remove(&key);
         placed.place = Place::Placed;
-        let objects = objects(me, placed.candidate.reaches);
-        if placed.candidate.shares() {
-            for key in objects.iter().map(Item::key).filter(|key| !is_lone(key)) {
-                *self.shared.entry(key).or_default() += 1;
-            }
-        }
-        objects
+        objects(me, placed.end.reaches(key))
     }
 
     /// The first claim that somebody earlier has too is lost to the earliest who has it.
     fn verdict(&self, key: LeaseKey) -> Result<(), Fault> {
-        let Some(placed) = self.candidates.get(&key) else { return Ok(()) };
-        let candidate = &placed.candidate;
+        let Some(candidate) = self.candidate(key) else { return Ok(()) };
         for (claim, claimant) in candidate.contested() {
-            match self.rivals_of(candidate, claim).min() {
+            match self.rivals_of(&candidate, claim).min() {
                 Some(first) if first < claimant => return Err(lost_to(claim, first.key)),
                 _ => {}
             }
@@ -227,39 +277,40 @@ impl Peers {
     /// Everyone who claims what the lease claims, itself among them unless it names its node; nobody when it claims
     /// nothing.
     fn rivals(&self, key: LeaseKey) -> Vec<LeaseKey> {
-        let Some(placed) = self.candidates.get(&key) else { return Vec::new() };
-        let candidate = &placed.candidate;
-        let claims = candidate.contested();
-        claims.flat_map(|(claim, _)| self.rivals_of(candidate, claim)).map(|it| it.key).collect()
+        let Some(candidate) = self.candidate(key) else { return Vec::new() };
+        let of_claim = |(claim, _)| {
+            let rivals = self.rivals_of(&candidate, claim);
+            rivals.flat_map(move |rival| self.spoken_for(claim, rival.key))
+        };
+        candidate.contested().flat_map(of_claim).collect()
     }
 
+    /// Those who claim, each with the earliest of its seat for all.
     fn rivals_of<'a>(
         &'a self,
         candidate: &'a Candidate,
         claim: Claim,
     ) -> impl Iterator<Item = Claimant> + 'a {
         let is_rival = |claimant: &Claimant| {
-            let other = self.candidates.get(&claimant.key).map(|placed| &placed.candidate);
-            !other.is_some_and(|other| candidate.is_of_same_node(other))
+            let other = self.candidate(claimant.key);
+            !other.is_some_and(|other| candidate.is_of_same_node(&other))
         };
         self.claims.rivals(claim).filter(move |claimant| !candidate.shares() || is_rival(claimant))
+    }
+
+    /// For whom a lease claims something: for all of its seat where that is the node's.
+    fn spoken_for(&self, claim: Claim, key: LeaseKey) -> Vec<LeaseKey> {
+        let end = self.candidates.get(&key).map(|placed| &placed.end);
+        match end.map_or(&[][..], |end| self.seats.keys(end)) {
+            keys if !claim.is_subnet() && !keys.is_empty() => keys.to_vec(),
+            _ => vec![key],
+        }
     }
 }
 
 /// Whether an object is wanted for one lease at most: it goes by the subnet.
 const fn is_lone(key: &Key) -> bool {
-    matches!(key, Key::Route(_))
-}
-
-/// Counts one wish for an object less, and tells whether it was the last.
-fn is_last(shared: &mut BTreeMap<Key, u32>, key: &Key) -> bool {
-    let Some(count) = shared.get_mut(key) else { return true };
-    *count -= 1;
-    if *count == 0 {
-        shared.remove(key);
-        return true;
-    }
-    false
+    matches!(key, Key::Route(_) | Key::EnginePeer(_) | Key::WireguardPeer(_))
 }
 
 /// What reaches a peer.

@@ -12,9 +12,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::Bound,
+    sync::Arc,
 };
 
-use russet_net::{At, Dst, Family, Form, Mac, Prefix, PublicKey, Reach};
+use russet_net::{At, Dst, Family, Form, Mac, Prefix, PublicKey, Reach, packed};
 
 use crate::{
     error::Fault,
@@ -36,14 +37,40 @@ impl Reaches {
     }
 }
 
+/// What leads to a lease but for its subnets. Leases of one node may have it in common.
+#[derive(Debug, PartialEq, Eq)]
+pub struct End {
+    /// The node that the lease names, with the node's revision.
+    holder: Option<(NodeName, u64)>,
+    v4: Option<At>,
+    v6: Option<At>,
+}
+
+impl End {
+    /// The node that has it, where leases name one.
+    pub fn node(&self) -> Option<&NodeName> {
+        self.holder.as_ref().map(|(name, _)| name)
+    }
+
+    pub fn reaches(&self, key: LeaseKey) -> Reaches {
+        let reach = |subnet: Option<Prefix>, at: Option<At>| {
+            Some(Reach { dst: Dst::Prefix(subnet?), at: at? })
+        };
+        Reaches { v4: reach(key.v4(), self.v4), v6: reach(key.v6(), self.v6) }
+    }
+
+    fn of(holder: Option<(NodeName, u64)>, reaches: Reaches) -> Self {
+        let at = |reach: Option<Reach>| reach.map(|reach| reach.at);
+        Self { holder, v4: at(reaches.v4), v6: at(reaches.v6) }
+    }
+}
+
 /// A lease that is right by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    key: LeaseKey,
-    rev: u64,
-    /// The node that it names, with the node's revision.
-    holder: Option<(NodeName, u64)>,
-    pub reaches: Reaches,
+    pub key: LeaseKey,
+    pub rev: u64,
+    pub end: Arc<End>,
 }
 
 impl Candidate {
@@ -60,28 +87,31 @@ impl Candidate {
             Some(Holder { name, rev: Some(rev) }) => Some((name, rev)),
             Some(Holder { name, rev: None }) => return Err(Fault::HolderUnknown { holder: name }),
         };
-        let reaches = reaches?;
-        Ok(Self { key, rev, holder, reaches })
+        Ok(Self { key, rev, end: Arc::new(End::of(holder, reaches?)) })
+    }
+
+    pub fn reaches(&self) -> Reaches {
+        self.end.reaches(self.key)
     }
 
     /// Whether its objects may be those of another lease too.
-    pub const fn shares(&self) -> bool {
-        self.holder.is_some()
+    pub fn shares(&self) -> bool {
+        self.end.holder.is_some()
     }
 
     /// Whether the other is held by the same node.
     pub fn is_of_same_node(&self, other: &Self) -> bool {
-        self.holder.is_some() && self.holder == other.holder
+        self.shares() && self.end.holder == other.end.holder
     }
 
     /// What it claims, in the order in which that is judged, and as whom.
     pub fn claims(&self) -> impl Iterator<Item = (Claim, Claimant)> + use<> {
         let (key, rev, held) = (self.key, self.rev, self.shares());
-        let of_node = self.holder.as_ref().map_or(rev, |(_, rev)| *rev);
+        let of_node = self.end.holder.as_ref().map_or(rev, |(_, rev)| *rev);
         // Where another distribution lays what leads to a node, its subnets are not ours to claim.
         let is_left =
-            self.reaches.iter().all(|it| matches!(it.at, At::Node { form: Form::Foreign, .. }));
-        claims(self.reaches).filter_map(move |claim| match claim {
+            self.reaches().iter().all(|it| matches!(it.at, At::Node { form: Form::Foreign, .. }));
+        claims(self.reaches()).filter_map(move |claim| match claim {
             Claim::Subnet(_) if held && is_left => None,
             Claim::Subnet(_) => Some((claim, Claimant { rev, key })),
             _ => Some((claim, Claimant { rev: of_node, key })),
@@ -92,7 +122,19 @@ impl Candidate {
     /// address out of one of them may be another's.
     pub fn contested(&self) -> impl Iterator<Item = (Claim, Claimant)> + use<> {
         let held = self.shares();
-        self.claims().filter(move |(claim, _)| !(held && matches!(claim, Claim::Subnet(_))))
+        self.claims().filter(move |(claim, _)| !(held && claim.is_subnet()))
+    }
+
+    /// Those that are the node's, which every lease of it makes.
+    pub fn of_node(&self) -> impl Iterator<Item = (Claim, Claimant)> + use<> {
+        let held = self.shares();
+        self.claims().filter(move |(claim, _)| held && !claim.is_subnet())
+    }
+
+    /// Those that it makes for itself alone.
+    pub fn of_itself(&self) -> impl Iterator<Item = (Claim, Claimant)> + use<> {
+        let held = self.shares();
+        self.claims().filter(move |(claim, _)| !held || claim.is_subnet())
     }
 }
 
@@ -170,6 +212,12 @@ pub enum Claim {
     Key(Family, PublicKey),
 }
 
+impl Claim {
+    pub const fn is_subnet(self) -> bool {
+        matches!(self, Self::Subnet(_))
+    }
+}
+
 /// The claims of a peer, in the order in which they are judged.
 fn claims(reaches: Reaches) -> impl Iterator<Item = Claim> {
     let of = |reach: Reach| {
@@ -215,7 +263,8 @@ pub fn lost_to(claim: Claim, other: LeaseKey) -> Fault {
     }
 }
 
-/// Every claim of every peer, ordered so that rivals are found without looking at the rest.
+/// Every claim of every peer, ordered so that rivals are found without looking at the rest. What is a node's is claimed
+/// by the first of its leases that are reached alike, for all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     all: BTreeSet<(Claim, Claimant)>,
@@ -248,6 +297,11 @@ impl Claims {
             0 => _ = self.lengths.remove(&length),
             left => _ = self.lengths.insert(length, left),
         }
+    }
+
+    /// Has them take up no more than what is in them.
+    pub fn pack(&mut self) {
+        packed::pack_set(&mut self.all);
     }
 
     pub fn clear(&mut self) {

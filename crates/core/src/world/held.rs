@@ -65,7 +65,7 @@ impl World {
         let rev = *rev;
         match fact {
             Fact::Lease(lease) => {
-                let (lease, holder, has_router) = (lease.clone(), None, HasRouter::No);
+                let (lease, holder, has_router) = (Lease::clone(lease), None, HasRouter::No);
                 Some(Holding { lease, rev, holder, has_router })
             }
             Fact::Held(name) => {
@@ -120,7 +120,7 @@ impl World {
         self.facts
             .range(first..)
             .map_while(|(id, known)| match (id, known.good.as_deref()) {
-                (FactId::Host(name), Some((Fact::Host(lease), _))) => Some(Some((name, lease))),
+                (FactId::Host(name), Some((Fact::Host(lease), _))) => Some(Some((name, &**lease))),
                 (FactId::Host(_), _) => Some(None),
                 _ => None,
             })
@@ -192,14 +192,17 @@ impl World {
         if let Some((Fact::Held(name), _)) = before
             && let Some(held) = self.held_by.get_mut(name)
         {
-            held.remove(key);
+            held.retain(|other| other != key);
             if held.is_empty() {
                 self.held_by.remove(name);
             }
         }
         if let Some((Fact::Held(name), _)) = self.good(id) {
             let name = name.clone();
-            self.held_by.entry(name).or_default().insert(*key);
+            let held = self.held_by.entry(name).or_default();
+            if let Err(at) = held.binary_search(key) {
+                held.insert(at, *key);
+            }
         }
     }
 }

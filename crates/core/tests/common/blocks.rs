@@ -102,7 +102,7 @@ pub fn upsert(id: FactId, fact: Fact, rev: u64) -> Change {
 }
 
 pub fn is_at(n: u8, lease: Lease) -> Change {
-    upsert(FactId::Host(name(n)), Fact::Host(lease), u64::from(n) + 10)
+    upsert(FactId::Host(name(n)), Fact::Host(Box::new(lease)), u64::from(n) + 10)
 }
 
 pub fn holds(n: u8, prefix: &str) -> Change {
@@ -119,7 +119,7 @@ pub fn ready_with(settings: Settings, config: NetworkConfig) -> Calc {
     calc.apply(Source::ALL.map(Change::Resync));
     calc.apply([
         upsert(FactId::Config, Fact::Config(config), 1),
-        upsert(FactId::Node, Fact::Node(node()), 1),
+        upsert(FactId::Node, Fact::Node(Box::new(node())), 1),
         is_at(0, host(77, 1, "iv6")),
         holds(0, "10.244.7.0/26"),
     ]);

@@ -130,7 +130,11 @@ pub fn vxlan_lease(subnet: u8, n: u8) -> Lease {
 }
 
 pub fn upsert_lease(key: &str, lease: Lease, rev: u64) -> Change {
-    Change::Upsert { id: FactId::Lease(lease_key(key, "")), fact: Fact::Lease(lease), rev }
+    Change::Upsert {
+        id: FactId::Lease(lease_key(key, "")),
+        fact: Fact::Lease(Box::new(lease)),
+        rev,
+    }
 }
 
 /// A calculation that has its configuration, its node and its lease, and is in sync.
@@ -145,7 +149,7 @@ pub fn ready_with(settings: Settings, config: NetworkConfig) -> Calc {
     let upsert = |id, fact| Change::Upsert { id, fact, rev: 1 };
     calc.apply([
         upsert(FactId::Config, Fact::Config(config)),
-        upsert(FactId::Node, Fact::Node(node())),
+        upsert(FactId::Node, Fact::Node(Box::new(node()))),
         upsert(FactId::Own, Fact::Own(own)),
     ]);
     calc.apply(Source::ALL.map(Change::InSync));
@@ -157,7 +161,7 @@ pub fn new_config(config: NetworkConfig) -> Change {
 }
 
 pub fn new_node(node: NodeFact) -> Change {
-    Change::Upsert { id: FactId::Node, fact: Fact::Node(node), rev: 2 }
+    Change::Upsert { id: FactId::Node, fact: Fact::Node(Box::new(node)), rev: 2 }
 }
 
 pub fn own(v4: &str, v6: &str) -> Change {

@@ -121,7 +121,7 @@ impl CalicoView {
         }
         let mut changes = self.read(&kept.now);
         for cidr in &kept.blocks {
-            self.blocks.insert(*cidr, Vec::new());
+            self.blocks.insert(*cidr);
             self.kept.block(*cidr, true);
             let fact = Fact::Held(self.node.clone());
             changes.extend(lease_id(*cidr).map(|id| Change::Upsert { id, fact, rev: 0 }));

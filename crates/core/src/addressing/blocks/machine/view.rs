@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use russet_net::Prefix;
+use russet_net::{Prefix, packed};
 
 use super::{
     super::{affinity::Seen, block::Block, name::HandleId, store::Outline},
@@ -61,6 +61,7 @@ impl BlockMachine {
         for (key, Versioned { rev, value }) in objects {
             self.changed(Change { key, rev, value: Some(value) }, now);
         }
+        packed::pack(&mut self.index);
     }
 
     /// Old revisions must not be compared with those of another history. What is under way is given up: its
