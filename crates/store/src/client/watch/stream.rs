@@ -40,7 +40,7 @@ impl Stream {
         prefixes: &[Vec<u8>],
         next: &[Revision],
     ) -> Result<Self, StoreError> {
-        let op = Op::read("watch", &prefixes.join(&b' '));
+        let op = Op::read("watch", &named(prefixes));
         client.within(&op, Self::connect(client, &op, prefixes, next)).await
     }
 
@@ -138,8 +138,34 @@ fn create_request(id: i64, prefix: &[u8], start: Revision) -> WireRequest {
     WireRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
+/// What is watched, in a few words: who watches a cluster's objects names more than a dozen.
+fn named(prefixes: &[Vec<u8>]) -> Vec<u8> {
+    match prefixes {
+        [first, rest @ ..] if rest.len() > 1 => {
+            [first.as_slice(), format!(" and {} more", rest.len()).as_bytes()].concat()
+        }
+        few => few.join(&b' '),
+    }
+}
+
 /// Answers that are kept while watchers are being created, and what they may take before the last.
 const MAX_EARLY: usize = 64;
 const MAX_EARLY_BYTES: usize = 16 << 20;
 /// etcd fragments at its request limit (1.5 MiB by default); a single value may stand beside others.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_of_many_prefixes_is_told_by_the_first() {
+        let of = |all: &[&str]| {
+            let all: Vec<_> = all.iter().map(|one| one.as_bytes().to_vec()).collect();
+            String::from_utf8(named(&all)).unwrap()
+        };
+        assert_eq!(of(&["/a/"]), "/a/");
+        assert_eq!(of(&["/a/", "/b/"]), "/a/ /b/");
+        assert_eq!(of(&["/a/", "/b/", "/c/"]), "/a/ and 2 more");
+    }
+}
