@@ -30,7 +30,8 @@ use russet_api::{
 use russet_core::model::{PodFact, PodId};
 use russet_kernel::pod::Lane as Kernel;
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    buffer::spare_capacity,
+    event::{EventfdFlags, epoll, eventfd},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt},
 };
 
@@ -50,7 +51,7 @@ use crate::{
 /// Serves until it is dropped; its threads are joined then.
 #[derive(Debug)]
 pub struct Server {
-    stop: Arc<OwnedFd>,
+    stop: OwnedFd,
     lane: SyncSender<ToLane>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -135,7 +136,7 @@ impl Server {
         }
         let listener = listen(&settings.socket)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let stop = Arc::new(stop.map_err(|errno| ServeError::Thread("cni-read", errno.into()))?);
+        let stop = stop.map_err(|errno| ServeError::Thread("cni-read", errno.into()))?;
         let mut server = Self { stop, lane: to_lane, threads: Vec::new() };
         server.spawn("cni-lane", move || {
             lane.run(&inbox);
@@ -144,8 +145,8 @@ impl Server {
         })?;
         for _ in 0..READERS {
             let listener = listener.try_clone().map_err(thread("cni-read"))?;
-            let reader =
-                Reader { listener, stop: Arc::clone(&server.stop), lane: server.lane.clone() };
+            let reader = Reader::new(listener, &server.stop, server.lane.clone());
+            let reader = reader.map_err(thread("cni-read"))?;
             server.spawn("cni-read", move || reader.run())?;
         }
         Ok((server, pods))
@@ -201,11 +202,22 @@ fn listen(path: &Path) -> Result<UnixListener, ServeError> {
 /// One of the threads that read requests.
 struct Reader {
     listener: UnixListener,
-    stop: Arc<OwnedFd>,
+    /// Tells of a call, or that it is over.
+    ready: OwnedFd,
     lane: SyncSender<ToLane>,
 }
 
 impl Reader {
+    fn new(listener: UnixListener, stop: &OwnedFd, lane: SyncSender<ToLane>) -> io::Result<Self> {
+        let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // A call wakes one reader; the end wakes all.
+        let by_peer = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+        epoll::add(&ready, &listener, epoll::EventData::new_u64(Woken::ByPeer as u64), by_peer)?;
+        let by_stop = epoll::EventData::new_u64(Woken::ByStop as u64);
+        epoll::add(&ready, stop, by_stop, epoll::EventFlags::IN)?;
+        Ok(Self { listener, ready, lane })
+    }
+
     fn run(&self) {
         while self.wait() == Woken::ByPeer {
             let stream = match self.listener.accept() {
@@ -234,17 +246,18 @@ impl Reader {
     }
 
     fn wait(&self) -> Woken {
-        let mut fds =
-            [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&*self.stop, PollFlags::IN)];
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(2);
         loop {
-            match poll(&mut fds, None) {
+            match epoll::wait(&self.ready, spare_capacity(&mut events), None) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, op = "wait for CNI calls");
                     return Woken::ByStop;
                 }
-                Ok(_) if fds[1].revents().is_empty() => return Woken::ByPeer,
-                Ok(_) => return Woken::ByStop,
+                Ok(_) if events.iter().any(|it| it.data.u64() == Woken::ByStop as u64) => {
+                    return Woken::ByStop;
+                }
+                Ok(_) => return Woken::ByPeer,
             }
         }
     }
