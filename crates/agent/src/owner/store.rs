@@ -163,6 +163,14 @@ impl StoreView {
         self.seen.cluster_id.clone_from(&self.cluster_id);
     }
 
+    /// Takes a store's history for the right one, which has no configuration yet.
+    fn accept_unconfigured(&mut self) {
+        self.looked_at = self.revision;
+        let (cluster_id, revision) = (self.cluster_id.clone(), self.revision);
+        self.seen = Seen { cluster_id, revision, configured: false };
+        self.doubt = Some(Doubt::NoConfiguration);
+    }
+
     /// The fact that a key's value says, or `None` for a key that means nothing here.
     fn fact(&self, kv: &KeyValue) -> Option<Change> {
         let rev = kv.created.get();
@@ -397,6 +405,8 @@ fn text(value: &[u8]) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use russet_store::Revision;
+
     use super::*;
     use crate::config::RawConfig;
 
@@ -420,6 +430,22 @@ pub(super) mod tests {
         assert_eq!(view.raw_config.as_deref(), Some(GOOD));
         view.note_in_force(Some(&read_net_conf(OTHER, view.preset).unwrap()));
         assert_eq!(view.raw_config.as_deref(), Some(OTHER));
+    }
+
+    #[test]
+    fn an_older_store_that_is_accepted_without_a_configuration_is_believed_when_it_has_one() {
+        let mut view = view();
+        view.seen = Seen { revision: 900, configured: true, ..Seen::default() };
+        (view.looked_at, view.revision) = (3, 12);
+        assert!(matches!(judge(&view.seen, &view.claimed_aside()), Some(Doubt::Older { .. })));
+        view.accept_unconfigured();
+        assert_eq!(judge(&view.seen, &view.claimed_aside()), Some(Doubt::NoConfiguration));
+        let key = view.keys.config().as_bytes().to_vec();
+        let value = GOOD.to_vec();
+        let at = Revision::new(13);
+        let kv = KeyValue { key, value, created: at, modified: at, version: 1, lease: None };
+        view.aside.insert(kv.key.clone(), kv);
+        assert_eq!(judge(&view.seen, &view.claimed_aside()), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use russet_store::{KeyChange, KeyValue};
 use super::PutBack;
 use crate::owner::{
     Owner,
-    trust::{Doubt, Seen, judge},
+    trust::{Doubt, judge},
 };
 
 impl Owner {
@@ -125,13 +125,9 @@ impl Owner {
 
     /// Takes the store as it is now for the truth: by the operator's word, or because the doubt is gone.
     pub(in crate::owner) fn accept(&mut self, now: Instant) {
-        let claimed = self.store.claimed_aside();
-        if !claimed.configured {
+        if !self.store.claimed_aside().configured {
             // Without a configuration there is nothing to compute from: the last one stays.
-            self.store.seen = Seen { configured: false, ..self.store.seen.clone() };
-            self.store.seen.cluster_id = claimed.cluster_id;
-            self.store.seen.revision = self.store.revision;
-            self.store.doubt = Some(Doubt::NoConfiguration);
+            self.store.accept_unconfigured();
             return;
         }
         let entries: Vec<_> = mem::take(&mut self.store.aside).into_values().collect();
