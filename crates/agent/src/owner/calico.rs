@@ -77,14 +77,12 @@ impl CalicoView {
         self.blocks.clear();
         self.lone.clear();
         self.faults.clear();
-        for cidr in self.kept.blocks.clone() {
-            self.kept.block(cidr, false);
-        }
         let mut changes = vec![Change::Resync(Source::Store)];
         for (key, known) in picture.iter() {
             changes.extend(self.one(key, Some(known), picture.text(key)));
         }
         self.kept.retain(|key| picture.get(key).is_some() || is_pool(key));
+        self.kept.retain_blocks(|cidr| picture.get(&Key::Block(cidr)).is_some());
         packed::pack_set(&mut self.blocks);
         // It must be there before what is judged by it.
         changes.splice(1..1, self.configuration());

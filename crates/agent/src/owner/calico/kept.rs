@@ -26,7 +26,7 @@ type Texts = BTreeMap<Key, Arc<[u8]>>;
 pub(super) struct Kept {
     now: Texts,
     /// This node's blocks.
-    pub(super) blocks: BTreeSet<Prefix>,
+    blocks: BTreeSet<Prefix>,
     /// Pools and settings of before, while tunnels of theirs may be in use.
     before: Vec<Texts>,
     /// The pools and settings that the configuration was last made of.
@@ -67,6 +67,15 @@ impl Kept {
     pub(super) fn block(&mut self, cidr: Prefix, is_own: bool) {
         let changed = if is_own { self.blocks.insert(cidr) } else { self.blocks.remove(&cidr) };
         if changed {
+            self.whole = None;
+        }
+    }
+
+    /// Lets go blocks that are not there any more.
+    pub(super) fn retain_blocks(&mut self, is_there: impl Fn(Prefix) -> bool) {
+        let before = self.blocks.len();
+        self.blocks.retain(|cidr| is_there(*cidr));
+        if self.blocks.len() != before {
             self.whole = None;
         }
     }

@@ -123,6 +123,16 @@ fn what_is_kept_is_in_force_before_the_store_has_said_anything() {
 }
 
 #[test]
+fn a_block_that_cannot_be_read_stays_this_node_s_on_its_disk_until_it_is_gone() {
+    let mut it = It::new();
+    it.all(&[(POOL, POOL_VALUE), (BLOCK, &block("host:n0", &[]))]);
+    it.all(&[(POOL, POOL_VALUE), (BLOCK, "{}")]);
+    assert_eq!(it.view.kept(None).blocks.len(), 1);
+    it.all(&[(POOL, POOL_VALUE)]);
+    assert!(it.view.kept(None).blocks.is_empty());
+}
+
+#[test]
 fn the_tunnel_of_before_is_known_after_a_restart_in_the_middle_of_a_switch() {
     let mut it = It::new();
     it.all(&[(POOL, POOL_VALUE)]);
