@@ -52,15 +52,11 @@ pub struct Reconciler<K: Kind, D: Driver<K>> {
     suspects: BTreeMap<K::Key, Arc<str>>,
     fights: Fights<K::Key>,
     sync: Sync,
-    /// That every wish was told, and the round that follows from it is not over yet.
-    told: Option<Told>,
+    /// Every wish was told, and the round that follows from it is not over yet.
+    unpacked: bool,
     stale: Option<Path>,
     news: Vec<News<K::Key>>,
 }
-
-/// Every wish was told.
-#[derive(Clone, Copy, Debug)]
-struct Told;
 
 /// Removing is allowed only when everything that should stay has been named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +117,7 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
             suspects: BTreeMap::new(),
             fights: Fights::default(),
             sync: Sync::Partial,
-            told: None,
+            unpacked: false,
             stale: Some(Path::Own),
             news: Vec::new(),
         }
@@ -160,7 +156,7 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
     /// Says that every wish has been told, so what is ours and unwished may go.
     pub fn complete(&mut self) {
         self.sync = Sync::Complete;
-        self.told = Some(Told);
+        self.unpacked = true;
         let unwished = self.actual.keys().filter(|key| !self.desired.contains_key(key));
         self.pending.extend(unwished.cloned());
     }
@@ -345,7 +341,7 @@ impl<K: Kind, D: Driver<K>> Reconciler<K, D> {
             tracing::warn!(kind = K::NAME, %error, "objects of ours without a key stay");
         }
         // They came in the order of their keys, and most stay.
-        if self.told.take().is_some() {
+        if mem::take(&mut self.unpacked) {
             packed::pack(&mut self.desired);
             packed::pack(&mut self.actual);
         }

@@ -45,13 +45,12 @@ impl<S: Shelf> Ipam<S> {
     }
 
     fn all(&mut self, revision: u64, history: History, picture: &Picture) {
-        let doubted = matches!(self.gate, Gate::Doubted(_));
-        if history == History::Other || doubted {
+        let is_other = history == History::Other || matches!(self.gate, Gate::Doubted(_));
+        if is_other {
             self.leave_history();
             self.desk.other_history();
         }
         // What a store of another history lacks it does not lack for a moment.
-        let is_other = history == History::Other || doubted;
         self.looks_for_losses = Some(if is_other { Duration::ZERO } else { again::LAG });
         self.gate = Gate::Open;
         self.away = None;

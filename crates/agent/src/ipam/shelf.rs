@@ -9,7 +9,6 @@ use russet_core::addressing::blocks::{Key, Outcome, StoreOp, Value, Versioned};
 use russet_store::{
     EtcdClient, Expect, Guard, KeyValue, Revision, StoreError, Write, WriteOutcome,
 };
-
 use tokio::task::JoinSet;
 
 use super::documents::{Document, key_text};
@@ -216,8 +215,8 @@ pub async fn carry_out_all(
     }
 }
 
-/// Does swaps as one transaction, and tells of each in their order. When one of the keys is not as it is expected to be, nothing is written, and what
-/// each has is told.
+/// Does swaps as one transaction, and tells of each in their order. When one of the keys is not as it is expected to
+/// be, nothing is written, and what each has is told.
 async fn carry_out_together(
     store: impl Shelf,
     all: Vec<(StoreOp, Option<Document>)>,

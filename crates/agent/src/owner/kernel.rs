@@ -86,7 +86,7 @@ impl KernelView {
         self.applied >= patch
     }
 
-    /// Whether it was refused in that patch.
+    /// Whether the kernel has not an object as it should be.
     pub fn refuses(&self, key: &Key) -> bool {
         self.refused.contains_key(key)
     }

@@ -1,7 +1,6 @@
 //! What leaves the owner: patches to the lanes, writes to the store, files to the keeper, answers to whoever asks.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -17,9 +16,9 @@ use russet_core::{
 use russet_desired::Key;
 use tokio::sync::watch;
 
-use super::{CalicoView, Owner, errand, view};
+use super::{CalicoView, Owner, errand, kernel::KernelView, view};
 use crate::{
-    calico::announced,
+    calico::{Announced, announced},
     disk::checkpoint::{Checkpoint, OwnLease},
     keeper::Files,
     notify::notify,
@@ -99,24 +98,24 @@ impl Owner {
             },
         };
         self.ends_of = generation;
-        let asked: BTreeSet<_> = wanted.tunnels.keys().copied().collect();
-        pass(&calico.tunnels, &asked);
+        calico.tunnels.send_if_modified(|known| {
+            let same = known.iter().eq(wanted.tunnels.keys());
+            if !same {
+                *known = wanted.tunnels.keys().copied().collect();
+            }
+            !same
+        });
         if self.wanted_ends.as_ref().is_none_or(|(before, _)| *before != wanted) {
             self.wanted_ends = Some((wanted, self.patched));
         }
-        let ready = self.wanted_ends.as_ref().filter(|(_, since)| self.kernel.has(*since));
-        if let Some((wanted, _)) = ready {
-            let before = calico.announced.borrow().clone();
-            let is_announced = |tunnel: &_| {
-                before.as_ref().is_some_and(|before| before.tunnels.contains_key(tunnel))
-            };
-            let mut told = wanted.clone();
-            // An end that was announced once stays: whoever sends by it has nothing else.
-            told.tunnels.retain(|tunnel, link| {
-                let is_refused = link.is_some_and(|link| self.kernel.refuses(&Key::Link(link)));
-                !is_refused || is_announced(tunnel)
+        let Some((wanted, since)) = &self.wanted_ends else { return };
+        if self.kernel.has(*since) {
+            calico.announced.send_if_modified(|known| {
+                let told = wanted.without_refused(&self.kernel, known.as_ref());
+                let same = known.as_ref() == Some(&told);
+                *known = Some(told);
+                !same
             });
-            pass(&calico.announced, &Some(told));
         }
     }
 
@@ -292,6 +291,19 @@ impl Owner {
             reasons.push("the kernel has not taken the first patch yet".into());
         }
         reasons
+    }
+}
+
+impl Announced {
+    /// What may be said of it: nobody is to send by a tunnel that the kernel refused. An end that was announced once stays,
+    /// because whoever sends by it has nothing else.
+    fn without_refused(&self, kernel: &KernelView, before: Option<&Self>) -> Self {
+        let mut told = self.clone();
+        told.tunnels.retain(|tunnel, link| {
+            let is_refused = link.is_some_and(|link| kernel.refuses(&Key::Link(link)));
+            !is_refused || before.is_some_and(|before| before.tunnels.contains_key(tunnel))
+        });
+        told
     }
 }
 

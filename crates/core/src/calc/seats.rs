@@ -1,4 +1,4 @@
-//! What the leases of one node have in common: where the node is reached, and how many of them stand.
+//! What the leases of one node have in common: where the node is reached, and which of them are reached alike.
 //!
 //! A node holds some four blocks, and its address, its tunnel's end and what leads there are the same for each. They are
 //! kept once here, and the first lease of a seat claims them for all.

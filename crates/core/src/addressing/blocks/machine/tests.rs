@@ -238,13 +238,7 @@ fn a_write_that_was_given_up_cannot_give_an_address_afterwards() {
     desk.run_writes(1);
     let (_, late) = desk.queue.pop_front().unwrap().remove(0);
     assert!(matches!(late.key(), Key::Block(_)));
-    desk.ask(3, Ask::ReleaseHandle("pod".parse().unwrap()));
-    for _ in 0..3 {
-        desk.run();
-        desk.wait(NO_ANSWER);
-    }
-    desk.settle();
-    assert_eq!(desk.answers[&3], Ok(Answer::Released(0)));
+    desk.release_without_an_answer(3, "pod");
     assert!(matches!(desk.take(late), Outcome::Present { .. }), "it comes too late");
     assert_eq!(desk.handle("pod"), None);
 }
@@ -313,13 +307,7 @@ fn a_transaction_that_was_given_up_cannot_give_an_address_afterwards() {
     desk.allocate(2, "pod");
     let late = desk.queue.pop_front().unwrap();
     assert_eq!(late.len(), 2);
-    desk.ask(3, Ask::ReleaseHandle("pod".parse().unwrap()));
-    for _ in 0..3 {
-        desk.run();
-        desk.wait(NO_ANSWER);
-    }
-    desk.settle();
-    assert_eq!(desk.answers[&3], Ok(Answer::Released(0)));
+    desk.release_without_an_answer(3, "pod");
     let outcomes = desk.take_all(late);
     assert!(outcomes.iter().all(|(_, it)| matches!(it, Outcome::Present { .. })), "{outcomes:?}");
     assert_eq!(desk.handle("pod"), None);
@@ -530,6 +518,17 @@ impl Desk {
     fn allocate(&mut self, request: u64, handle: &str) {
         let want = Want { family: Family::V4, pools: vec![], wished: None };
         self.ask(request, Ask::Allocate { who: who(handle), wants: vec![want] });
+    }
+
+    /// Releases a handle while an operation on it is given up, and finds nothing of it.
+    fn release_without_an_answer(&mut self, request: u64, handle: &str) {
+        self.ask(request, Ask::ReleaseHandle(handle.parse().unwrap()));
+        for _ in 0..3 {
+            self.run();
+            self.wait(NO_ANSWER);
+        }
+        self.settle();
+        assert_eq!(self.answers[&request], Ok(Answer::Released(0)));
     }
 
     fn allocate_both(&mut self, request: u64, handle: &str) {
