@@ -6,6 +6,7 @@
 //!   (watch)    │                │ tunnels' addresses
 //!              │     owner ─▶ ends ─▶ register ─▶ the node's own object in the store
 //!              │       observer ─ addresses ┘   └─ how it stands ─▶ owner
+//!              │  attach lane ─▶ endpoints ─▶ the pods' own objects in the store
 //!              ├─▶ routers ─▶ BGP speaker ─ report ─▶ whoever asks for the node's status
 //!              └─ accept ◀── owner
 //! ```
@@ -36,6 +37,7 @@ use crate::{
     bgp::resources::Resources,
     cni,
     config::{BlockSettings, Config},
+    endpoints,
     ipam::{self, Tunnel},
     node::OwnAddresses,
     owner::Input,
@@ -96,12 +98,16 @@ impl Pending {
         let (tell_ipam, news) = mpsc::channel(resources::NEWS);
         let (asks, asked) = mpsc::channel(ipam::MOST_ASKS);
         let (tell, told) = mpsc::channel(ipam::MOST_ASKS);
+        let (says, said) = mpsc::channel(ipam::MOST_ASKS);
         let (hold, held) = watch::channel(BTreeMap::new());
         let (believe, believed) = watch::channel(false);
         let (tell_ends, ends) = watch::channel(Ends::default());
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
         let (tell_others, others) = watch::channel(Others::default());
+        let (shelf, tell_lane) = (client.clone(), tell.clone());
+        let own = (node.clone(), endpoints::Pace::default());
+        tasks.spawn(endpoints::keep(shelf, own, said, tell_lane, believed.clone()));
         let own = register::Inputs { addresses, ends, others, believed: believed.clone() };
         tasks.spawn(register::keep(client.clone(), node.clone(), own, self.registered));
         let (ask_report, reports_asked) = mpsc::channel(1);
@@ -125,7 +131,7 @@ impl Pending {
         let lines =
             ipam::Lines { news, asks: asked, told: tell, tunnels: self.tunnels, held: hold };
         tasks.spawn(ipam::serve(client, settings, lines));
-        Some((cni::Line { asks, told }, Running { routers, addresses: observe }))
+        Some((cni::Line { asks, says, told }, Running { routers, addresses: observe }))
     }
 }
 

@@ -54,13 +54,14 @@ use tokio::{
 pub use self::{
     ask::{Ask, Deny, MOST_ASKS, Told, What, handle_of, tunnel_handle},
     live::{HostRoutes, host_routes},
+    shelf::{Shelf, Swap},
     wish::{Ground, Tunnel, Wish, WishError},
 };
 use self::{
     desk::Desk,
     documents::{Document, Documents},
     gc::Local,
-    shelf::{Carried, Shelf, carry_out_all},
+    shelf::{Carried, carry_out_all},
 };
 use crate::resources::News;
 

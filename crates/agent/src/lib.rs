@@ -12,6 +12,7 @@ pub mod resources;
 
 mod admin;
 mod calico;
+mod endpoints;
 mod errands;
 mod http;
 mod keeper;

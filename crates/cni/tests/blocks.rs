@@ -58,6 +58,40 @@ fn a_pod_s_address_is_asked_for_recorded_set_and_given_back() {
 }
 
 #[test]
+fn a_pod_s_endpoint_is_listed_while_it_lives_and_its_note_stands_until_it_is_not() {
+    let mut site = Site::new();
+    site.name_links_as_calico();
+    let pod = Namespace::create().unwrap();
+    let result = site.add("c0ffee0123456789", &pod).good();
+    eventually("it is listed", || site.addresses.listed().len() == 1);
+    let name = ("default".to_owned(), "n1-cni-c0ffee0123456789-eth0".to_owned());
+    let listed = site.addresses.listed().remove(&name).unwrap();
+    assert_eq!(listed.link.as_str(), "calic0ffee01234");
+    assert_eq!(listed.addresses, [addr("10.9.0.1")]);
+    assert_eq!(listed.mac.unwrap().to_string(), mac_of(&pod), "{result}");
+    // Told anew by an agent that starts anew, and by a second ADD.
+    site.addresses.forget_endpoints();
+    site.start();
+    eventually("it is listed again", || site.addresses.listed().get(&name) == Some(&listed));
+    site.addresses.forget_endpoints();
+    site.add("c0ffee0123456789", &pod).good();
+    eventually("and again", || site.addresses.listed().get(&name) == Some(&listed));
+
+    site.addresses.keep_endpoints(true);
+    site.node.del("c0ffee0123456789");
+    eventually("the store has it back", || site.addresses.held().is_empty());
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!((site.node.recorded().len(), notes(&site.node)), (1, 1), "it is listed still");
+    site.start();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!((site.node.recorded().len(), notes(&site.node)), (1, 1));
+    site.addresses.keep_endpoints(false);
+    eventually("it is not listed", || site.addresses.listed().is_empty());
+    eventually("the record is gone", || site.node.recorded().is_empty());
+    eventually("the note is gone", || notes(&site.node) == 0);
+}
+
+#[test]
 fn an_add_that_waits_stops_no_other_call() {
     let site = Site::new();
     let (first, second) = (Namespace::create().unwrap(), Namespace::create().unwrap());
@@ -311,9 +345,22 @@ impl Site {
         self.server = Some(server);
     }
 
+    fn name_links_as_calico(&self) {
+        self.node.core.say(Ok(PodNetwork {
+            side: PodSide::Routed { proxy_arp: Flag::Off },
+            links: "cali",
+            ..node::network()
+        }));
+    }
+
     fn add(&self, container: &str, pod: &Namespace) -> Answer {
         self.node.call("ADD", container, Some(&pod.path()), &self.node.conf())
     }
+}
+
+fn mac_of(pod: &Namespace) -> String {
+    let shown = ip(pod, "-o link show eth0");
+    shown.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
 }
 
 fn notes(node: &Node) -> usize {

@@ -71,9 +71,11 @@ impl Programs {
         words(&[&self.russet(), "lab", "stage", stage, &dir.display().to_string()])
     }
 
-    /// Where CNI plugins are looked for, the first folder first.
-    pub(crate) fn cni_folders(&self) -> [PathBuf; 3] {
-        [self.folder.clone(), "/opt/cni/bin".into(), "/usr/lib/cni".into()]
+    /// Where CNI plugins are looked for, the first folder first: ours, what `CNI_PATH` names, the usual ones.
+    pub(crate) fn cni_folders(&self) -> Vec<PathBuf> {
+        let named = env::var_os("CNI_PATH").unwrap_or_default();
+        let usual = ["/opt/cni/bin".into(), "/usr/lib/cni".into()];
+        [self.folder.clone()].into_iter().chain(env::split_paths(&named)).chain(usual).collect()
     }
 
     /// The search path of everything that runs in a lab.

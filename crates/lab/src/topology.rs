@@ -117,6 +117,8 @@ pub struct Pod {
     /// The node's name.
     pub node: Name,
     pub cni: Option<PathBuf>,
+    /// What the runtime says in `CNI_ARGS`, where it is not what Kubernetes' would say.
+    pub args: Option<String>,
 }
 
 /// Pods that are wired without an agent.

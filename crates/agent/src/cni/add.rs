@@ -18,8 +18,9 @@ use super::{
     Key,
     blocks::Held,
     lane::{Job, Lane, checked, records_error, send},
-    link::sources,
-    name, one_line,
+    name,
+    note::Asked,
+    one_line,
     spool::key_of,
     sync::Pending,
 };
@@ -27,7 +28,7 @@ use super::{
 /// An ADD whose addresses are taken.
 pub(super) struct Begun {
     pub(super) key: Key,
-    pub(super) allowed_sources: Vec<Prefix>,
+    pub(super) asked: Asked,
     pub(super) inside: Inside,
     pub(super) want: PodLink,
     pub(super) made: Made,
@@ -115,8 +116,8 @@ impl Lane {
         let Key { network, pod: id } = pod.key;
         let reserved = self.records.reserve(network, id, &pod.network.subnets, &add.ips);
         let (assigned, mut unsynced) = reserved.map_err(|err| records_error(&err))?;
-        let allowed_sources = sources(&add.asks);
-        match self.take_link(pod, allowed_sources.clone()) {
+        let asked = Asked::of(add);
+        match self.take_link(pod, asked.clone()) {
             Ok(note) => unsynced.files.extend(note),
             Err(err) => {
                 self.release(pod.key)?;
@@ -126,7 +127,7 @@ impl Lane {
         let made = Made::Now(self.syncer.begin(unsynced));
         let want = pod.link(&assigned);
         let key = pod.key.clone();
-        Ok(Step::Begun(Box::new(Begun { key, allowed_sources, inside, want, made })))
+        Ok(Step::Begun(Box::new(Begun { key, asked, inside, want, made })))
     }
 
     /// The pod has a record: from an ADD that was served, or from one that was cut off.
@@ -161,9 +162,9 @@ impl Lane {
         };
         let faults = faults.map_err(|err| CniError::new(Code::KERNEL, one_line(&err)))?;
         if faults.is_empty() {
-            let allowed_sources = self.notes.allowed_sources(pod.key);
+            let asked = self.notes.asked(pod.key);
             let (key, made) = (pod.key.clone(), Made::Before);
-            return Ok(Step::Begun(Box::new(Begun { key, allowed_sources, inside, want, made })));
+            return Ok(Step::Begun(Box::new(Begun { key, asked, inside, want, made })));
         }
         let msg =
             format!("{} is attached already, and not as this ADD would: DEL it first", pod.key);
@@ -171,7 +172,7 @@ impl Lane {
     }
 
     fn attach(&mut self, begun: Begun) -> Result<Answer, CniError> {
-        let Begun { key, allowed_sources, mut inside, want, made } = begun;
+        let Begun { key, asked, mut inside, want, made } = begun;
         let bridge_mac = match made {
             Made::Before => {
                 want.bridge().and_then(|bridge| self.kernel.mac_of(bridge).unwrap_or_default())
@@ -181,12 +182,14 @@ impl Lane {
                 Err(refusal) => return refusal,
             },
         };
+        let addresses: Vec<_> = want.addresses.iter().map(|one| one.addr).collect();
+        self.list(&key, want.host, &addresses);
         let fact = PodFact {
             network: key.network.clone(),
             host_link: want.host,
-            addresses: want.addresses.iter().map(|one| one.addr).collect(),
+            addresses,
             mtu: want.mtu,
-            allowed_sources,
+            allowed_sources: asked.allowed_sources,
         };
         self.core.attached(key.pod, fact);
         Ok(Answer::Attached(told(&want, bridge_mac)))

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   ADD ─▶ parked ─ Give ─▶ task ─ Given ─▶ record ─▶ link ─▶ answered
-//!   DEL ─▶ link gone ─▶ note stands ─ Free ─▶ task ─ Freed ─▶ record gone ─▶ note gone
+//!   DEL ─▶ link gone ─▶ note stands ─ Free ─▶ task ─ Freed ─ Gone ─▶ endpoints' task ─ Unlisted ─▶ record gone ─▶ note gone
 //! ```
 //!
 //! The lane never waits for an answer: it is a message like any other. An address has a record from when it is
@@ -26,26 +26,32 @@ use russet_api::cni::{
 use russet_core::{
     addressing::blocks::HandleId,
     ipam::Assigned,
-    model::{PodId, PodNetwork},
+    model::{PodId, PodNetwork, calico::Workload},
 };
 use russet_kernel::pod::{Inside, LinkState};
-use russet_net::{Family, IfName, Mac, Mtu, Prefix};
+use russet_net::{Family, IfName, Mac, Mtu};
 use tokio::sync::mpsc;
 
 use super::{
     Key,
     add::{Begun, Made, Wanted},
     lane::{Job, Lane, records_error, send},
-    link::sources,
+    name,
+    note::Asked,
     one_line,
     records::RecordError,
 };
-use crate::ipam::{Ask, MOST_ASKS, Told, What, Wish, handle_of};
+use crate::{
+    endpoints::Say,
+    ipam::{Ask, MOST_ASKS, Told, What, Wish, handle_of},
+};
 
 /// The line to the task that has the addresses.
 #[derive(Debug)]
 pub struct Line {
     pub asks: mpsc::Sender<Ask>,
+    /// To the task that keeps the pods' endpoints in the datastore; it answers by the same way.
+    pub says: mpsc::Sender<Say>,
     pub told: mpsc::Receiver<Told>,
 }
 
@@ -53,8 +59,11 @@ pub struct Line {
 #[derive(Debug)]
 pub(super) struct Blocks {
     asks: mpsc::Sender<Ask>,
+    says: mpsc::Sender<Say>,
     parked: BTreeMap<u64, Parked>,
     freeing: BTreeMap<u64, Key>,
+    /// Attachments without an address, whose endpoint is to go.
+    unlisting: BTreeMap<u64, Key>,
     /// ADDs of attachments that are still being removed, and until when they wait.
     after: Vec<(Key, Job, Instant)>,
     /// When the notes of releases for which there was no room are looked at again.
@@ -79,7 +88,7 @@ struct LinkWish {
     inside: Inside,
     network: PodNetwork,
     host: IfName,
-    allowed_sources: Vec<Prefix>,
+    asked: Asked,
     mtu: Mtu,
     mac: Option<Text<Mac>>,
 }
@@ -91,9 +100,19 @@ pub(super) enum Held {
 }
 
 impl Blocks {
-    pub(super) fn new(asks: mpsc::Sender<Ask>) -> Self {
-        let (parked, freeing) = (BTreeMap::new(), BTreeMap::new());
-        Self { asks, parked, freeing, after: Vec::new(), owed: None, out: 0, next: 0 }
+    pub(super) fn new(asks: mpsc::Sender<Ask>, says: mpsc::Sender<Say>) -> Self {
+        let (parked, freeing, unlisting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self {
+            asks,
+            says,
+            parked,
+            freeing,
+            unlisting,
+            after: Vec::new(),
+            owed: None,
+            out: 0,
+            next: 0,
+        }
     }
 
     /// Tells which attachments have a record, and of what.
@@ -130,7 +149,19 @@ impl Blocks {
 
     /// Whether one more release may wait.
     fn has_room(&self) -> bool {
-        self.freeing.len() < MOST_FREEING
+        self.freeing.len() + self.unlisting.len() < MOST_FREEING
+    }
+
+    /// Has a pod's endpoint taken out of the datastore; whether that was taken on.
+    fn unlist(&mut self, key: &Key, pod: Workload) -> bool {
+        let ticket = self.next;
+        let said = self.says.try_send(Say::Gone { ticket, pod: Box::new(pod) }).is_ok();
+        if said {
+            self.unlisting.insert(ticket, key.clone());
+            self.next += 1;
+            self.out += 1;
+        }
+        said
     }
 
     /// When an ADD has waited long enough for a removal, or notes are looked at again.
@@ -208,8 +239,8 @@ impl Lane {
     /// Asks for the addresses of a pod that is to have a link, and keeps the ADD till they come.
     pub(super) fn park(&mut self, wanted: &Wanted, add: &Add, inside: Inside, stream: UnixStream) {
         let Wanted { host, mtu, mac, .. } = *wanted;
-        let (network, allowed_sources) = (wanted.network.clone(), sources(&add.asks));
-        let link = LinkWish { inside, network, host, allowed_sources, mtu, mac };
+        let (network, asked) = (wanted.network.clone(), Asked::of(add));
+        let link = LinkWish { inside, network, host, asked, mtu, mac };
         self.ask_for(wanted.key, add, Some(Box::new(link)), stream);
     }
 
@@ -263,6 +294,7 @@ impl Lane {
                     send(&parked.stream, Err(CniError::new(why.code(), one_line(&why))));
                 }
                 (_, What::Freed) => self.freed(ticket),
+                (_, What::Unlisted) => self.unlisted(ticket),
                 (None, What::Denied(_)) => self.not_freed(ticket),
                 // An ADD that was overtaken: who came after it has the same address, or gives it back.
                 (None, What::Given(_)) => {}
@@ -279,16 +311,16 @@ impl Lane {
         link: LinkWish,
         addresses: &[IpAddr],
     ) -> Result<Begun, CniError> {
-        let LinkWish { inside, network, host, allowed_sources, mtu, mac } = link;
+        let LinkWish { inside, network, host, asked, mtu, mac } = link;
         let wanted = Wanted { key: &key, network: &network, host, mtu, mac };
         let recorded = self.record_exactly(&key, addresses).and_then(|mut unsynced| {
-            unsynced.files.extend(self.take_link(&wanted, allowed_sources.clone())?);
+            unsynced.files.extend(self.take_link(&wanted, asked.clone())?);
             Ok(unsynced)
         });
         let unsynced = recorded.inspect_err(|_| self.give_back(&key))?;
         let want = wanted.link(&whole(addresses));
         let made = Made::Now(self.syncer.begin(unsynced));
-        Ok(Begun { key, allowed_sources, inside, want, made })
+        Ok(Begun { key, asked, inside, want, made })
     }
 
     /// Addresses that another plugin's link is to have.
@@ -378,12 +410,57 @@ impl Lane {
         else {
             return;
         };
-        self.going.remove(&key);
-        match self.forget(&key) {
-            Ok(()) => {}
-            Err(err) => {
-                tracing::warn!(pod = %key, error = err.msg, op = "remove pod record");
+        let link = self.notes.host_link(&key);
+        let pod = self.notes.has(&key).then(|| self.workload(&key, link, &[]));
+        let Some(blocks) = &mut self.blocks else { return };
+        match pod {
+            // Another plugin's link: what is in the datastore of it is that one's.
+            None => self.end(&key),
+            Some(pod) => {
+                if !blocks.unlist(&key, pod) {
+                    self.put_off(&key);
+                }
             }
+        }
+    }
+
+    /// The datastore has nothing of an attachment any more.
+    fn unlisted(&mut self, ticket: u64) {
+        let key = self.blocks.as_mut().and_then(|blocks| blocks.unlisting.remove(&ticket));
+        if let Some(key) = key {
+            self.end(&key);
+        }
+    }
+
+    fn end(&mut self, key: &Key) {
+        self.going.remove(key);
+        if let Err(err) = self.forget(key) {
+            tracing::warn!(pod = %key, error = err.msg, op = "remove pod record");
+        }
+    }
+
+    /// Has a pod's endpoint written into the datastore.
+    pub(super) fn list(&mut self, key: &Key, link: IfName, addresses: &[IpAddr]) {
+        // A link that has no note is of an older agent's making.
+        let pod = self.notes.has(key).then(|| self.workload(key, link, addresses));
+        let (Some(blocks), Some(pod)) = (&self.blocks, pod) else { return };
+        if blocks.says.try_send(Say::Attached(Box::new(pod))).is_err() {
+            tracing::warn!(pod = %key, op = "write workload endpoint", "too many wait; the next start writes it");
+        }
+    }
+
+    fn workload(&self, key: &Key, link: IfName, addresses: &[IpAddr]) -> Workload {
+        let Asked { allowed_sources, kubernetes, mac } = self.notes.asked(key);
+        let addresses: Vec<_> = whole(addresses).iter().map(|one| one.addr).collect();
+        Workload {
+            network: key.network.clone(),
+            container: key.pod.container.clone(),
+            endpoint: key.pod.ifname,
+            kubernetes,
+            link,
+            mac: mac.or_else(|| addresses.first().map(|addr| name::pod_mac(*addr))),
+            addresses,
+            spoofable: allowed_sources,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A core that says what it is told to say and remembers what it was told, and addresses out of no store.
+//! A core that says what it is told to say and remembers what it was told, and addresses and endpoints of no store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,12 +10,15 @@ use std::{
 
 use russet_core::{
     addressing::blocks::HandleId,
-    model::{PodFact, PodId, PodNetwork},
+    model::{PodFact, PodId, PodNetwork, calico::Workload},
 };
 use tokio::sync::mpsc;
 
 use super::{Core, Line, NotReady};
-use crate::ipam::{Ask, Deny, MOST_ASKS, Told, What};
+use crate::{
+    endpoints::Say,
+    ipam::{Ask, Deny, MOST_ASKS, Told, What},
+};
 
 /// Stands in for the agent.
 #[derive(Debug)]
@@ -73,7 +76,8 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Stands in for the task that has the addresses: one for each handle, out of `10.9.0.0/16`.
+/// Stands in for the task that has the addresses, one for each handle, out of `10.9.0.0/16`, and for the one that keeps the
+/// pods' endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct FakeAddresses(Arc<Mutex<Given>>);
 
@@ -81,9 +85,13 @@ pub struct FakeAddresses(Arc<Mutex<Given>>);
 struct Given {
     held: BTreeMap<HandleId, IpAddr>,
     recorded: BTreeSet<HandleId>,
+    /// Each pod's endpoint, by namespace and name.
+    listed: BTreeMap<(String, String), Workload>,
     deny: Option<Deny>,
     /// What is to be answered later, when it says so.
     silent: bool,
+    /// The same of endpoints.
+    keeps_endpoints: bool,
     last: u16,
 }
 
@@ -92,6 +100,9 @@ impl FakeAddresses {
     pub fn line(&self) -> Line {
         let (asks, mut asked) = mpsc::channel(MOST_ASKS);
         let (tell, told) = mpsc::channel(MOST_ASKS);
+        let (says, said) = mpsc::channel(MOST_ASKS);
+        let (this, tell_gone) = (self.clone(), tell.clone());
+        thread::spawn(move || this.keep(said, &tell_gone));
         let this = self.clone();
         thread::spawn(move || {
             while let Some(ask) = asked.blocking_recv() {
@@ -104,7 +115,42 @@ impl FakeAddresses {
                 }
             }
         });
-        Line { asks, told }
+        Line { asks, says, told }
+    }
+
+    fn keep(&self, mut said: mpsc::Receiver<Say>, tell: &mpsc::Sender<Told>) {
+        let Ok(node) = NODE.parse() else { return };
+        while let Some(say) = said.blocking_recv() {
+            match say {
+                Say::Attached(pod) => _ = held(&self.0).listed.insert(pod.names(&node), *pod),
+                Say::Gone { ticket, pod } => {
+                    while held(&self.0).keeps_endpoints {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    let name = pod.names(&node);
+                    let mut state = held(&self.0);
+                    if state.listed.get(&name).is_some_and(|it| it.container == pod.container) {
+                        state.listed.remove(&name);
+                    }
+                    drop(state);
+                    let _ = tell.blocking_send(Told { ticket, what: What::Unlisted });
+                }
+            }
+        }
+    }
+
+    /// The endpoints that pods have, by namespace and name, of a node that is called `n1`.
+    pub fn listed(&self) -> BTreeMap<(String, String), Workload> {
+        held(&self.0).listed.clone()
+    }
+
+    pub fn forget_endpoints(&self) {
+        held(&self.0).listed.clear();
+    }
+
+    /// Takes no endpoint away until it is told to.
+    pub fn keep_endpoints(&self, keep: bool) {
+        held(&self.0).keeps_endpoints = keep;
     }
 
     /// Says this to every ADD from now on; `None` is to serve them.
@@ -127,6 +173,8 @@ impl FakeAddresses {
         held(&self.0).recorded.iter().map(ToString::to_string).collect()
     }
 }
+
+const NODE: &str = "n1";
 
 impl Given {
     fn answer(&mut self, ask: Ask) -> Option<Told> {

@@ -121,10 +121,11 @@ impl Lane {
                 let host_link = host_link(&self.notes, &pod);
                 let key = Key { network: network.clone(), pod };
                 on_record.push((key.clone(), addresses.clone()));
-                let allowed_sources = self.notes.allowed_sources(&key);
+                let allowed_sources = self.notes.asked(&key).allowed_sources;
                 match links.get(&host_link).map(|link| (link.state, link.mtu)) {
                     Some((LinkState::InUse, Some(mtu))) => {
                         let network = network.clone();
+                        self.list(&key, host_link, &addresses);
                         let fact = PodFact { network, host_link, addresses, mtu, allowed_sources };
                         facts.insert(key, fact);
                     }

@@ -5,9 +5,16 @@ use std::path::PathBuf;
 use russet_api::cni::{CniError, Code, wire::Asks};
 use russet_core::model::PodNetwork;
 use russet_kernel::pod::Marked;
-use russet_net::{IfName, Prefix};
+use russet_net::IfName;
 
-use super::{Key, add::Wanted, lane::Lane, name, note::Note, one_line};
+use super::{
+    Key,
+    add::Wanted,
+    lane::Lane,
+    name,
+    note::{Asked, Note},
+    one_line,
+};
 
 impl Lane {
     /// The name of the node's end for an ADD. A pod's second interface cannot have the name that the first one has.
@@ -30,10 +37,10 @@ impl Lane {
     pub(super) fn take_link(
         &mut self,
         pod: &Wanted<'_>,
-        allowed_sources: Vec<Prefix>,
+        asked: Asked,
     ) -> Result<Option<PathBuf>, CniError> {
         self.free_link(pod)?;
-        let note = Note { host_link: pod.host, allowed_sources };
+        let note = Note { host_link: pod.host, asked };
         self.notes.keep(pod.key, note).map_err(|err| {
             CniError::new(Code::RECORDS, "write note of pod").with_details(err.to_string())
         })
@@ -57,11 +64,6 @@ impl Lane {
         }
         Ok(())
     }
-}
-
-/// What the asks allow a pod to send from.
-pub(super) fn sources(asks: &Asks) -> Vec<Prefix> {
-    asks.allowed_sources.iter().map(|source| source.0).collect()
 }
 
 /// What Calico's links begin with; they are named as Calico names them.

@@ -17,9 +17,9 @@ use std::{
     sync::Arc,
 };
 
-use russet_api::cni::{Text, digest};
+use russet_api::cni::{Text, digest, wire::Add};
 use russet_core::model::PodId;
-use russet_net::{IfName, Prefix};
+use russet_net::{IfName, Mac, Prefix};
 use serde::{Deserialize, Serialize};
 
 use super::{Key, name};
@@ -29,7 +29,27 @@ use crate::disk::Disk;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) host_link: IfName,
+    pub(super) asked: Asked,
+}
+
+/// What an ADD said of the pod that outlives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
     pub(super) allowed_sources: Vec<Prefix>,
+    /// Namespace and name, as Kubernetes' runtime says them.
+    pub(super) kubernetes: Option<(String, String)>,
+    pub(super) mac: Option<Mac>,
+}
+
+impl Asked {
+    pub(super) fn of(add: &Add) -> Self {
+        let kubernetes = add.asks.kubernetes();
+        Self {
+            allowed_sources: add.asks.allowed_sources.iter().map(|source| source.0).collect(),
+            kubernetes: kubernetes.map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned())),
+            mac: add.mac.map(|mac| mac.0),
+        }
+    }
 }
 
 /// The notes of all networks.
@@ -48,6 +68,11 @@ struct Written {
     ifname: Text<IfName>,
     host_link: Text<IfName>,
     allowed_sources: Vec<Text<Prefix>>,
+    /// What follows an older agent did not write, and does not heed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kubernetes: Option<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<Text<Mac>>,
 }
 
 impl Notes {
@@ -78,8 +103,13 @@ impl Notes {
         self.known.get(key).map_or_else(usual, |note| note.host_link)
     }
 
-    pub(super) fn allowed_sources(&self, key: &Key) -> Vec<Prefix> {
-        self.known.get(key).map(|note| note.allowed_sources.clone()).unwrap_or_default()
+    /// What its ADD said; nothing, where there is no note.
+    pub(super) fn asked(&self, key: &Key) -> Asked {
+        self.known.get(key).map(|note| note.asked.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.known.contains_key(key)
     }
 
     /// Whose link of that name is.
@@ -96,7 +126,7 @@ impl Notes {
         if let Some(holder) = self.holder(note.host_link).filter(|holder| *holder != key).cloned() {
             self.forget(&holder)?;
         }
-        if note.allowed_sources.is_empty()
+        if note.asked.allowed_sources.is_empty()
             && note.host_link == name::host_link(&key.network, &key.pod)
         {
             self.forget(key)?;
@@ -152,7 +182,9 @@ fn written(key: &Key, note: &Note) -> Vec<u8> {
         container: key.pod.container.clone(),
         ifname: Text(key.pod.ifname),
         host_link: Text(note.host_link),
-        allowed_sources: note.allowed_sources.iter().copied().map(Text).collect(),
+        allowed_sources: note.asked.allowed_sources.iter().copied().map(Text).collect(),
+        kubernetes: note.asked.kubernetes.clone(),
+        mac: note.asked.mac.map(Text),
     };
     // Texts and a number: nothing in it can fail to become JSON.
     serde_json::to_vec(&written).unwrap_or_default()
@@ -162,7 +194,9 @@ fn read(network: &str, octets: &[u8]) -> Option<(Key, Note)> {
     let written: Written = serde_json::from_slice(octets).ok()?;
     let pod = PodId { container: written.container, ifname: written.ifname.0 };
     let sources = written.allowed_sources.into_iter().map(|source| source.0).collect();
-    let note = Note { host_link: written.host_link.0, allowed_sources: sources };
+    let (kubernetes, mac) = (written.kubernetes, written.mac.map(|mac| mac.0));
+    let asked = Asked { allowed_sources: sources, kubernetes, mac };
+    let note = Note { host_link: written.host_link.0, asked };
     (written.version == VERSION).then(|| (Key { network: network.to_owned(), pod }, note))
 }
 
@@ -183,14 +217,16 @@ mod tests {
     fn a_note_is_there_after_a_restart_and_gone_when_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let mut notes = Notes::new(Arc::new(Files), folder.path().to_owned());
-        let note = note("cali82111e10a96", &["192.0.2.0/24"]);
+        let mut note = note("cali82111e10a96", &["192.0.2.0/24"]);
+        note.asked.kubernetes = Some(("shop".to_owned(), "web-1".to_owned()));
+        note.asked.mac = Some("02:00:00:00:00:01".parse().unwrap());
         assert!(notes.keep(&key("c1"), note.clone()).unwrap().is_some());
 
         let mut again = Notes::new(Arc::new(Files), folder.path().to_owned());
         assert_eq!(again.host_link(&key("c1")), name::host_link("net", &key("c1").pod), "not yet");
         again.load("net").unwrap();
         assert_eq!(again.host_link(&key("c1")), note.host_link);
-        assert_eq!(again.allowed_sources(&key("c1")), note.allowed_sources);
+        assert_eq!(again.asked(&key("c1")), note.asked);
         again.retain("other", &BTreeSet::new()).unwrap();
         again.retain("net", &BTreeSet::from([&key("c1").pod])).unwrap();
         assert_eq!(again.host_link(&key("c1")), note.host_link);
@@ -230,6 +266,14 @@ mod tests {
 
     fn note(link: &str, sources: &[&str]) -> Note {
         let allowed_sources = sources.iter().map(|text| text.parse().unwrap()).collect();
-        Note { host_link: link.parse().unwrap(), allowed_sources }
+        let asked = Asked { allowed_sources, ..Asked::default() };
+        Note { host_link: link.parse().unwrap(), asked }
+    }
+
+    #[test]
+    fn a_note_of_an_older_agent_is_read() {
+        let text = br#"{"version":1,"container":"c1","ifname":"eth0","host_link":"cali1","allowed_sources":[]}"#;
+        let (read_key, read_note) = read("net", text).unwrap();
+        assert_eq!((read_key, read_note), (key("c1"), note("cali1", &[])));
     }
 }

@@ -121,7 +121,7 @@ impl Server {
             records: settings.records.clone(),
             spool: settings.spool.clone(),
             boot: boot.to_owned(),
-            blocks: line.as_ref().map(|line| Blocks::new(line.asks.clone())),
+            blocks: line.as_ref().map(|line| Blocks::new(line.asks.clone(), line.says.clone())),
         };
         let mut lane = Lane::new(parts, Kernel::open()?, syncer, reaper);
         let pods = lane.recover()?;

@@ -39,6 +39,8 @@ pub enum What {
     Given(Vec<IpAddr>),
     Denied(Deny),
     Freed,
+    /// Not of addresses: a pod's endpoint is not in the datastore any more.
+    Unlisted,
 }
 
 /// Why no address is given.

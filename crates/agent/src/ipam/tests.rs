@@ -342,7 +342,7 @@ impl Node {
         match self.answer(ticket).await {
             What::Given(given) => Ok(given),
             What::Denied(why) => Err(why),
-            What::Freed => panic!("freed"),
+            What::Freed | What::Unlisted => panic!("freed"),
         }
     }
 

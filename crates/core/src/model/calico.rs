@@ -57,7 +57,7 @@ pub use self::{
     pool_use::{PoolInUse, PoolUse, check_change, check_removal},
     pools::{NoPool, Overlap, PoolRef, PoolRequest, overlaps},
     reservation::IpReservation,
-    workload::{NamedPort, WorkloadEndpoint},
+    workload::{NamedPort, Workload, WorkloadEndpoint},
 };
 /// A block is changed by its own algebra, so it lives with that.
 pub use crate::addressing::blocks::Block as IpamBlock;

@@ -255,7 +255,12 @@ impl Meaning<'_> {
                 self.fault(&format!("pods[{i}].cni"), "pods that are wired by hand have no CNI");
             }
             let Ok(node) = form.node.parse() else { continue };
-            pods.push(Pod { name: form.name, node, cni: form.cni.map(PathBuf::from) });
+            pods.push(Pod {
+                name: form.name,
+                node,
+                cni: form.cni.map(PathBuf::from),
+                args: form.args,
+            });
         }
         pods
     }

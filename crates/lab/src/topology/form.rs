@@ -222,6 +222,8 @@ pub struct Pod {
     pub node: String,
     /// The network configuration list on the node; Russet's own unless said otherwise.
     pub cni: Option<String>,
+    /// What the runtime says in CNI_ARGS; the pod's name and namespace, as Kubernetes' do, unless said otherwise.
+    pub args: Option<String>,
 }
 
 /// Pods wired by hand.

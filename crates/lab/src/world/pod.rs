@@ -117,19 +117,17 @@ impl World {
         let folders = self.programs.cni_folders();
         let program = folders.iter().map(|folder| folder.join(kind)).find(|path| path.is_file());
         let program = program.ok_or_else(|| anyhow!("there is no CNI plugin {kind:?}"))?;
-        let folders = folders.map(|folder| folder.display().to_string()).join(":");
+        let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
         let netns = pod_path(pod.name.as_str()).display().to_string();
+        // As a Kubernetes runtime names it.
+        let args = || format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={}", pod.name);
         let env = [
             ("CNI_COMMAND", command.to_owned()),
             ("CNI_CONTAINERID", format!("{}-{}", self.topology.name, pod.name)),
             ("CNI_NETNS", netns),
             ("CNI_IFNAME", "eth0".to_owned()),
-            // As a Kubernetes runtime names it.
-            (
-                "CNI_ARGS",
-                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={}", pod.name),
-            ),
-            ("CNI_PATH", folders),
+            ("CNI_ARGS", pod.args.clone().unwrap_or_else(args)),
+            ("CNI_PATH", folders.join(":")),
             ("PATH", self.programs.search_path()),
         ];
         let env = env.map(|(key, value)| (key.to_owned(), value)).to_vec();
