@@ -3,7 +3,8 @@
 //! Russet itself needs none of them.
 
 use std::{
-    env,
+    env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -29,6 +30,7 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("/usr/lib/frr/bgpd", "frr", "another"),
     ("gobgp", "gobgpd", "another, and EVPN routes of every type"),
     ("exabgp", "exabgp", "one that says what it is told, well formed or not"),
+    ("ipset", "ipset", "what Calico's Felix needs"),
     ("tcpdump", "tcpdump", "a second opinion on captures"),
     ("setpriv", "util-linux", "running without root"),
     ("python3", "python3", "scripts of the end-to-end tests"),
@@ -51,10 +53,16 @@ const NEEDED_FOR_VM: &[(&str, &str, &str)] = &[
 /// A Python client of etcd's API, and what it forgets to ask for.
 const PYTHON_PACKAGES: &[&str] = &["etcd-sdk-python==0.0.7", "protobuf>=6"];
 
+/// Where Calico's programs lie, for the tests that set Russet beside them.
+const CALICO: &str = "target/calico";
+/// The release whose branch `xtask/calico/go.mod` names a commit of.
+const CALICO_VERSION: &str = "v3.28.5";
+
 /// Installs what is missing, or says which packages to install.
 pub fn install() -> Result<()> {
     programs(NEEDED)?;
-    python_client()
+    python_client()?;
+    calico()
 }
 
 /// The same for `instructions`.
@@ -111,6 +119,38 @@ fn python_client() -> Result<()> {
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
     install.args(PYTHON_PACKAGES);
     run(install)
+}
+
+/// Builds Calico's own programs, of the versions that `xtask/calico` pins, when those have changed.
+fn calico() -> Result<()> {
+    let (source, folder) = (root().join("xtask/calico"), root().join(CALICO));
+    let read = |name| fs::read(source.join(name)).with_context(|| format!("read {name}"));
+    let pinned = [read("go.mod")?, read("go.sum")?].concat();
+    let stamp = folder.join("made-of");
+    if fs::read(&stamp).is_ok_and(|made_of| made_of == pinned) {
+        return Ok(());
+    }
+    if !is_there("go") {
+        bail!(
+            "missing: go, 1.24 or later: it builds Calico's programs, which tests set Russet beside"
+        );
+    }
+    fs::create_dir_all(&folder).context("make the folder of Calico's programs")?;
+    // What a release's own build says; calico-node writes it into the store.
+    let said = ["main", "github.com/projectcalico/calico/node/pkg/lifecycle/startup"];
+    let said = said.map(|package| format!("-X {package}.VERSION={CALICO_VERSION}")).join(" ");
+    let linking = format!("-ldflags=-s -w {said}");
+    let mut build = Command::new(find("go")?);
+    build.current_dir(&source).env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "");
+    build.args(["build", "-mod=readonly", "-buildvcs=false", &linking, "-o"]);
+    build.arg(&folder).arg("tool");
+    run(build)?;
+    // It is one program, which goes by the name that it is called by.
+    let ipam = folder.join("calico-ipam");
+    if !ipam.exists() {
+        symlink("calico", ipam).context("name Calico's IPAM plugin")?;
+    }
+    fs::write(stamp, pinned).context("note what Calico's programs are made of")
 }
 
 fn packages(names: &[&str]) -> Result<()> {

@@ -71,6 +71,8 @@ topologies! {
         alone a_killed_engine_is_replaced_and_its_routes_stay "udp-engine-killed.yaml",
         alone an_engine_is_replaced_under_traffic_without_loss "udp-engine-upgraded.yaml",
         alone who_leaves_ends_the_engines_too "engine-stopped.yaml",
+        alone a_node_of_calico_s_own_programs_stands_beside_ours "felix.yaml",
+        alone a_node_changes_over_from_calico_s_own_programs_and_back "felix-out.yaml",
         both calico_s_nodes_seal_by_wireguard_and_stop_it_again "calico-wireguard.yaml",
         both routed_pods_need_no_bridge_and_cannot_speak_for_each_other "routed.yaml",
         both udp_and_vxlan_go_side_by_side "udp-mixed.yaml",
@@ -177,7 +179,12 @@ fn holds(file: &Path, store: &str) {
 
 fn holds_with(file: &Path, store: &str, words: &[&str]) {
     let words = words.iter().flat_map(|word| ["--set", word]);
+    // Calico's own programs, where `cargo xtask setup` has built them.
+    let calico = root().join("target/calico");
+    let path = std::env::var("PATH").unwrap_or_default();
     let out = Command::new(env!("CARGO_BIN_EXE_russet"))
+        .env("CNI_PATH", &calico)
+        .env("PATH", format!("{path}:{}", calico.display()))
         .args(["lab", "run", "--store", store])
         .args(words)
         .arg(file)

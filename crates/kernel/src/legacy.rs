@@ -1,4 +1,4 @@
-//! What flannel left by `iptables-legacy`, which keeps its rules where netlink does not reach. It is only looked at: no
+//! What flannel, or Felix, left by `iptables-legacy`, which keeps its rules where netlink does not reach. It is only looked at: no
 //! rule of that kind is ever changed here, because each change replaces a whole table under everybody's hands.
 
 use std::{fmt, fs, io};
@@ -39,6 +39,22 @@ pub fn flannel_chains() -> io::Result<Vec<LegacyChain>> {
             if has(&read_table(family, kind.table)?, kind.name) {
                 found.push(LegacyChain { family, kind });
             }
+        }
+    }
+    Ok(found)
+}
+
+/// The families in whose tables Felix has its chains.
+///
+/// # Errors
+///
+/// When a table that is in use cannot be read.
+pub fn with_felix() -> io::Result<Vec<Family>> {
+    let mut found = Vec::new();
+    for family in Family::BOTH {
+        let in_use = tables(family);
+        if in_use.lines().any(|table| table == FILTER) && has(&read_table(family, FILTER)?, FELIX) {
+            found.push(family);
         }
     }
     Ok(found)
@@ -93,6 +109,10 @@ impl fmt::Display for LegacyChain {
         write!(f, "chain {} in table {} of {}", self.kind.name, self.kind.table, self.program())
     }
 }
+
+const FILTER: &str = "filter";
+/// The chain that all that is forwarded goes through.
+const FELIX: &str = "cali-FORWARD";
 
 const KINDS: [ChainKind; 2] = [
     ChainKind {

@@ -89,6 +89,26 @@ async fn a_hundred_pods_at_once_share_writes_and_none_waits_for_a_block() {
 }
 
 #[tokio::test]
+async fn beside_a_calico_that_knows_no_rest_an_address_goes_to_the_end_of_the_queue_at_once() {
+    for (version, rests) in [("v3.28.5", false), ("v3.33.0", true)] {
+        let shelf = cluster();
+        shelf.put(
+            "/calico/resources/v3/projectcalico.org/clusterinformations/default",
+            &format!(
+                r#"{{"kind":"ClusterInformation","apiVersion":"projectcalico.org/v3","metadata":{{"name":"default"}},"spec":{{"calicoVersion":"{version}","datastoreReady":true}}}}"#
+            ),
+        );
+        let rest = |settings: &mut Settings| settings.cooldown = COOLDOWN;
+        let mut node = Node::begin(&shelf, "n1", BTreeMap::new(), rest);
+        node.give("net.c1", Wish::default()).await.unwrap();
+        node.free("net.c1").await;
+        let keys = shelf.keys("/calico/ipam/v2/assignment/");
+        let blocks: String = keys.iter().filter_map(|key| shelf.text(key)).collect();
+        assert_eq!(blocks.contains("releasedAt"), rests, "{version}: {blocks}");
+    }
+}
+
+#[tokio::test]
 async fn pools_addresses_and_families_are_as_the_pod_asks() {
     let shelf = cluster();
     pool(&shelf, "west", "10.2.0.0/16", r#","nodeSelector":"zone == 'west'""#);

@@ -9,8 +9,8 @@ use russet_core::{
         machine::{BlockConfig, Borrowing, Want},
     },
     model::calico::{
-        Claims, Encapsulation, IpPool, IpReservation, IpamConfiguration, Name, NoPool, PoolRef,
-        PoolRequest, Use,
+        Claims, ClusterInformation, Encapsulation, IpPool, IpReservation, IpamConfiguration, Name,
+        NoPool, PoolRef, PoolRequest, Use,
     },
 };
 use russet_net::{Family, Labels};
@@ -24,6 +24,7 @@ pub struct Ground {
     pub reservations: BTreeMap<Name, IpReservation>,
     pub settings: IpamConfiguration,
     pub labels: Labels,
+    pub cluster: ClusterInformation,
 }
 
 /// What a pod asks of its addresses.
@@ -135,6 +136,12 @@ impl Ground {
                 }
                 _ => _ = self.reservations.remove(name),
             },
+            Key::Resource(ResourceId { kind: Kind::ClusterInformation, .. }) => {
+                self.cluster = match value {
+                    Some(Object::Cluster(cluster)) => cluster.as_ref().clone(),
+                    _ => ClusterInformation::default(),
+                };
+            }
             Key::Resource(ResourceId { kind: Kind::Node, name, .. }) if name == node => {
                 self.labels = match value {
                     Some(Object::Node(node)) => node.labels.clone(),
@@ -146,7 +153,8 @@ impl Ground {
         true
     }
 
-    /// What the machine goes by: every pool that gives, since a pod may ask for one that does not choose its node.
+    /// What the machine goes by: every pool that gives, since a pod may ask for one that does not choose its node. Beside an
+    /// older Calico no address rests in its block: it goes to the end of the block's queue, as Calico's own do.
     pub fn config(&self, cooldown: Duration) -> BlockConfig {
         let giving = self.pools.iter().filter(|(_, pool)| pool.gives());
         let pools = giving.filter_map(|(name, pool)| {
@@ -165,7 +173,7 @@ impl Ground {
             reserved: Reserved::new(reserved.collect()),
             borrowing: if strict { Borrowing::Never } else { Borrowing::Allowed },
             blocks_per_node: if by_hand { 0 } else { most },
-            cooldown,
+            cooldown: if self.cluster.knows_rest() { cooldown } else { Duration::ZERO },
         }
     }
 

@@ -97,7 +97,10 @@ impl KernelView {
         let row = |chain: &DroppingChain| ForwardDrop {
             chain: chain.to_string(),
             why: chain.why.to_string(),
-            accepted: accept.is_on() && chain.owner.is_none() && !refused,
+            accepted: accept.is_on()
+                && chain.owner.is_none()
+                && chain.why.may_be_passed()
+                && !refused,
         };
         self.drops.iter().map(row).collect()
     }

@@ -130,7 +130,7 @@ impl Node {
         match self.answer(ticket).await {
             What::Given(given) => Ok(given),
             What::Denied(why) => Err(why),
-            What::Freed => panic!("freed"),
+            What::Freed | What::Unlisted => panic!("freed"),
         }
     }
 
@@ -193,7 +193,7 @@ impl Node {
                 // As a runtime does after an ADD that failed.
                 self.free(handle).await;
             }
-            What::Freed => panic!("freed"),
+            What::Freed | What::Unlisted => panic!("freed"),
         }
     }
 

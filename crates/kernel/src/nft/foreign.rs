@@ -70,6 +70,16 @@ pub enum Why {
     Rule,
     /// A rule without a condition goes to this chain, which has such a rule.
     Chain(String),
+    /// Felix' chains, which drop what comes from pods, or goes to pods, that it did not make.
+    Felix,
+}
+
+impl Why {
+    /// Whether an accept may be put before it. What Felix left may hold a policy: whoever has no need of it any more
+    /// removes it.
+    pub const fn may_be_passed(&self) -> bool {
+        !matches!(self, Self::Felix)
+    }
 }
 
 impl fmt::Display for Why {
@@ -78,6 +88,10 @@ impl fmt::Display for Why {
             Self::Policy => f.write_str("policy drop"),
             Self::Rule => f.write_str("a rule drops everything"),
             Self::Chain(name) => write!(f, "chain {name} drops everything"),
+            Self::Felix => f.write_str(
+                "what Felix left drops from and to pods that it did not make; `russet migrate check calico` says how to \
+                 be rid of it",
+            ),
         }
     }
 }
@@ -228,7 +242,8 @@ impl Forward {
     fn change(&self, wanted: &BTreeSet<Prefix>, sync: Sync) -> ForeignChange {
         let mut change = ForeignChange::default();
         let mut kept = BTreeSet::new();
-        let prefixes = wanted.iter().filter(|prefix| self.why.is_some() && self.takes(**prefix));
+        let drops = self.why.as_ref().is_some_and(Why::may_be_passed);
+        let prefixes = wanted.iter().filter(|prefix| drops && self.takes(**prefix));
         for prefix in prefixes {
             for field in [Field::Source, Field::Destination] {
                 let accept = Accept { prefix: *prefix, field };
@@ -312,6 +327,9 @@ fn foreign_family(number: u8) -> Option<ForeignFamily> {
     }
 }
 
+/// The chain that Felix has its forward chain go to, with `iptables`; with `nf_tables` it is `filter-cali-FORWARD`.
+const FELIX: &str = "cali-FORWARD";
+
 /// What happens to a packet that no condition of the chain speaks of: the first rule without a condition
 /// decides, else the policy. Chains that are jumped to are looked into one level deep.
 fn why_dropping(
@@ -323,6 +341,7 @@ fn why_dropping(
         match unconditional(&rule.exprs) {
             Some(End::Drops) => return Ok(Some(Why::Rule)),
             Some(End::Accepts) => return Ok(None),
+            Some(End::GoesTo(name)) if name.ends_with(FELIX) => return Ok(Some(Why::Felix)),
             Some(End::GoesTo(name)) => match first_end(&rules_of(name)?) {
                 Some(true) => return Ok(Some(Why::Chain(name.to_owned()))),
                 Some(false) => return Ok(None),

@@ -118,6 +118,8 @@ pub enum Need {
     Ping,
     /// The program iperf3.
     Iperf3,
+    /// Calico's own programs, and what its Felix needs of others.
+    Calico,
 }
 
 /// The network that the nodes stand in.
@@ -222,7 +224,7 @@ pub struct Pod {
     pub node: String,
     /// The network configuration list on the node; Russet's own unless said otherwise.
     pub cni: Option<String>,
-    /// What the runtime says in CNI_ARGS; the pod's name and namespace, as Kubernetes' do, unless said otherwise.
+    /// What the runtime says in `CNI_ARGS`; the pod's name and namespace, as Kubernetes' do, unless said otherwise.
     pub args: Option<String>,
 }
 

@@ -43,8 +43,11 @@ fn met(need: Need) -> Result<()> {
         Need::Etcd => program("etcd").and_then(|()| program("etcdctl")),
         Need::Ping => program("ping"),
         Need::Iperf3 => program("iperf3"),
+        Need::Calico => CALICO.into_iter().try_for_each(program),
     }
 }
+
+const CALICO: [&str; 4] = ["calico-node", "calicoctl", "calico-ipam", "ipset"];
 
 fn link(kind: &'static str) -> Result<()> {
     let try_it = move || -> Result<()> {
@@ -98,5 +101,6 @@ fn name(need: Need) -> &'static str {
         Need::Etcd => "etcd",
         Need::Ping => "ping",
         Need::Iperf3 => "iperf3",
+        Need::Calico => "calico",
     }
 }

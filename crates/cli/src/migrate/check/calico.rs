@@ -14,7 +14,9 @@ use russet_core::{
     model::calico::{Affinity, Encapsulation, IpPool, Name, overlaps},
 };
 use russet_kernel::{
+    legacy,
     link::{ALIAS_PREFIX, GROUP},
+    nft::{DroppingChain, ForeignFamily, Nft, Why},
     observe::{self, LinkView, NodeView, RouteView},
 };
 use russet_net::{Family, Prefix};
@@ -50,6 +52,10 @@ struct OnNode {
     view: NodeView,
     /// Programs of Calico's, with their process ids.
     running: Vec<(String, u32)>,
+    /// Felix' chains at the forward hook.
+    chains: Vec<DroppingChain>,
+    /// By `iptables-legacy`, of which only that can be told.
+    legacy: Vec<Family>,
 }
 
 pub fn check(args: &CalicoArgs) -> Result<Report> {
@@ -59,7 +65,12 @@ pub fn check(args: &CalicoArgs) -> Result<Report> {
     };
     let stored = block_on(async { look(&args.store.open()?).await })?;
     let view = observe::observe().context("read links and routes")?;
-    let node = OnNode { view, running: running(Path::new("/proc")) };
+    let mut nft = Nft::open().context("open nftables")?;
+    nft.resync().context("read nftables")?;
+    let mut chains = nft.dropping_chains();
+    chains.retain(|chain| chain.why == Why::Felix);
+    let legacy = legacy::with_felix().context("read iptables-legacy")?;
+    let node = OnNode { view, running: running(Path::new("/proc")), chains, legacy };
     Ok(report(&name, &stored, &node))
 }
 
@@ -135,6 +146,7 @@ fn report(name: &str, stored: &Stored, node: &OnNode) -> Report {
         let stop = "stop it when the agent is to start; the pods' packets go on meanwhile";
         report.hinders.push(format!("{program} runs (pid {pid}): {stop}"));
     }
+    of_chains(&mut report, node);
     of_links(&mut report, &node.view.links);
     of_routes(&mut report, &node.view.routes, stored);
     for line in report.takes.iter_mut().chain(&mut report.hinders).chain(&mut report.notes) {
@@ -212,6 +224,39 @@ fn of_unused(report: &mut Report, found: &Found) {
     }
 }
 
+/// What Felix left in the firewall: it drops what it does not know, so no pod of ours would be reached.
+fn of_chains(report: &mut Report, node: &OnNode) {
+    let of_iptables = |family: Family, backend: &str| {
+        let (save, restore) = match family {
+            Family::V4 => ("iptables", "iptables"),
+            Family::V6 => ("ip6tables", "ip6tables"),
+        };
+        let kept = "grep -v -e ^:cali- -e cali:";
+        format!("{save}-{backend}-save | {kept} | {restore}-{backend}-restore")
+    };
+    let mut commands = BTreeSet::new();
+    for chain in &node.chains {
+        let family = match chain.family {
+            ForeignFamily::Ip | ForeignFamily::Inet => Family::V4,
+            ForeignFamily::Ip6 => Family::V6,
+        };
+        commands.insert(if chain.table == "calico" {
+            format!("nft delete table {} calico", chain.family)
+        } else {
+            of_iptables(family, "nft")
+        });
+    }
+    commands.extend(node.legacy.iter().map(|family| of_iptables(*family, "legacy")));
+    if !commands.is_empty() {
+        let commands: Vec<_> = commands.iter().map(|one| format!("`{one}`")).collect();
+        report.hinders.push(format!(
+            "Felix' chains drop what comes from pods that it did not make, and what goes to them; when Calico is stopped \
+             and the node drained, {}",
+            commands.join(", ")
+        ));
+    }
+}
+
 fn of_links(report: &mut Report, links: &[LinkView]) {
     let is_ours = |link: &&LinkView| {
         link.group == GROUP
@@ -261,12 +306,18 @@ fn of_routes(report: &mut Report, routes: &[RouteView], stored: &Stored) {
     let pool_of =
         |dst: Prefix| stored.pools.values().map(IpPool::cidr).find(|cidr| cidr.covers(dst));
     let mut found: BTreeMap<&str, (usize, BTreeSet<String>)> = BTreeMap::new();
+    let mut taken = 0;
     for route in routes {
         let link = route.link.map(|link| link.as_str().to_owned()).unwrap_or_default();
         let pool = pool_of(route.dst);
         let (what, which) = match (route.protocol, pool) {
             (FELIX, _) => ("of Felix's own protocol", Some("proto 80".to_owned())),
             (BOOT, _) if link.starts_with("cali") => ("to pods that Calico made", None),
+            // The agent takes them with their link: they say where they lead by their own base.
+            (BOOT, _) if link.ends_with(".calico") && route.via == Some(route.dst.addr()) => {
+                taken += 1;
+                continue;
+            }
             (BOOT, _) if link.ends_with(".calico") || link == "tunl0" => {
                 ("through Calico's tunnels", Some(format!("proto boot dev {link}")))
             }
@@ -282,6 +333,10 @@ fn of_routes(report: &mut Report, routes: &[RouteView], stored: &Stored) {
         let (count, commands) = found.entry(what).or_default();
         *count += 1;
         commands.extend(which.map(|which| format!("`{ip} route flush {which}`")));
+    }
+    if taken > 0 {
+        let what = "routes through Calico's VXLAN devices; those that no block stands for go";
+        report.takes.push(format!("{taken} {what}"));
     }
     for (what, (count, commands)) in found {
         let commands: Vec<_> = commands.into_iter().collect();

@@ -12,7 +12,42 @@ pub struct ClusterInformation {
 }
 
 impl ClusterInformation {
+    /// Whether all that writes blocks knows an address that rests (`releasedAt`, v3.33; projectcalico/calico#12638). An older
+    /// Calico drops the word with its next write of the block, and the address is taken for ever, by nobody.
+    pub fn knows_rest(&self) -> bool {
+        let Some(version) = self.calico_version.as_deref().filter(|text| !text.is_empty()) else {
+            // Nobody of Calico's was ever here.
+            return true;
+        };
+        let mut parts = version.trim_start_matches('v').split(['.', '-']).map(str::parse::<u32>);
+        matches!((parts.next(), parts.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (3, 33))
+    }
+
     pub fn is_ready(&self) -> bool {
         self.datastore_ready.unwrap_or(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_calico_knows_no_rest_and_no_calico_hinders_none() {
+        let of = |version: &str| ClusterInformation {
+            calico_version: Some(version.to_owned()),
+            ..ClusterInformation::default()
+        };
+        assert!(ClusterInformation::default().knows_rest() && of("").knows_rest());
+        for (version, knows) in [
+            ("v3.28.5", false),
+            ("v3.32.0-0.dev-12-gabc", false),
+            ("v3.33.0", true),
+            ("v4.0.1", true),
+            ("master", false),
+            ("v3", false),
+        ] {
+            assert_eq!(of(version).knows_rest(), knows, "{version}");
+        }
     }
 }

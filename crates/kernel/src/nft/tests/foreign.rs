@@ -1,5 +1,7 @@
 //! Chains of others that drop, and our rules in them.
 
+use std::process::Command;
+
 use russet_net::Prefix;
 
 use super::{
@@ -251,5 +253,43 @@ fn any_length_of_prefix_can_be_listed_by_iptables() {
                 );
             }
         }
+    });
+}
+
+/// As Felix v3.29 has them, by `iptables` and in a table of its own.
+#[test]
+fn what_felix_left_is_named_and_nothing_is_put_before_it() {
+    in_netns(|| {
+        run("iptables-nft -N cali-FORWARD");
+        run("iptables-nft -N cali-from-wl-dispatch");
+        run(
+            "iptables-nft -A cali-from-wl-dispatch -m comment --comment cali:zTj6P0TIgYvgz-md -j DROP",
+        );
+        run(
+            "iptables-nft -A cali-FORWARD -m comment --comment cali:8ZoYfO5HKXWbB3pk -i cali+ -j cali-from-wl-dispatch",
+        );
+        run("iptables-nft -I FORWARD -m comment --comment cali:wUHhoiAYhphO9Mso -j cali-FORWARD");
+        run("nft add table ip6 calico");
+        run("nft add chain ip6 calico filter-cali-FORWARD");
+        run("nft add chain ip6 calico filter-FORWARD { type filter hook forward priority 0; }");
+        run("nft add rule ip6 calico filter-FORWARD counter jump filter-cali-FORWARD");
+        let foreign = run("iptables-nft -S");
+        let mut driver = Nft::open().unwrap();
+        let named = dropping(&mut driver);
+        assert_eq!(
+            named,
+            [
+                ("ip filter FORWARD".to_owned(), Why::Felix),
+                ("ip6 calico filter-FORWARD".to_owned(), Why::Felix)
+            ]
+        );
+        driver.complete();
+        fulfil(&mut driver, patches([accept("10.50.0.0/16"), accept("fd00:50::/64")]));
+        assert_eq!(run("iptables-nft -S"), foreign);
+        // What `migrate check` advises, to the letter.
+        let advised = "iptables-nft-save | grep -v -e ^:cali- -e cali: | iptables-nft-restore";
+        assert!(Command::new("sh").args(["-c", advised]).status().unwrap().success());
+        run("nft delete table ip6 calico");
+        assert_eq!(dropping(&mut driver), []);
     });
 }

@@ -54,7 +54,8 @@ fn routes_are_calico_s_by_protocol_link_and_pool() {
     };
     let routes = vec![
         route("192.0.2.0/24", 80, "eth0"),
-        route("10.244.9.0/26", 3, "vxlan.calico"),
+        RouteView { via: "10.244.9.0".parse().ok(), ..route("10.244.9.0/26", 3, "vxlan.calico") },
+        route("10.244.10.0/26", 3, "vxlan.calico"),
         route("10.244.3.70/32", 3, "cali0123"),
         route("10.244.8.0/26", 12, "eth0"),
         // Nobody's that Calico could have made.
@@ -66,6 +67,7 @@ fn routes_are_calico_s_by_protocol_link_and_pool() {
     let text = report("node-1", &stored(), &node).to_string();
     for line in [
         "1 routes of Felix's own protocol",
+        "1 routes through Calico's VXLAN devices",
         "1 routes through Calico's tunnels",
         "1 routes to pods that Calico made: they go with the pods",
         "1 routes of BIRD's within the pools",
@@ -108,6 +110,36 @@ fn of_calico_s_links_the_vxlan_devices_are_taken_over_and_what_would_be_held_is_
         ["link vxlan-v6.calico is a dummy", "`ip link del wireguard.cali`", "1 links of pods"]
     {
         assert!(report.hinders.iter().any(|it| it.contains(line)), "{line}\n{report}");
+    }
+}
+
+#[test]
+fn felix_chains_are_in_the_way_with_what_removes_them() {
+    let chain = |family, table: &str| DroppingChain {
+        family,
+        table: table.to_owned(),
+        chain: "FORWARD".to_owned(),
+        why: Why::Felix,
+        owner: None,
+    };
+    let node = OnNode {
+        chains: vec![
+            chain(ForeignFamily::Ip, "filter"),
+            chain(ForeignFamily::Ip6, "filter"),
+            chain(ForeignFamily::Ip, "calico"),
+        ],
+        legacy: vec![Family::V4],
+        ..OnNode::default()
+    };
+    let report = report("node-1", &stored(), &node);
+    let line = report.hinders.iter().find(|it| it.starts_with("Felix' chains")).unwrap();
+    for command in [
+        "`iptables-nft-save | grep -v -e ^:cali- -e cali: | iptables-nft-restore`",
+        "`ip6tables-nft-save | grep -v -e ^:cali- -e cali: | ip6tables-nft-restore`",
+        "`iptables-legacy-save | grep -v -e ^:cali- -e cali: | iptables-legacy-restore`",
+        "`nft delete table ip calico`",
+    ] {
+        assert!(line.contains(command), "{command}\n{line}");
     }
 }
 
