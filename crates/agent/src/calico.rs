@@ -20,6 +20,7 @@ use std::{
     sync::Arc,
 };
 
+use russet_api::calico::{Key, Kind};
 use russet_core::{
     Source,
     model::{self, calico::Name},
@@ -105,16 +106,22 @@ impl Pending {
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
         let (tell_others, others) = watch::channel(Others::default());
-        let (shelf, tell_lane) = (client.clone(), tell.clone());
+        let (delete, deleted) = watch::channel(());
+        let of_pods = endpoints::Lines {
+            says: said,
+            told: tell.clone(),
+            believed: believed.clone(),
+            deleted,
+        };
         let own = (node.clone(), endpoints::Pace::default());
-        tasks.spawn(endpoints::keep(shelf, own, said, tell_lane, believed.clone()));
+        tasks.spawn(endpoints::keep(client.clone(), own, of_pods));
         let own = register::Inputs { addresses, ends, others, believed: believed.clone() };
         tasks.spawn(register::keep(client.clone(), node.clone(), own, self.registered));
         let (ask_report, reports_asked) = mpsc::channel(1);
         tasks.spawn(report::serve(config.paths.bgp_socket(), reports_asked));
         tasks.spawn(register::answer(client.clone(), node.clone(), ask_report, believed));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
-        let registry = Registry { node: node.clone(), others: tell_others, believe };
+        let registry = Registry { node: node.clone(), others: tell_others, believe, delete };
         tasks.spawn(pass(for_owner, inputs.clone(), registry));
         let mut listeners = vec![tell_owner, tell_ipam];
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
@@ -141,6 +148,8 @@ struct Registry {
     others: watch::Sender<Others>,
     /// Whether the datastore is believed.
     believe: watch::Sender<bool>,
+    /// Tells that this node's own object was deleted.
+    delete: watch::Sender<()>,
 }
 
 impl Registry {
@@ -150,7 +159,13 @@ impl Registry {
         match news {
             News::All { .. } => _ = self.believe.send_replace(true),
             News::Doubted { .. } => _ = self.believe.send_replace(false),
-            News::Changed { .. } | News::Aside { .. } | News::Away(_) | News::Back => {}
+            News::Changed { changes, .. } => {
+                let is_own = |key: &Key| matches!(key, Key::Resource(id) if id.kind == Kind::Node && id.name == self.node);
+                if changes.iter().any(|change| is_own(&change.key) && change.known.is_none()) {
+                    self.delete.send_replace(());
+                }
+            }
+            News::Aside { .. } | News::Away(_) | News::Back => {}
         }
     }
 }

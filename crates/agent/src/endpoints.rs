@@ -85,15 +85,21 @@ impl Default for Pace {
     }
 }
 
+/// What the task hears, and where it answers.
+#[derive(Debug)]
+pub struct Lines {
+    pub says: mpsc::Receiver<Say>,
+    pub told: mpsc::Sender<Told>,
+    /// Whether the store is believed.
+    pub believed: watch::Receiver<bool>,
+    /// Tells that this node's own object was deleted: whoever deletes a node deletes its endpoints first.
+    pub deleted: watch::Receiver<()>,
+}
+
 /// Keeps the endpoints as they should be, for as long as somebody may say something. Nothing is written into a store that
 /// is not believed.
-pub async fn keep(
-    store: impl Shelf,
-    (node, pace): (Name, Pace),
-    mut says: mpsc::Receiver<Say>,
-    told: mpsc::Sender<Told>,
-    mut believed: watch::Receiver<bool>,
-) {
+pub async fn keep(store: impl Shelf, (node, pace): (Name, Pace), lines: Lines) {
+    let Lines { mut says, told, mut believed, mut deleted } = lines;
     let mut keeper = Keeper::new(node, pace, told);
     let mut work: JoinSet<Vec<(ResourceId, Outcome)>> = JoinSet::new();
     loop {
@@ -120,6 +126,12 @@ pub async fn keep(
                     return;
                 }
                 // It may be another store, or have lost what it had.
+                keeper.unsure(Instant::now());
+            }
+            changed = deleted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
                 keeper.unsure(Instant::now());
             }
             () = sleep_until(next.unwrap_or(now).into()), if next.is_some() => {}

@@ -138,6 +138,18 @@ async fn a_store_that_is_believed_again_is_told_again() {
 }
 
 #[tokio::test]
+async fn what_went_with_the_node_s_own_object_comes_back() {
+    let site = Site::start();
+    site.attached(&plain()).await;
+    site.text(PLAIN).await;
+    site.shelf.delete(PLAIN);
+    tokio::time::sleep(PACE.retry * 2).await;
+    assert_eq!(site.shelf.text(PLAIN), None, "nobody watches all endpoints of the cluster");
+    site.delete.send_replace(());
+    site.text(PLAIN).await;
+}
+
+#[tokio::test]
 async fn lost_answers_lose_no_endpoint_and_no_ticket() {
     let mut site = Site::start();
     site.shelf.lose_one_in(3);
@@ -157,6 +169,7 @@ struct Site {
     says: mpsc::Sender<Say>,
     told: mpsc::Receiver<Told>,
     believe: watch::Sender<bool>,
+    delete: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
@@ -169,9 +182,11 @@ impl Site {
         let (says, said) = mpsc::channel(64);
         let (tell, told) = mpsc::channel(64);
         let (believe, believed) = watch::channel(true);
+        let (delete, deleted) = watch::channel(());
+        let lines = Lines { says: said, told: tell, believed, deleted };
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep(shelf.clone(), ("n1".parse().unwrap(), PACE), said, tell, believed));
-        Self { shelf: shelf.clone(), says, told, believe, _tasks: tasks }
+        tasks.spawn(keep(shelf.clone(), ("n1".parse().unwrap(), PACE), lines));
+        Self { shelf: shelf.clone(), says, told, believe, delete, _tasks: tasks }
     }
 
     async fn attached(&self, pod: &Workload) {

@@ -260,12 +260,29 @@ async fn delete(store: &Datastore, id: &ResourceId, how: Deletion) -> Result<Did
         if id.kind == Kind::IpPool && !how.force {
             guards.push(unused(store, &key, &there).await?);
         }
+        if id.kind == Kind::Node {
+            delete_endpoints(store, &id.name).await.context("delete its workload endpoints")?;
+        }
         let writes = vec![Write::Delete { key: there.key }];
         if store.write(guards, writes).await?.is_some() {
             return Ok(Did::Deleted);
         }
     }
     bail!("it, or the blocks of its addresses, change faster than it can be deleted")
+}
+
+/// The endpoints of a node's pods go with it, as with calicoctl (libcalico-go: `nodes.Delete`); its addresses are freed by a
+/// node that lives. Of a node that lives itself, all comes back.
+async fn delete_endpoints(store: &Datastore, node: &Name) -> Result<()> {
+    let listed = store.list(Kind::WorkloadEndpoint, None).await?;
+    for found in listed.found {
+        let Resource::WorkloadEndpoint(endpoint) = &found.resource else { continue };
+        if endpoint.value().node == *node {
+            // One that somebody has just written is somebody's.
+            store.client.delete_if(&found.entry.key, found.entry.modified).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks that nobody has an address of a pool, and says what must stay so until it is gone.
