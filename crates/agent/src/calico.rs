@@ -3,7 +3,7 @@
 //! ```text
 //!              ┌─────────────▶ owner ── wanted tunnels ─▶ ipam
 //!  resources ──┼─────────────▶ ipam ◀── asks ── attach lane
-//!   (watch)    │                │ tunnels' addresses
+//!   (watch)    │                │ tunnels' addresses; whether the object is put back ─▶ register
 //!              │     owner ─▶ ends ─▶ register ─▶ the node's own object in the store
 //!              │       observer ─ addresses ┘   └─ how it stands ─▶ owner
 //!              │  attach lane ─▶ endpoints ─▶ the pods' own objects in the store
@@ -38,8 +38,9 @@ use crate::{
     bgp::resources::Resources,
     cni,
     config::{BlockSettings, Config},
+    disk::checkpoint::{Checkpoint, Objects},
     endpoints,
-    ipam::{self, Tunnel},
+    ipam::{self, Mine, Tunnel},
     node::OwnAddresses,
     owner::Input,
     register::{self, Ends, Others, Registered},
@@ -68,6 +69,19 @@ pub struct Pending {
     registered: watch::Sender<Registered>,
 }
 
+/// What an earlier life knew.
+#[derive(Debug, Default)]
+pub struct Before {
+    pub seen: Seen,
+    pub kept: Option<Arc<Objects>>,
+}
+
+impl Before {
+    pub fn of(kept: &Checkpoint) -> Self {
+        Self { seen: Seen::of(kept), kept: kept.calico.clone() }
+    }
+}
+
 /// What others do with what was started.
 #[derive(Debug)]
 pub struct Running {
@@ -91,11 +105,13 @@ impl Pending {
         self,
         config: &Config,
         client: &EtcdClient,
-        seen: Seen,
+        before: Before,
         inputs: &mpsc::Sender<Input>,
         tasks: &mut JoinSet<()>,
     ) -> Option<(cni::Line, Running)> {
         let BlockSettings { node, cooldown } = config.blocks()?;
+        let Before { seen, kept } = before;
+        let (wish, put_back) = watch::channel(false);
         let (tell_ipam, news) = mpsc::channel(resources::NEWS);
         let (asks, asked) = mpsc::channel(ipam::MOST_ASKS);
         let (tell, told) = mpsc::channel(ipam::MOST_ASKS);
@@ -105,7 +121,6 @@ impl Pending {
         let (tell_ends, ends) = watch::channel(Ends::default());
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
-        let (tell_others, others) = watch::channel(Others::default());
         let (delete, deleted) = watch::channel(());
         let of_pods = endpoints::Lines {
             says: said,
@@ -115,7 +130,11 @@ impl Pending {
         };
         let own = (node.clone(), endpoints::Pace::default());
         tasks.spawn(endpoints::keep(client.clone(), own, of_pods));
-        let own = register::Inputs { addresses, ends, others, believed: believed.clone() };
+        let last = kept.as_ref().and_then(|kept| kept.now.get(&register::key_of(node)));
+        let (tell_others, others) =
+            watch::channel(Others::recalled(last.map(|text| text.as_bytes().into())));
+        let own =
+            register::Inputs { addresses, ends, others, believed: believed.clone(), put_back };
         tasks.spawn(register::keep(client.clone(), node.clone(), own, self.registered));
         let (ask_report, reports_asked) = mpsc::channel(1);
         tasks.spawn(report::serve(config.paths.bgp_socket(), reports_asked));
@@ -133,10 +152,14 @@ impl Pending {
         }
         let (client, node) = (client.clone(), node.clone());
         tasks.spawn(resources::serve(client.clone(), node.clone(), seen, listeners, self.accepted));
-        let settings =
-            ipam::Settings { cooldown: *cooldown, ..ipam::Settings::new(node, crate::seed()) };
-        let lines =
-            ipam::Lines { news, asks: asked, told: tell, tunnels: self.tunnels, held: hold };
+        let mine = kept.map(|kept| Mine::recalled(&node, &kept)).unwrap_or_default();
+        let settings = ipam::Settings {
+            cooldown: *cooldown,
+            mine,
+            ..ipam::Settings::new(node, crate::seed())
+        };
+        let (tunnels, held) = (self.tunnels, hold);
+        let lines = ipam::Lines { news, asks: asked, told: tell, tunnels, held, put_back: wish };
         tasks.spawn(ipam::serve(client, settings, lines));
         Some((cni::Line { asks, says, told }, Running { routers, addresses: observe }))
     }
@@ -154,18 +177,21 @@ struct Registry {
 
 impl Registry {
     fn tell(&self, news: &News) {
-        // Before it is believed, so that no address is written that is known to be another's.
+        // What a store says that is not believed is said to nobody who believes it.
+        if matches!(news, News::Doubted { .. }) {
+            self.believe.send_replace(false);
+        }
         self.others.send_if_modified(|others| others.take(&self.node, news));
+        // And only now, so that no address is written that is known to be another's.
         match news {
             News::All { .. } => _ = self.believe.send_replace(true),
-            News::Doubted { .. } => _ = self.believe.send_replace(false),
             News::Changed { changes, .. } => {
                 let is_own = |key: &Key| matches!(key, Key::Resource(id) if id.kind == Kind::Node && id.name == self.node);
                 if changes.iter().any(|change| is_own(&change.key) && change.known.is_none()) {
                     self.delete.send_replace(());
                 }
             }
-            News::Aside { .. } | News::Away(_) | News::Back => {}
+            News::Doubted { .. } | News::Aside { .. } | News::Away(_) | News::Back => {}
         }
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! `wish` chooses pools, `shelf` is the store, `documents` what is kept of objects so that unknown fields
 //! survive, `ask` what is asked and answered, `desk` who waits, `hear` takes the news,
-//! `again` takes what the store has lost of them,
+//! `again` takes what the store has lost of them, `put_back` what one has lost that is not believed yet,
 //! `look` and `gc` look after this node's own blocks, `cluster` after those of nodes that are
 //! gone, `live` is what the kernel knows of pods.
 
@@ -26,6 +26,7 @@ mod gc;
 mod hear;
 mod live;
 mod look;
+mod put_back;
 pub mod shelf;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ use russet_core::{
     },
     model::calico::Name,
 };
+use russet_net::Prefix;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -54,6 +56,7 @@ use tokio::{
 pub use self::{
     ask::{Ask, Deny, MOST_ASKS, Told, What, handle_of, tunnel_handle},
     live::{HostRoutes, host_routes},
+    put_back::Mine,
     shelf::{Shelf, Swap},
     wish::{Ground, Tunnel, Wish, WishError},
 };
@@ -61,6 +64,7 @@ use self::{
     desk::Desk,
     documents::{Document, Documents},
     gc::Local,
+    put_back::PutBack,
     shelf::{Carried, carry_out_all},
 };
 use crate::resources::News;
@@ -78,12 +82,15 @@ pub struct Settings {
     pub look: Duration,
     /// Which addresses the kernel leads to a link of this node.
     pub routes: HostRoutes,
+    /// What this node had in an earlier life.
+    pub mine: Mine,
 }
 
 impl Settings {
     pub fn new(node: Name, seed: u64) -> Self {
         let routes: HostRoutes = host_routes;
-        Self { node, cooldown: COOLDOWN, seed, grace: GRACE, look: LOOK, routes }
+        let mine = Mine::default();
+        Self { node, cooldown: COOLDOWN, seed, grace: GRACE, look: LOOK, routes, mine }
     }
 }
 
@@ -97,12 +104,15 @@ pub struct Lines {
     pub tunnels: watch::Receiver<BTreeSet<Tunnel>>,
     /// The addresses that this node's tunnels hold.
     pub held: watch::Sender<BTreeMap<Tunnel, IpAddr>>,
+    /// Whether the node's own object is to be put back into a store that has lost it.
+    pub put_back: watch::Sender<bool>,
 }
 
 /// Serves until nobody asks any more.
 pub async fn serve(store: impl Shelf, settings: Settings, lines: Lines) {
-    let Lines { mut news, mut asks, told, mut tunnels, held } = lines;
-    let mut ipam = Ipam::new(store, settings, told, held);
+    let Lines { mut news, mut asks, told, mut tunnels, held, put_back } = lines;
+    let desk = Desk::new(settings.node.clone(), told, held);
+    let mut ipam = Ipam::new(store, settings, desk, put_back);
     ipam.desk.tunnels_wanted.clone_from(&tunnels.borrow_and_update());
     loop {
         let due = ipam.due();
@@ -156,6 +166,8 @@ enum Done {
     Handles(gc::Handles),
     /// What the cluster's collector has found.
     Cluster(Collector, Vec<StoreOp>),
+    /// The blocks that a store has again that is not believed.
+    PutBack(Result<Vec<Prefix>, String>),
 }
 
 struct Ipam<S> {
@@ -172,6 +184,7 @@ struct Ipam<S> {
     local: Local,
     /// How long what the store lacks may be its watch's lag, when that is to be looked at.
     looks_for_losses: Option<Duration>,
+    put_back: PutBack,
     nodes: BTreeSet<Name>,
     work: JoinSet<Done>,
     queued: VecDeque<Vec<(Option<u64>, StoreOp)>>,
@@ -186,22 +199,19 @@ struct Ipam<S> {
 }
 
 impl<S: Shelf> Ipam<S> {
-    fn new(
-        store: S,
-        settings: Settings,
-        told: mpsc::Sender<Told>,
-        held: watch::Sender<BTreeMap<Tunnel, IpAddr>>,
-    ) -> Self {
+    fn new(store: S, mut settings: Settings, desk: Desk, put_back: watch::Sender<bool>) -> Self {
+        let mine = std::mem::take(&mut settings.mine);
         Self {
             store,
             machine: BlockMachine::new(settings.node.clone(), settings.seed),
             ground: Ground::default(),
             gate: Gate::Starting,
             away: None,
-            desk: Desk::new(settings.node.clone(), told, held),
+            desk,
             documents: Documents::default(),
             local: Local::default(),
             looks_for_losses: None,
+            put_back: PutBack::new(mine, put_back),
             nodes: BTreeSet::new(),
             work: JoinSet::new(),
             queued: VecDeque::new(),
@@ -215,7 +225,8 @@ impl<S: Shelf> Ipam<S> {
     }
 
     fn due(&self) -> Instant {
-        let due = [self.machine.poll_timeout(), self.desk.due(self.turned), Some(self.look_at)];
+        let (asked, desk) = (self.machine.poll_timeout(), self.desk.due(self.turned));
+        let due = [asked, desk, self.put_back.due(), Some(self.look_at)];
         due.into_iter().flatten().min().unwrap_or(self.look_at)
     }
 
@@ -239,6 +250,7 @@ impl<S: Shelf> Ipam<S> {
             self.machine.handle(Input::Timeout, now);
         }
         self.look_for_losses(now.mono);
+        self.put_back(now);
         let gate = self.gate();
         for (request, ask) in self.desk.turn(&gate, &self.ground, self.trouble.as_deref(), now) {
             self.machine.handle(Input::Ask { request, ask }, now);
@@ -295,6 +307,7 @@ impl<S: Shelf> Ipam<S> {
             Done::Carried(all) => all.into_iter().for_each(|(op, one)| self.carried(op, one)),
             Done::Handles(handles) => self.look_at_handles(&handles),
             Done::Cluster(collector, ops) => self.collected(collector, ops),
+            Done::PutBack(done) => self.was_put_back(done),
         }
     }
 
@@ -326,6 +339,7 @@ impl<S: Shelf> Ipam<S> {
     fn ask(&mut self, ask: Ask) {
         if matches!(ask, Ask::Recorded(_)) {
             self.looks_for_losses.get_or_insert(again::LAG);
+            self.put_back.look_again(Instant::now());
         }
         self.desk.take(ask, Instant::now());
     }

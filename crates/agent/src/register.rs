@@ -10,10 +10,12 @@
 //!
 //! What is not ours in an object stays in it. An address that another node has is not written: two nodes with one address
 //! would take each other's packets, so `keep` says whose it is, and waits until it is nobody's. What the nodes have it hears
-//! of those who read the store anyway (`others`): thousands that start together do not list each other. `report` answers
-//! requests for status, `stamp` knows the time.
+//! of those who read the store anyway (`others`): thousands that start together do not list each other. `put_back` is what is
+//! written into a store that has lost something and is not believed for that. `report` answers requests for status, `stamp`
+//! knows the time.
 
 mod others;
+mod put_back;
 pub mod report;
 mod stamp;
 #[cfg(test)]
@@ -32,6 +34,7 @@ use russet_net::Asn;
 use russet_store::{EtcdClient, Expect, KeyValue, Revision, StoreError, WriteOutcome};
 use tokio::{sync::watch, time::sleep};
 
+use self::put_back::May;
 pub use self::{
     others::Others,
     report::{AskReport, answer},
@@ -80,8 +83,10 @@ pub struct Inputs {
     pub addresses: watch::Receiver<Option<OwnAddresses>>,
     pub ends: watch::Receiver<Ends>,
     pub others: watch::Receiver<Others>,
-    /// Whether the store is believed: nothing is written into one that may be another cluster's, or has lost its own.
+    /// Whether the store is believed: nothing is written into one that may be another cluster's.
     pub believed: watch::Receiver<bool>,
+    /// Whether the node's object is put back into a store that has lost it, and is not believed for that.
+    pub put_back: watch::Receiver<bool>,
 }
 
 /// How the node stands in the store.
@@ -124,10 +129,8 @@ pub async fn keep(
         if !*inputs.believed.borrow() || inputs.believed.has_changed().unwrap_or(true) {
             keeper.forget_store();
         }
-        if inputs.believed.wait_for(|believed| *believed).await.is_err() {
-            return;
-        }
-        let state = keeper.pass(&mut inputs).await;
+        let Some(may) = inputs.until_something_may_be().await else { return };
+        let state = keeper.pass(&mut inputs, may).await;
         failures = if matches!(state, Registered::Failed(_)) { failures + 1 } else { 0 };
         tell(&told, &keeper.name, state);
         // Whoever writes our object again and again is met once a second at most.
@@ -192,7 +195,7 @@ enum Heard {
 
 impl Keeper {
     fn new(client: EtcdClient, name: Name) -> Self {
-        let key = key(Kind::Node, name.clone());
+        let key = key_of(&name);
         let (cluster, seen) = (Cluster::Unseen, Concern::default());
         Self { client, name, key, checked: None, cluster, seen }
     }
@@ -221,19 +224,31 @@ impl Keeper {
                     inputs.believed.mark_changed();
                     changed
                 }
+                changed = inputs.put_back.changed() => changed,
             };
             return if changed.is_ok() { Heard::Something } else { Heard::Nobody };
         }
     }
 
-    async fn pass(&mut self, inputs: &mut Inputs) -> Registered {
+    async fn pass(&mut self, inputs: &mut Inputs, may: May) -> Registered {
         let addresses = *inputs.addresses.borrow_and_update();
         let ends = *inputs.ends.borrow_and_update();
-        self.seen = concern(&inputs.others.borrow_and_update(), addresses);
+        let lost = {
+            let others = inputs.others.borrow_and_update();
+            self.seen = concern(&others, addresses);
+            others.lost()
+        };
         let Some(addresses) = addresses.filter(|_| self.seen.known) else {
             return Registered::Waiting;
         };
-        self.try_pass(&addresses, ends).await.unwrap_or_else(Registered::Failed)
+        let passed = match may {
+            // What the others have is of a store by now that is believed otherwise.
+            _ if inputs.may() != may => return Registered::Waiting,
+            May::Nothing => return Registered::Waiting,
+            May::PutBack => self.put_back(lost, &addresses, ends).await,
+            May::Keep => self.try_pass(&addresses, ends).await,
+        };
+        passed.unwrap_or_else(Registered::Failed)
     }
 
     async fn try_pass(
@@ -350,9 +365,7 @@ fn prepared<T: Written + Default + PartialEq>(
     change: impl Fn(&T) -> T,
 ) -> Result<Prepared<T>, String> {
     let Some(kv) = there else {
-        let Born { uid, created } = born().map_err(|err| format!("make an object's id: {err}"))?;
-        let meta = Meta { uid: Some(uid), created: Some(created), ..Meta::named(name.clone()) };
-        let stored = Stored::new(meta, change(&T::default()), Group::V3);
+        let stored = made(name, change(&T::default()))?;
         return Ok(Prepared::Write(Box::new(stored), Expect::Absent));
     };
     let mut stored =
@@ -363,6 +376,18 @@ fn prepared<T: Written + Default + PartialEq>(
     }
     stored.set(wanted);
     Ok(Prepared::Write(Box::new(stored), Expect::At(kv.modified)))
+}
+
+/// An object that was not there.
+fn made<T: Written>(name: &Name, value: T) -> Result<Stored<T>, String> {
+    let Born { uid, created } = born().map_err(|err| format!("make an object's id: {err}"))?;
+    let meta = Meta { uid: Some(uid), created: Some(created), ..Meta::named(name.clone()) };
+    Ok(Stored::new(meta, value, Group::V3))
+}
+
+/// Where a node's object lies.
+pub fn key_of(node: &Name) -> String {
+    key(Kind::Node, node.clone())
 }
 
 fn key(kind: Kind, name: Name) -> String {

@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use russet_api::calico::{Key, Kind, ResourceId};
 use russet_core::model::calico::Name;
 use russet_store::{
-    Delivery, EtcdClient, KeyValue, Part, Place, Revision, WatchEvent, WatchRequest,
+    Delivery, EtcdClient, Expect, Guard, KeyValue, Part, Place, Revision, WatchEvent, WatchRequest,
 };
 use tokio::sync::mpsc;
 
@@ -103,6 +103,12 @@ pub fn cluster() -> Option<Key> {
     let name = "default".parse().ok()?;
     let id = ResourceId { kind: Kind::ClusterInformation, namespace: None, name };
     Some(Key::Resource(id))
+}
+
+/// That what the cluster says of itself is as it was read: at this revision, or not there. Another cluster's store is another.
+pub fn same_cluster(read_at: Option<u64>) -> Option<Guard> {
+    let expect = read_at.map_or(Expect::Absent, |at| Expect::At(Revision::new(at)));
+    Some(Guard::Key { key: cluster()?.to_string().into_bytes(), expect })
 }
 
 /// A picture of what was kept on disk. What cannot be read any more is left out.

@@ -63,7 +63,6 @@ use crate::{
     owner::{Input, Outlets, Owner, OwnerHandle},
     pods::PodDesk,
     prober::Prober,
-    resources::Seen,
     store_task,
 };
 
@@ -139,13 +138,13 @@ pub async fn start(config: &Arc<Config>) -> Result<Running, StartError> {
         calico: to_calico,
     };
     let kept = checkpoint(config);
-    let seen = kept.as_ref().map(Seen::of).unwrap_or_default();
+    let before = kept.as_ref().map(calico::Before::of).unwrap_or_default();
     let owner =
         Owner::new(Arc::clone(config), kept, previous(&paths.subnet_file), crate::seed(), outlets);
     let owner = tokio::spawn(owner.run(inbox));
     let mut tasks = JoinSet::new();
     let (line, calico) = calico
-        .and_then(|pending| pending.start(config, &client, seen, &inputs, &mut tasks))
+        .and_then(|pending| pending.start(config, &client, before, &inputs, &mut tasks))
         .unzip();
     let addresses = calico.as_ref().map(|calico| calico.addresses.clone());
     let cni = serve_pods(config, given, inputs.clone(), line).await?;

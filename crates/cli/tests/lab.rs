@@ -117,7 +117,9 @@ topologies! {
         both a_mesh_turns_to_reflectors_and_back_without_loss "calico-reflectors.yaml",
         both a_datastore_of_calico_s_that_is_away_costs_no_packet "calico-store-away.yaml",
         both a_datastore_of_calico_s_that_was_emptied_is_not_believed "calico-store-emptied.yaml",
-        both a_store_that_is_accepted_is_told_what_pods_have "calico-store-accepted.yaml",
+        both a_store_that_is_accepted_node_by_node_costs_no_packet "calico-store-accepted.yaml",
+        both a_store_that_is_accepted_is_told_what_pods_have "calico-store-accepted-early.yaml",
+        both a_store_is_put_back_what_leads_through_tunnels "calico-store-put-back.yaml",
         both a_pool_that_is_deleted_in_use_is_carried_on "calico-pool-deleted.yaml",
         both felix_s_vxlan_device_is_taken_over_as_it_is "calico-adoption.yaml",
         both a_node_that_is_deleted_registers_itself_anew "calico-node-deleted.yaml",
@@ -163,6 +165,8 @@ mod by_backend {
         a_rebooted_node_is_heard_by_udp "reboot.yaml" ["name=udp", "type=udp"];
         an_agent_that_is_dead_while_a_pool_turns_to_routers_loses_nothing
             "calico-switch-late.yaml" ["distribution=bgp"];
+        a_store_that_is_accepted_node_by_node_costs_routers_no_packet
+            "calico-store-accepted.yaml" ["distribution=bgp"];
     }
 }
 

@@ -334,6 +334,16 @@ impl Desk {
             })
     }
 
+    /// Whether it is on its way back to the store.
+    pub(super) fn is_freeing(&self, handle: &HandleId) -> bool {
+        self.frees.contains_key(handle)
+    }
+
+    /// The addresses that this node's tunnels hold.
+    pub(super) fn tunnels(&self) -> BTreeMap<Tunnel, IpAddr> {
+        self.held.borrow().clone()
+    }
+
     fn tunnel_denied(&mut self, tunnel: Tunnel, reason: &str, now: Instant) {
         tracing::warn!(
             op = "give tunnel address",

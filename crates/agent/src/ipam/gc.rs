@@ -135,6 +135,11 @@ impl Local {
         }
     }
 
+    /// This node's blocks.
+    pub(super) fn own(&self) -> BTreeMap<Prefix, Arc<Stored<IpamBlock>>> {
+        self.own.iter().map(|(cidr, (_, stored))| (*cidr, Arc::clone(stored))).collect()
+    }
+
     /// The nodes that have blocks.
     pub(super) fn hosts(&self) -> BTreeSet<&Name> {
         self.hosts.values().collect()

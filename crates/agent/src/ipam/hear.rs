@@ -1,6 +1,9 @@
 //! What the store tells, in the words of the machine and of those who look for leaks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use russet_api::calico;
 use russet_core::{
@@ -13,7 +16,7 @@ use russet_core::{
 use tokio::task::JoinSet;
 
 use super::{Gate, Ipam, again, documents::Document, gc::Local, now, shelf::Shelf, wish::Ground};
-use crate::resources::{BlockNews, History, Known, News, Object, Picture};
+use crate::resources::{BlockNews, Doubt, History, Known, News, Object, Picture};
 
 impl<S: Shelf> Ipam<S> {
     pub(super) fn news(&mut self, news: News) {
@@ -33,15 +36,25 @@ impl<S: Shelf> Ipam<S> {
                 }
                 self.machine.handle(Input::Changed(told), now());
             }
-            News::Doubted { doubt, .. } => {
-                // Nothing is written from here on: what the machine knows is of another store.
-                self.gate = Gate::Doubted(doubt.to_string());
-                self.leave_history();
-            }
-            News::Aside { .. } => {}
+            News::Doubted { doubt, picture } => self.doubted(&doubt, &picture),
+            News::Aside { changes } => self.put_back.aside(&self.settings.node, &changes),
             News::Away(reason) => self.away = Some(reason),
-            News::Back => self.away = None,
+            News::Back => {
+                self.away = None;
+                self.put_back.look_again(Instant::now());
+            }
         }
+    }
+
+    fn doubted(&mut self, doubt: &Doubt, picture: &Picture) {
+        if matches!(self.gate, Gate::Open) {
+            self.put_back.note(self.local.own());
+        }
+        // The machine writes nothing from here on: what it knows is of another store.
+        self.gate = Gate::Doubted(doubt.to_string());
+        self.away = None;
+        self.leave_history();
+        self.put_back.doubted(&self.settings.node, doubt, picture);
     }
 
     fn all(&mut self, revision: u64, history: History, picture: &Picture) {
@@ -54,6 +67,7 @@ impl<S: Shelf> Ipam<S> {
         self.looks_for_losses = Some(if is_other { Duration::ZERO } else { again::LAG });
         self.gate = Gate::Open;
         self.away = None;
+        self.put_back.over();
         self.local.clear();
         self.nodes.clear();
         self.ground = Ground::of(picture, &self.settings.node);

@@ -41,6 +41,13 @@ pub trait Shelf: Clone + Send + Sync + 'static {
         swaps: Vec<Swap>,
     ) -> impl Future<Output = Result<Option<Revision>, StoreError>> + Send;
 
+    /// Makes all of the keys if none of them is there and the guard holds. Returns whether it did.
+    fn create(
+        &self,
+        guard: Guard,
+        keys: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Takes a key for some seconds, or keeps it when it is ours already. Returns whether we have it.
     fn hold(
         &self,
@@ -89,6 +96,19 @@ impl Shelf for EtcdClient {
             })
             .unzip();
         self.write_guarded(guards, writes).await
+    }
+
+    async fn create(
+        &self,
+        guard: Guard,
+        keys: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<bool, StoreError> {
+        let absent = |key: &Vec<u8>| Guard::Key { key: key.clone(), expect: Expect::Absent };
+        let guards = std::iter::once(guard).chain(keys.iter().map(|(key, _)| absent(key)));
+        let guards = guards.collect();
+        let put = |(key, value)| Write::Put { key, value, lease: None };
+        let written = self.write_guarded(guards, keys.into_iter().map(put).collect()).await?;
+        Ok(written.is_some())
     }
 
     async fn hold(&self, key: &[u8], name: &[u8], seconds: u32) -> Result<bool, StoreError> {

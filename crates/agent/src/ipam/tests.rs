@@ -1,5 +1,6 @@
 mod history;
 mod leaks;
+mod put_back;
 
 use std::io;
 
@@ -321,7 +322,9 @@ impl Node {
         let (news, hear) = mpsc::channel(16);
         let (tunnels, wanted) = watch::channel(BTreeSet::new());
         let (hold, held) = watch::channel(BTreeMap::new());
-        let lines = Lines { news: hear, asks: asked, told: tell, tunnels: wanted, held: hold };
+        let put_back = watch::Sender::new(false);
+        let lines =
+            Lines { news: hear, asks: asked, told: tell, tunnels: wanted, held: hold, put_back };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(shelf.clone(), settings, lines));
         let passed = Arc::default();
@@ -432,7 +435,9 @@ fn waited_for(
 ) -> (Ipam<FakeShelf>, mpsc::Receiver<Told>, watch::Receiver<BTreeMap<Tunnel, IpAddr>>) {
     let (tell, told) = mpsc::channel(MOST_ASKS);
     let (hold, held) = watch::channel(BTreeMap::new());
-    let ipam = Ipam::new(shelf.clone(), Settings::new("n1".parse().unwrap(), 7), tell, hold);
+    let settings = Settings::new("n1".parse().unwrap(), 7);
+    let desk = Desk::new(settings.node.clone(), tell, hold);
+    let ipam = Ipam::new(shelf.clone(), settings, desk, watch::Sender::new(false));
     (ipam, told, held)
 }
 

@@ -47,6 +47,14 @@ pub enum Doubt {
     Older { seen: u64, found: u64 },
 }
 
+impl Doubt {
+    /// Whether the store is this cluster's, as far as it says, and has lost what it had. Then this node puts back what is
+    /// its own, which only adds.
+    pub const fn is_loss(&self) -> bool {
+        matches!(self, Self::Older { .. } | Self::OtherCluster { found: None, .. })
+    }
+}
+
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -150,6 +158,10 @@ mod tests {
         assert_eq!(judge(&seen(), &older), Some(Doubt::Older { seen: 7, found: 6 }));
         let other = Claimed { cluster_id: Some("b".into()), revision: 9_000, ..claimed() };
         assert!(judge(&seen(), &other).unwrap().to_string().contains("cluster b"));
+        for lost in [&emptied, &older] {
+            assert!(judge(&seen(), lost).unwrap().is_loss());
+        }
+        assert!(!judge(&seen(), &other).unwrap().is_loss() && !Doubt::NoConfiguration.is_loss());
         let unconfigured = Claimed { configured: false, ..claimed() };
         assert_eq!(judge(&seen(), &unconfigured), Some(Doubt::NoConfiguration));
     }

@@ -126,6 +126,47 @@ async fn what_was_found_in_a_store_that_was_not_believed_since_is_looked_at_agai
 }
 
 #[tokio::test]
+async fn a_node_that_a_store_has_lost_is_put_back_as_it_was_and_its_cluster_is_not_named() {
+    let store = Store::start().await;
+    let (node, inputs) = store.keep_in_doubt("n1", "192.168.77.1/24", Some(THEIRS));
+    inputs.put_back.send_replace(true);
+    assert_eq!(node.reached().await, Registered::Done);
+    let wanted = THEIRS.replace("192.168.77.9", "192.168.77.1");
+    assert_eq!(store.text("nodes/n1").await, wanted, "as it was, and where it is now");
+    assert_eq!(store.text("clusterinformations/default").await, "");
+
+    // It is not kept before the store is believed: only put back.
+    store.put("nodes/n1", THEIRS).await;
+    inputs.ends.send_replace(Ends { ipip: Said::None, ..Ends::default() });
+    sleep(LULL * 2).await;
+    assert_eq!(store.text("nodes/n1").await, THEIRS);
+    inputs.believed.send_replace(true);
+    store.eventually("nodes/n1", |text| text.contains("192.168.77.1/24")).await;
+    store.eventually("clusterinformations/default", |text| text.contains("clusterGUID")).await;
+}
+
+#[tokio::test]
+async fn a_node_is_not_put_back_unasked_nor_with_another_s_address_nor_in_another_cluster() {
+    let store = Store::start().await;
+    let (_node, inputs) = store.keep_in_doubt("n1", "192.168.77.1/24", None);
+    sleep(LULL * 2).await;
+    assert_eq!(store.text("nodes/n1").await, "", "its blocks have no pool yet");
+    store.put("nodes/n9", &THEIRS.replace("\"n1\"", "\"n9\"").replace("77.9/", "77.1/")).await;
+    let own_addr = own("192.168.77.1/24");
+    let mut others = inputs.others.clone();
+    others.wait_for(|others| others.taken(&own_addr).is_some()).await.unwrap();
+    inputs.put_back.send_replace(true);
+    sleep(LULL * 2).await;
+    assert_eq!(store.text("nodes/n1").await, "", "another node has its address");
+    let other = r#"{"kind":"ClusterInformation","apiVersion":"projectcalico.org/v3","metadata":{"name":"default","creationTimestamp":null},"spec":{"clusterGUID":"other"}}"#;
+    store.put("clusterinformations/default", other).await;
+    others.wait_for(|others| others.lost().is_none()).await.unwrap();
+    inputs.addresses.send_replace(Some(own("192.168.77.2/24")));
+    sleep(LULL * 2).await;
+    assert_eq!(store.text("nodes/n1").await, "", "the store is another cluster's");
+}
+
+#[tokio::test]
 async fn requests_for_this_node_s_status_are_answered_again_and_again() {
     let store = Store::start().await;
     let request = |name: &str, node: &str, period: u32| {
@@ -181,6 +222,7 @@ struct Say {
     ends: watch::Sender<Ends>,
     others: watch::Receiver<Others>,
     believed: watch::Sender<bool>,
+    put_back: watch::Sender<bool>,
 }
 
 impl Store {
@@ -196,35 +238,56 @@ impl Store {
     }
 
     fn keep(&self, name: &str, addr: &str) -> (Kept, Say) {
+        self.keep_after(resources::Seen::default(), true, Others::default(), name, addr)
+    }
+
+    /// One that saw this store when it had a name.
+    fn keep_in_doubt(&self, name: &str, addr: &str, last: Option<&str>) -> (Kept, Say) {
+        let cluster_id = Some("ours".into());
+        let seen = resources::Seen { cluster_id, revision: 1, configured: true };
+        let last = Others::recalled(last.map(|text| text.as_bytes().into()));
+        self.keep_after(seen, false, last, name, addr)
+    }
+
+    fn keep_after(
+        &self,
+        seen: resources::Seen,
+        is_believed: bool,
+        last: Others,
+        name: &str,
+        addr: &str,
+    ) -> (Kept, Say) {
         let (addresses, hear_addresses) = watch::channel(None);
         let (ends, hear_ends) = watch::channel(Ends::default());
-        let (believed, hear_believed) = watch::channel(true);
+        let (believed, hear_believed) = watch::channel(is_believed);
+        let (put_back, hear_put_back) = watch::channel(false);
         let (told, state) = watch::channel(Registered::default());
         let name: Name = name.parse().unwrap();
-        let (others, mut tasks) = self.others(&name);
+        let (others, mut tasks) = self.others(&name, seen, last);
         let inputs = Inputs {
             addresses: hear_addresses,
             ends: hear_ends,
             others: others.clone(),
             believed: hear_believed,
+            put_back: hear_put_back,
         };
         tasks.spawn(keep(self.client.clone(), name, inputs, told));
         addresses.send_replace(Some(own(addr)));
-        (Kept { state, _tasks: tasks }, Say { addresses, ends, others, believed })
+        (Kept { state, _tasks: tasks }, Say { addresses, ends, others, believed, put_back })
     }
 
     /// What the other nodes have, as it is read of the store.
-    fn others(&self, node: &Name) -> (watch::Receiver<Others>, JoinSet<()>) {
+    fn others(
+        &self,
+        node: &Name,
+        seen: resources::Seen,
+        last: Others,
+    ) -> (watch::Receiver<Others>, JoinSet<()>) {
         let (tell, mut news) = mpsc::channel(resources::NEWS);
-        let (hear, others) = watch::channel(Others::default());
+        let (hear, others) = watch::channel(last);
         let (accept, accepted) = mpsc::channel(1);
-        let reading = resources::serve(
-            self.client.clone(),
-            node.clone(),
-            resources::Seen::default(),
-            vec![tell],
-            accepted,
-        );
+        let reading =
+            resources::serve(self.client.clone(), node.clone(), seen, vec![tell], accepted);
         let mut tasks = JoinSet::new();
         tasks.spawn(reading);
         let node = node.clone();

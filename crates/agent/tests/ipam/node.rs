@@ -81,7 +81,9 @@ impl Node {
             routes: || Ok(BTreeSet::new()),
             ..Settings::new(node.clone(), self.next)
         };
-        let lines = Lines { news: hear, asks: asked, told: tell, tunnels: wanted, held: hold };
+        let put_back = watch::Sender::new(false);
+        let lines =
+            Lines { news: hear, asks: asked, told: tell, tunnels: wanted, held: hold, put_back };
         let mut tasks = JoinSet::new();
         tasks.spawn(ipam::serve(self.client.clone(), settings, lines));
         let watching =

@@ -15,7 +15,7 @@
 //! `name` has the words, `pool` what is cut, `block` the algebra of one block and `check` what makes a block
 //! that was read a valid one; `affinity` decides the next write of a claim or a release, `walk` where to look
 //! for a block, `handle` the index by owner, `store` the shape of what is written, `machine` the one part
-//! with time, `gc` what is freed for others. All of it is pure.
+//! with time, `gc` what is freed for others, `put_back` what a store that lost it is given back. All of it is pure.
 
 pub mod affinity;
 pub mod block;
@@ -25,6 +25,7 @@ pub mod handle;
 pub mod machine;
 pub mod name;
 pub mod pool;
+pub mod put_back;
 #[cfg(test)]
 mod simulation;
 pub mod store;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use russet_store::{Expect, KeyChange, KeyValue, Revision, StoreError, WriteOutcome};
+use russet_store::{Expect, Guard, KeyChange, KeyValue, Revision, StoreError, WriteOutcome};
 
 use super::{Shelf, Swap};
 
@@ -163,6 +163,25 @@ impl Shelf for FakeShelf {
             })
         };
         self.back(revision)
+    }
+
+    async fn create(
+        &self,
+        guard: Guard,
+        keys: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<bool, StoreError> {
+        self.trip().await?;
+        let made = {
+            let mut state = self.state();
+            let Guard::Key { key, expect } = guard else { panic!("it is not asked for here") };
+            let absent = keys.iter().all(|(key, _)| state.fits(key, Expect::Absent));
+            let fits = absent && state.fits(&key, expect);
+            for (key, value) in keys.iter().filter(|_| fits) {
+                state.write(key, Some(value));
+            }
+            fits
+        };
+        self.back(made)
     }
 
     async fn hold(&self, key: &[u8], name: &[u8], _: u32) -> Result<bool, StoreError> {

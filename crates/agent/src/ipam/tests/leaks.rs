@@ -96,7 +96,8 @@ async fn nothing_is_freed_before_the_lane_has_told_its_records() {
         routes: || Ok(BTreeSet::new()),
         ..Settings::new("n1".parse().unwrap(), 7)
     };
-    let mut ipam = Ipam::new(shelf.clone(), settings, told, held_out);
+    let desk = Desk::new(settings.node.clone(), told, held_out);
+    let mut ipam = Ipam::new(shelf.clone(), settings, desk, watch::Sender::new(false));
     let mut reader = Reader::new("n1".parse().unwrap(), Seen::default());
     ipam.news(reader.take(snapshot(&shelf)).unwrap());
     for _ in 0..5 {

@@ -11,7 +11,7 @@ use russet_core::{
     model::{Lease, NetworkConfig, calico::host},
     transport::Footing,
 };
-use russet_net::Prefix;
+use russet_net::{Labels, Prefix};
 
 use super::{CalicoView, lease_id};
 use crate::{
@@ -31,8 +31,9 @@ pub(super) struct Kept {
     before: Vec<Texts>,
     /// The pools and settings that the configuration was last made of.
     configured: Texts,
-    /// How this node was reached when its object was last kept: it is written every few seconds, for other reasons.
-    host: Option<Lease>,
+    /// How this node was reached, and its labels, when its object was last kept: it is written every few seconds, for other
+    /// reasons.
+    host: Option<(Lease, Labels)>,
     /// The whole, until something of it changes.
     whole: Option<Arc<Objects>>,
     /// Configurations of an earlier life, until there is a node that they can be in force on.
@@ -43,7 +44,7 @@ impl Kept {
     /// Takes the text of an object that is good.
     pub(super) fn put(&mut self, key: &Key, known: &Known, text: &Arc<[u8]>) {
         if let (Key::Resource(id), Some(Object::Node(node))) = (key, &known.value) {
-            let now = Some(host(&id.name, node));
+            let now = Some((host(&id.name, node), node.labels.clone()));
             if self.host == now {
                 return;
             }

@@ -80,10 +80,7 @@ impl Owner {
 
     /// It is not done in a store that has another cluster's id, nor in one with another configuration.
     fn may_put_back(&self) -> bool {
-        let lost = matches!(
-            self.store.doubt,
-            Some(Doubt::Older { .. } | Doubt::OtherCluster { found: None, .. })
-        );
+        let lost = self.store.doubt.as_ref().is_some_and(Doubt::is_loss);
         let config = self.store.aside.get(self.store.keys.config().as_bytes());
         lost && config.is_some_and(|kv| Some(&kv.value) == self.store.raw_config.as_ref())
     }
