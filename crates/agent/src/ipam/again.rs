@@ -2,7 +2,8 @@
 //!
 //! A block that was deleted by hand, or a store that was emptied and is accepted all the same, does not know of addresses
 //! that pods here live with, and would have them given to others. A record says which: each is asked for by name, for
-//! the handle that had it. Whoever was given it meanwhile keeps it, and that is told.
+//! the handle that had it. Whoever was given it meanwhile keeps it, and that is told. The same of this node's tunnels, which
+//! `calicoctl delete node` gives back although the node lives; a tunnel takes another address where its own is somebody's.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +13,7 @@ use std::{
 
 use russet_core::addressing::blocks::{
     Claimant, HandleId,
+    block::{TYPE, TakeError},
     machine::{self, Now, Refusal, Want},
 };
 use russet_net::Family;
@@ -70,7 +72,11 @@ impl Desk {
             if self.is_spoken_for(&handle) {
                 continue;
             }
-            let who = Claimant { handle: handle.clone(), secondary: self.attributes(now) };
+            let mut secondary = self.attributes(now);
+            if let Some(tunnel) = self.tunnel_of(&handle) {
+                secondary.insert(TYPE.to_owned(), tunnel.kind().to_owned());
+            }
+            let who = Claimant { handle: handle.clone(), secondary };
             self.ask(Purpose::Again(handle), machine::Ask::Allocate { who, wants }, asks);
         }
     }
@@ -82,6 +88,14 @@ impl Desk {
     }
 
     pub(super) fn not_taken_again(&mut self, handle: &HandleId, refusal: &Refusal) {
+        if let (Some(tunnel), Refusal::Take(TakeError::Taken { .. })) =
+            (self.tunnel_of(handle), refusal)
+        {
+            // A tunnel can have another address, and the node says so.
+            self.losses.forget(handle);
+            self.unsure_of(tunnel);
+            return;
+        }
         let Some(lost) = self.losses.0.get_mut(handle) else { return };
         let why = refusal.to_string();
         if lost.why.as_ref() != Some(&why) {

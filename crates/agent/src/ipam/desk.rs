@@ -344,6 +344,28 @@ impl Desk {
         self.held.borrow().clone()
     }
 
+    /// The tunnels whose address the store is known to have given, each as its handle and that.
+    pub(super) fn tunnels_for_sure(&self) -> Recorded {
+        let held = self.held.borrow();
+        let sure = held.iter().filter(|(tunnel, _)| !self.tunnels_unsure.contains(tunnel));
+        let of = |(tunnel, addr): (&Tunnel, &IpAddr)| {
+            Some((tunnel_handle(*tunnel, &self.node).ok()?, vec![*addr]))
+        };
+        sure.filter_map(of).collect()
+    }
+
+    /// Whose handle it is, if it is a tunnel's of this node.
+    pub(super) fn tunnel_of(&self, handle: &HandleId) -> Option<Tunnel> {
+        let is_of =
+            |tunnel: &Tunnel| tunnel_handle(*tunnel, &self.node).is_ok_and(|of| of == *handle);
+        Tunnel::ALL.into_iter().find(is_of)
+    }
+
+    /// Its address is asked for again, whichever that is.
+    pub(super) fn unsure_of(&mut self, tunnel: Tunnel) {
+        self.tunnels_unsure.insert(tunnel);
+    }
+
     fn tunnel_denied(&mut self, tunnel: Tunnel, reason: &str, now: Instant) {
         tracing::warn!(
             op = "give tunnel address",

@@ -222,6 +222,28 @@ fn a_handle_whose_release_is_not_done_is_given_nothing() {
 }
 
 #[tokio::test]
+async fn an_address_of_a_tunnel_that_the_store_lost_is_taken_again() {
+    let shelf = FakeShelf::default();
+    node_object(&shelf, "n1");
+    pool(&shelf, "v", "10.2.0.0/16", r#","vxlanMode":"Always""#);
+    let node = Node::start(&shelf, "n1");
+    let addr = node.tunnel(Tunnel::Vxlan).await;
+    let handle = "/calico/ipam/v2/handle/vxlan-tunnel-addr-n1";
+    node.pass_on().await;
+    let block = shelf.keys("/calico/ipam/v2/assignment/").remove(0);
+    let (before, with_tunnel) = (shelf.text(&block).unwrap(), shelf.text(handle).unwrap());
+    assert!(before.contains("vxlanTunnelAddress"), "{before}");
+    // As `calicoctl delete node` does it.
+    shelf.delete(handle);
+    shelf.delete(&block);
+    eventually(|| shelf.text(handle).is_some_and(|text| text == with_tunnel)).await;
+    let has =
+        |text: &str| text.contains("vxlan-tunnel-addr-n1") && text.contains("vxlanTunnelAddress");
+    eventually(|| shelf.text(&block).is_some_and(|text| has(&text))).await;
+    assert_eq!(node.tunnel(Tunnel::Vxlan).await, addr);
+}
+
+#[tokio::test]
 async fn what_comes_due_after_a_turn_is_waited_for_by_no_message() {
     let shelf = cluster();
     let (mut ipam, _lines) = alone(&shelf);
