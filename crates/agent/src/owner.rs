@@ -156,6 +156,8 @@ pub struct Owner {
     ready_told: bool,
     /// A snapshot was taken in, and the kernel has not all that follows from it yet.
     unsettled: bool,
+    /// When what the start has mapped of the program is forgotten.
+    unmap_at: Option<Instant>,
 }
 
 impl Owner {
@@ -189,6 +191,7 @@ impl Owner {
             lease_fault: None,
             ready_told: false,
             unsettled: false,
+            unmap_at: None,
             config,
         };
         owner.recall(kept, previous);
@@ -274,7 +277,7 @@ impl Owner {
         // No pod is added after the lease's end, whether or not the machine has anything to do then.
         let end = self.own_lease.and_then(|lease| lease.time_left(SystemTime::now()));
         let end = end.and_then(|left| now.checked_add(left));
-        let due = [self.lease.poll_timeout(), end].into_iter().flatten();
+        let due = [self.lease.poll_timeout(), end, self.unmap_at].into_iter().flatten();
         due.min().map_or(now + LULL, |due| due.min(now + LULL))
     }
 

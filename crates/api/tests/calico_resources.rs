@@ -70,7 +70,7 @@ fn what_others_say_of_an_object_outlives_a_write_over_it() {
     let there = concat!(
         r#"{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n","uid":"u","generation":3,"creationTimestamp":"t","#,
         r#""labels":{"a":"1"},"annotations":{"b":"2"},"ownerReferences":[{"name":"n","uid":"o","apiVersion":"v1","kind":"Node"}],"#,
-        r#""finalizers":["x.io/guard"],"whim":{"deep":[1]}},"spec":{}}"#
+        r#""finalizers":["x.io/guard"],"whim":{"deep":[1]}},"spec":{},"status":{}}"#
     );
     let id = "/calico/resources/v3/projectcalico.org/nodes/n";
     let StoreKey::Known(key) = Key::read(id.as_bytes()) else { panic!("{id}") };

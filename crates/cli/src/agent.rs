@@ -69,6 +69,8 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     russet_kernel::sys::share_one_heap();
+    // A kernel without large pages has nothing to be asked.
+    let _ = russet_kernel::sys::text::map_sparsely();
     start_logs(log_format);
     serve(config)
 }

@@ -9,6 +9,8 @@ mod ipam;
 mod pools;
 #[path = "store/servers.rs"]
 mod servers;
+#[path = "resources/theirs.rs"]
+mod theirs;
 
 use std::{
     fs,

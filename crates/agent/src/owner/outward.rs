@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use russet_api::admin::{Answer, Ask, Page, Refused, SHOWN, Status, StoreStatus};
@@ -75,6 +75,13 @@ impl Owner {
         if self.unsettled && self.completed && self.kernel.has(self.patched) {
             self.unsettled = false;
             russet_kernel::sys::give_memory_back();
+            self.unmap_at = Some(Instant::now() + START);
+        }
+        // Most of what the start passed through nobody passes through again.
+        if self.unmap_at.take_if(|at| *at <= Instant::now()).is_some()
+            && let Err(error) = russet_kernel::sys::text::unmap()
+        {
+            tracing::debug!(%error, op = "unmap the program's pages");
         }
     }
 
@@ -322,3 +329,6 @@ fn pass<T: Clone + PartialEq>(to: &watch::Sender<T>, now: &T) {
 fn by_wall_clock(at: Instant) -> SystemTime {
     SystemTime::now() + at.saturating_duration_since(Instant::now())
 }
+
+/// How long a start goes on after its snapshot: first pods, first probes, first repairs.
+const START: Duration = Duration::from_secs(10);

@@ -136,6 +136,10 @@ impl Written for Node {
             let key = ["status", key];
             object.document.set_or_remove(&key, end.map(|end| end.to_string()));
         }
+        // Go has no way to leave it out.
+        if object.document.get(&["status"]).is_none() {
+            object.document.set(&["status"], json!({}));
+        }
     }
 }
 

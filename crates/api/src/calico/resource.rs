@@ -194,10 +194,20 @@ impl Resource {
         if let (Some(status), None) = (of_there("status"), object.get("status")) {
             object["status"] = status.clone();
         }
+        if self.kind() == Kind::Node && object.get("status").is_none() {
+            // Go has no way to leave it out.
+            object["status"] = json!({});
+        }
         let mut whole = Self::read(self.kind(), object)?;
-        if let Self::IpPool(pool) = &mut whole {
-            // Calico fills in what is not said, too.
-            pool.set(pool.value().clone());
+        // Calico fills in what is not said, too.
+        match &mut whole {
+            Self::IpPool(pool) => pool.set(pool.value().clone()),
+            Self::WorkloadEndpoint(endpoint) => {
+                let namespace = endpoint.meta().and_then(|meta| meta.namespace.clone());
+                let namespace = namespace.as_ref().map_or("", Name::as_str);
+                endpoint.set(endpoint.value().clone().labelled(namespace));
+            }
+            _ => {}
         }
         Ok(whole.text())
     }

@@ -79,10 +79,8 @@ impl Workload {
             Some((namespace, _)) => format!("kns.{namespace}"),
             None => self.network.clone(),
         };
-        let labels =
-            [(NAMESPACE_LABEL, namespace.as_str()), (ORCHESTRATOR_LABEL, self.orchestrator())];
         WorkloadEndpoint {
-            labels: labels.into_iter().collect(),
+            labels: Labels::new(),
             orchestrator: self.orchestrator().to_owned(),
             workload: None,
             node: node.clone(),
@@ -99,6 +97,7 @@ impl Workload {
             ports: Vec::new(),
             spoofable: self.spoofable.clone(),
         }
+        .labelled(&namespace)
     }
 
     const fn orchestrator(&self) -> &'static str {
@@ -112,6 +111,14 @@ const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";
 
 impl WorkloadEndpoint {
+    /// With the labels that every endpoint has (libcalico-go: `updateLabelsForStorage`).
+    #[must_use]
+    pub fn labelled(mut self, namespace: &str) -> Self {
+        self.labels.insert(NAMESPACE_LABEL, namespace);
+        self.labels.insert(ORCHESTRATOR_LABEL, self.orchestrator.as_str());
+        self
+    }
+
     /// The name of the endpoint of a workload on a node. Dashes of each part are doubled, so that it can be cut
     /// again: `node--1-k8s-web--7d4-eth0`.
     pub fn name(node: &str, orchestrator: &str, workload: &str, endpoint: &str) -> String {
