@@ -78,9 +78,9 @@ impl Scene {
         Ok(Self { agent, _store: store, _site: site })
     }
 
-    /// Samples after a while, one each tenth of a second.
+    /// Samples when its start is over, one each tenth of a second.
     fn resident(&self, count: usize) -> Result<Vec<f64>> {
-        thread::sleep(SETTLE);
+        thread::sleep(START_IS_OVER);
         let mut samples = Vec::new();
         for _ in 0..count {
             samples.push(octets(process::memory(self.agent.pid())?.resident));
@@ -107,5 +107,7 @@ pub(super) fn octets(value: u64) -> f64 {
 
 const FEW: u16 = 3;
 const MANY: u16 = 10_000;
+/// The agent forgets ten seconds after its snapshot which pages of its program it has mapped till then.
+const START_IS_OVER: Duration = Duration::from_secs(15);
 /// How long an agent that has just started is left alone.
 const SETTLE: Duration = Duration::from_secs(3);
