@@ -122,10 +122,12 @@ impl Pending {
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
         let (delete, deleted) = watch::channel(());
+        let (reach, reachable) = watch::channel(true);
         let of_pods = endpoints::Lines {
             says: said,
             told: tell.clone(),
             believed: believed.clone(),
+            reachable: reachable.clone(),
             deleted,
         };
         let own = (node.clone(), endpoints::Pace::default());
@@ -133,14 +135,15 @@ impl Pending {
         let last = kept.as_ref().and_then(|kept| kept.now.get(&register::key_of(node)));
         let (tell_others, others) =
             watch::channel(Others::recalled(last.map(|text| text.as_bytes().into())));
+        let in_store = believed.clone();
         let own =
-            register::Inputs { addresses, ends, others, believed: believed.clone(), put_back };
+            register::Inputs { addresses, ends, others, believed: in_store, reachable, put_back };
         tasks.spawn(register::keep(client.clone(), node.clone(), own, self.registered));
         let (ask_report, reports_asked) = mpsc::channel(1);
         tasks.spawn(report::serve(config.paths.bgp_socket(), reports_asked));
         tasks.spawn(register::answer(client.clone(), node.clone(), ask_report, believed));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
-        let registry = Registry { node: node.clone(), others: tell_others, believe, delete };
+        let registry = Registry { node: node.clone(), others: tell_others, believe, reach, delete };
         tasks.spawn(pass(for_owner, inputs.clone(), registry));
         let mut listeners = vec![tell_owner, tell_ipam];
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
@@ -171,6 +174,8 @@ struct Registry {
     others: watch::Sender<Others>,
     /// Whether the datastore is believed.
     believe: watch::Sender<bool>,
+    /// Whether it is there.
+    reach: watch::Sender<bool>,
     /// Tells that this node's own object was deleted.
     delete: watch::Sender<()>,
 }
@@ -191,7 +196,12 @@ impl Registry {
                     self.delete.send_replace(());
                 }
             }
-            News::Doubted { .. } | News::Aside { .. } | News::Away(_) | News::Back => {}
+            News::Away(_) => _ = self.reach.send_replace(false),
+            News::Doubted { .. } | News::Aside { .. } | News::Back => {}
+        }
+        // Only when it is known whether it is believed.
+        if matches!(news, News::All { .. } | News::Doubted { .. } | News::Back) {
+            self.reach.send_replace(true);
         }
     }
 }

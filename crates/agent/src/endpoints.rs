@@ -92,6 +92,8 @@ pub struct Lines {
     pub told: mpsc::Sender<Told>,
     /// Whether the store is believed.
     pub believed: watch::Receiver<bool>,
+    /// Whether it is there; one that comes back is judged again before anything is written.
+    pub reachable: watch::Receiver<bool>,
     /// Tells that this node's own object was deleted: whoever deletes a node deletes its endpoints first.
     pub deleted: watch::Receiver<()>,
 }
@@ -99,12 +101,16 @@ pub struct Lines {
 /// Keeps the endpoints as they should be, for as long as somebody may say something. Nothing is written into a store that
 /// is not believed.
 pub async fn keep(store: impl Shelf, (node, pace): (Name, Pace), lines: Lines) {
-    let Lines { mut says, told, mut believed, mut deleted } = lines;
+    let Lines { mut says, told, mut believed, mut reachable, mut deleted } = lines;
     let mut keeper = Keeper::new(node, pace, told);
     let mut work: JoinSet<Vec<(ResourceId, Outcome)>> = JoinSet::new();
     loop {
         let now = Instant::now();
-        let may_write = *believed.borrow_and_update();
+        let there = *reachable.borrow_and_update();
+        if !there {
+            work.abort_all();
+        }
+        let may_write = *believed.borrow_and_update() && there;
         if may_write && work.is_empty() {
             let tasks = keeper.due_now(now);
             if !tasks.is_empty() {
@@ -127,6 +133,11 @@ pub async fn keep(store: impl Shelf, (node, pace): (Name, Pace), lines: Lines) {
                 }
                 // It may be another store, or have lost what it had.
                 keeper.unsure(Instant::now());
+            }
+            changed = reachable.changed() => {
+                if changed.is_err() {
+                    return;
+                }
             }
             changed = deleted.changed() => {
                 if changed.is_err() {

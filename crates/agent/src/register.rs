@@ -85,6 +85,9 @@ pub struct Inputs {
     pub others: watch::Receiver<Others>,
     /// Whether the store is believed: nothing is written into one that may be another cluster's.
     pub believed: watch::Receiver<bool>,
+    /// Whether the store is there. One that comes back may have lost what it had, and nothing is written before it is judged
+    /// again; so what is under way is called off, too.
+    pub reachable: watch::Receiver<bool>,
     /// Whether the node's object is put back into a store that has lost it, and is not believed for that.
     pub put_back: watch::Receiver<bool>,
 }
@@ -225,6 +228,7 @@ impl Keeper {
                     changed
                 }
                 changed = inputs.put_back.changed() => changed,
+                changed = inputs.reachable.changed() => changed,
             };
             return if changed.is_ok() { Heard::Something } else { Heard::Nobody };
         }
@@ -241,12 +245,19 @@ impl Keeper {
         let Some(addresses) = addresses.filter(|_| self.seen.known) else {
             return Registered::Waiting;
         };
-        let passed = match may {
-            // What the others have is of a store by now that is believed otherwise.
-            _ if inputs.may() != may => return Registered::Waiting,
-            May::Nothing => return Registered::Waiting,
-            May::PutBack => self.put_back(lost, &addresses, ends).await,
-            May::Keep => self.try_pass(&addresses, ends).await,
+        let mut reachable = inputs.reachable.clone();
+        let work = async {
+            match may {
+                // What the others have is of a store by now that is believed otherwise.
+                _ if inputs.may() != may => Ok(Registered::Waiting),
+                May::Nothing => Ok(Registered::Waiting),
+                May::PutBack => self.put_back(lost, &addresses, ends).await,
+                May::Keep => self.try_pass(&addresses, ends).await,
+            }
+        };
+        let passed = tokio::select! {
+            passed = work => passed,
+            _ = reachable.wait_for(|there| !there) => return Registered::Waiting,
         };
         passed.unwrap_or_else(Registered::Failed)
     }

@@ -155,7 +155,8 @@ impl Blocks {
     /// Has a pod's endpoint taken out of the datastore; whether that was taken on.
     fn unlist(&mut self, key: &Key, pod: Workload) -> bool {
         let ticket = self.next;
-        let said = self.says.try_send(Say::Gone { ticket, pod: Box::new(pod) }).is_ok();
+        let gone = || Say::Gone { ticket, pod: Box::new(pod) };
+        let said = self.out < MOST_ASKS && self.says.try_send(gone()).is_ok();
         if said {
             self.unlisting.insert(ticket, key.clone());
             self.next += 1;

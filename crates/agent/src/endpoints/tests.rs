@@ -138,6 +138,17 @@ async fn a_store_that_is_believed_again_is_told_again() {
 }
 
 #[tokio::test]
+async fn a_store_that_comes_back_is_written_to_when_it_is_judged() {
+    let site = Site::start();
+    site.reach.send_replace(false);
+    site.attached(&plain()).await;
+    tokio::time::sleep(PACE.retry * 3).await;
+    assert_eq!(site.shelf.text(PLAIN), None, "it may have lost what it had");
+    site.reach.send_replace(true);
+    site.text(PLAIN).await;
+}
+
+#[tokio::test]
 async fn what_went_with_the_node_s_own_object_comes_back() {
     let site = Site::start();
     site.attached(&plain()).await;
@@ -169,6 +180,7 @@ struct Site {
     says: mpsc::Sender<Say>,
     told: mpsc::Receiver<Told>,
     believe: watch::Sender<bool>,
+    reach: watch::Sender<bool>,
     delete: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
@@ -183,10 +195,11 @@ impl Site {
         let (tell, told) = mpsc::channel(64);
         let (believe, believed) = watch::channel(true);
         let (delete, deleted) = watch::channel(());
-        let lines = Lines { says: said, told: tell, believed, deleted };
+        let (reach, reachable) = watch::channel(true);
+        let lines = Lines { says: said, told: tell, believed, reachable, deleted };
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(shelf.clone(), ("n1".parse().unwrap(), PACE), lines));
-        Self { shelf: shelf.clone(), says, told, believe, delete, _tasks: tasks }
+        Self { shelf: shelf.clone(), says, told, believe, reach, delete, _tasks: tasks }
     }
 
     async fn attached(&self, pod: &Workload) {

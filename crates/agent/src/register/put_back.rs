@@ -21,6 +21,9 @@ pub(super) enum May {
 
 impl Inputs {
     pub(super) fn may(&self) -> May {
+        if !*self.reachable.borrow() {
+            return May::Nothing;
+        }
         match (*self.believed.borrow(), *self.put_back.borrow()) {
             (true, _) => May::Keep,
             (false, true) => May::PutBack,
@@ -33,6 +36,7 @@ impl Inputs {
         loop {
             self.believed.borrow_and_update();
             self.put_back.borrow_and_update();
+            self.reachable.borrow_and_update();
             let may = self.may();
             if may != May::Nothing {
                 return Some(may);
@@ -40,6 +44,7 @@ impl Inputs {
             tokio::select! {
                 changed = self.believed.changed() => changed.ok()?,
                 changed = self.put_back.changed() => changed.ok()?,
+                changed = self.reachable.changed() => changed.ok()?,
             }
         }
     }

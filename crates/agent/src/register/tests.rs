@@ -167,6 +167,23 @@ async fn a_node_is_not_put_back_unasked_nor_with_another_s_address_nor_in_anothe
 }
 
 #[tokio::test]
+async fn a_store_that_comes_back_is_not_written_to_before_it_is_judged() {
+    let store = Store::start().await;
+    let (node, inputs) = store.keep("n1", "192.168.77.1/24");
+    assert_eq!(node.reached().await, Registered::Done);
+    inputs.reach.send_replace(false);
+    // It has lost the object, and the node has other addresses to write.
+    let key = resource("nodes/n1");
+    let at = store.client.get(&key).await.unwrap().unwrap().modified;
+    store.client.delete_if(&key, at).await.unwrap();
+    inputs.addresses.send_replace(Some(own("192.168.77.2/24")));
+    sleep(LULL * 3).await;
+    assert!(store.client.get(&key).await.unwrap().is_none());
+    inputs.reach.send_replace(true);
+    store.eventually("nodes/n1", |text| text.contains("192.168.77.2/24")).await;
+}
+
+#[tokio::test]
 async fn requests_for_this_node_s_status_are_answered_again_and_again() {
     let store = Store::start().await;
     let request = |name: &str, node: &str, period: u32| {
@@ -222,6 +239,7 @@ struct Say {
     ends: watch::Sender<Ends>,
     others: watch::Receiver<Others>,
     believed: watch::Sender<bool>,
+    reach: watch::Sender<bool>,
     put_back: watch::Sender<bool>,
 }
 
@@ -261,6 +279,7 @@ impl Store {
         let (ends, hear_ends) = watch::channel(Ends::default());
         let (believed, hear_believed) = watch::channel(is_believed);
         let (put_back, hear_put_back) = watch::channel(false);
+        let (reach, reachable) = watch::channel(true);
         let (told, state) = watch::channel(Registered::default());
         let name: Name = name.parse().unwrap();
         let (others, mut tasks) = self.others(&name, seen, last);
@@ -269,11 +288,12 @@ impl Store {
             ends: hear_ends,
             others: others.clone(),
             believed: hear_believed,
+            reachable,
             put_back: hear_put_back,
         };
         tasks.spawn(keep(self.client.clone(), name, inputs, told));
         addresses.send_replace(Some(own(addr)));
-        (Kept { state, _tasks: tasks }, Say { addresses, ends, others, believed, put_back })
+        (Kept { state, _tasks: tasks }, Say { addresses, ends, others, believed, reach, put_back })
     }
 
     /// What the other nodes have, as it is read of the store.
