@@ -1,7 +1,7 @@
 //! The system calls that no safe crate wraps. The only unsafe code of the workspace is here and in the folder
 //! beside it: `sys/tun` has the calls of a TUN device, `sys/datagram` those of UDP with segmentation offload, `sys/arrival`
-//! what a datagram arrived with, `sys/ethtool` what a link leaves to the hardware, `sys/text` what of the program is mapped, `sys/xtables` those by which
-//! `iptables-legacy` reads.
+//! what a datagram arrived with, `sys/ethtool` what a link leaves to the hardware, `sys/text` what of the program is mapped,
+//! `sys/xtables` those by which `iptables-legacy` reads.
 #![allow(unsafe_code)]
 
 pub mod arrival;

@@ -10,7 +10,7 @@ use russet_core::Calc;
 use russet_desired::{Flag, Key};
 use russet_kernel::{
     lane::{Generation, Report},
-    nft::DroppingChain,
+    nft::{DroppingChain, Why},
     reconcile::{Drift, DriftKind, News, Path},
 };
 
@@ -99,7 +99,7 @@ impl KernelView {
             why: chain.why.to_string(),
             accepted: accept.is_on()
                 && chain.owner.is_none()
-                && chain.why.may_be_passed()
+                && chain.why != Why::Felix
                 && !refused,
         };
         self.drops.iter().map(row).collect()

@@ -70,16 +70,9 @@ pub enum Why {
     Rule,
     /// A rule without a condition goes to this chain, which has such a rule.
     Chain(String),
-    /// Felix' chains, which drop what comes from pods, or goes to pods, that it did not make.
+    /// It goes to Felix' chains, which drop what comes from pods, or goes to pods, that it did not make. They may hold a
+    /// policy, so no accept is put in for their sake: whoever has no need of them any more removes them.
     Felix,
-}
-
-impl Why {
-    /// Whether an accept may be put before it. What Felix left may hold a policy: whoever has no need of it any more
-    /// removes it.
-    pub const fn may_be_passed(&self) -> bool {
-        !matches!(self, Self::Felix)
-    }
 }
 
 impl fmt::Display for Why {
@@ -115,6 +108,8 @@ struct Forward {
     chain: RawChain,
     family: ForeignFamily,
     why: Option<Why>,
+    /// Whether it goes to chains of Felix' that are not empty.
+    felix: Flag,
     owner: Option<u32>,
     /// Those with our comment.
     ours: Vec<RawRule>,
@@ -140,16 +135,19 @@ impl Foreign {
     }
 
     pub(crate) fn dropping(&self) -> Vec<DroppingChain> {
-        let report = |forward: &Forward| {
-            Some(DroppingChain {
-                family: forward.family,
-                table: forward.chain.table.clone(),
-                chain: forward.chain.name.clone(),
-                why: forward.why.clone()?,
-                owner: forward.owner,
-            })
+        let report = |forward: &Forward, why| DroppingChain {
+            family: forward.family,
+            table: forward.chain.table.clone(),
+            chain: forward.chain.name.clone(),
+            why,
+            owner: forward.owner,
         };
-        self.chains.iter().flatten().filter_map(report).collect()
+        let all = self.chains.iter().flatten();
+        let whys = |forward: &Forward| {
+            let felix = forward.felix.is_on().then_some(Why::Felix);
+            forward.why.clone().into_iter().chain(felix)
+        };
+        all.flat_map(|forward| whys(forward).map(|why| report(forward, why))).collect()
     }
 
     pub(crate) fn take_repaired(&mut self) -> Vec<(Key, DriftKind)> {
@@ -242,8 +240,7 @@ impl Forward {
     fn change(&self, wanted: &BTreeSet<Prefix>, sync: Sync) -> ForeignChange {
         let mut change = ForeignChange::default();
         let mut kept = BTreeSet::new();
-        let drops = self.why.as_ref().is_some_and(Why::may_be_passed);
-        let prefixes = wanted.iter().filter(|prefix| drops && self.takes(**prefix));
+        let prefixes = wanted.iter().filter(|prefix| self.why.is_some() && self.takes(**prefix));
         for prefix in prefixes {
             for field in [Field::Source, Field::Destination] {
                 let accept = Accept { prefix: *prefix, field };
@@ -310,10 +307,12 @@ fn list_forward(kernel: &mut Kernel) -> Result<Vec<Forward>, NetlinkError> {
         let table = TableRef { family: chain.family, name: &chain.table };
         let rules = kernel.chain_rules(table, &chain.name)?;
         let why = why_dropping(&chain, &rules, |name| kernel.chain_rules(table, name))?;
+        let felix = goes_to_felix(&rules, |name| kernel.chain_rules(table, name))?;
         let owner = owners.get(&(chain.family, chain.table.clone())).copied();
         let is_ours = |rule: &RawRule| rule.comment.as_deref() == Some(COMMENT);
         let ours = rules.into_iter().filter(is_ours).collect();
-        all.push(Forward { chain, family, why, owner: owner.filter(|o| *o != port), ours });
+        let owner = owner.filter(|o| *o != port);
+        all.push(Forward { chain, family, why, felix, owner, ours });
     }
     Ok(all)
 }
@@ -327,8 +326,23 @@ fn foreign_family(number: u8) -> Option<ForeignFamily> {
     }
 }
 
-/// The chain that Felix has its forward chain go to, with `iptables`; with `nf_tables` it is `filter-cali-FORWARD`.
-const FELIX: &str = "cali-FORWARD";
+/// What Felix has its forward chain go to, with `iptables` and in a table of its own.
+const FELIX: [&str; 2] = ["cali-FORWARD", "filter-cali-FORWARD"];
+
+fn goes_to_felix(
+    rules: &[RawRule],
+    mut rules_of: impl FnMut(&str) -> Result<Vec<RawRule>, NetlinkError>,
+) -> Result<Flag, NetlinkError> {
+    for rule in rules {
+        if let Some(End::GoesTo(name)) = unconditional(&rule.exprs)
+            && FELIX.contains(&name)
+            && !rules_of(name)?.is_empty()
+        {
+            return Ok(Flag::On);
+        }
+    }
+    Ok(Flag::Off)
+}
 
 /// What happens to a packet that no condition of the chain speaks of: the first rule without a condition
 /// decides, else the policy. Chains that are jumped to are looked into one level deep.
@@ -341,7 +355,6 @@ fn why_dropping(
         match unconditional(&rule.exprs) {
             Some(End::Drops) => return Ok(Some(Why::Rule)),
             Some(End::Accepts) => return Ok(None),
-            Some(End::GoesTo(name)) if name.ends_with(FELIX) => return Ok(Some(Why::Felix)),
             Some(End::GoesTo(name)) => match first_end(&rules_of(name)?) {
                 Some(true) => return Ok(Some(Why::Chain(name.to_owned()))),
                 Some(false) => return Ok(None),

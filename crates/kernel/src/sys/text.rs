@@ -3,8 +3,8 @@
 //! A page of a program is one copy for all who run it, in the kernel's cache of files; a process only maps it. A kernel whose
 //! cache has large folios maps 2 MB at one touch, and what the start alone passed through stays mapped for good. So a process
 //! that is to be small asks for small steps before it does anything, and forgets what it has mapped when its start is done:
-//! what it still uses comes back by a fault that reads no disk.
-#![allow(unsafe_code)]
+//! what it still uses comes back by a fault, which reads no disk while the cache has it. A breakpoint that a debugger or a
+//! tracer has put into the program goes with what is forgotten.
 
 use std::{ffi::c_void, io, ptr};
 
@@ -31,8 +31,8 @@ fn advise(advice: libc::c_int) -> io::Result<()> {
     // SAFETY: `collect` is called before this returns, with the pointer that is given here and no other.
     unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut segments).cast::<c_void>()) };
     for (from, to) in segments {
-        // SAFETY: these are whole pages of a segment that nobody can write to, mapped from the program's file: what they hold
-        // is in the file, so it is the same when the kernel maps it again.
+        // SAFETY: these are pages that lie wholly within a segment that the program cannot write to, mapped from its file: what
+        // it reads there is in the file, so it is the same when the kernel maps it again.
         let done =
             unsafe { libc::madvise(ptr::with_exposed_provenance_mut(from), to - from, advice) };
         if done != 0 {
@@ -71,8 +71,11 @@ unsafe extern "C" fn collect(
         }
         let at = |offset: u64| usize::try_from(offset).unwrap_or_default();
         let from = at(info.dlpi_addr) + at(header.p_vaddr);
-        let to = from + at(header.p_memsz);
-        segments.push((from / page * page, to.next_multiple_of(page)));
+        let (first, end) =
+            (from.next_multiple_of(page), (from + at(header.p_filesz)) / page * page);
+        if first < end {
+            segments.push((first, end));
+        }
     }
     0
 }

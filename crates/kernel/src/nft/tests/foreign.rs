@@ -256,7 +256,7 @@ fn any_length_of_prefix_can_be_listed_by_iptables() {
     });
 }
 
-/// As Felix v3.29 has them, by `iptables` and in a table of its own.
+/// As Felix v3.28.5 has them, by `iptables` and in a table of its own.
 #[test]
 fn what_felix_left_is_named_and_nothing_is_put_before_it() {
     in_netns(|| {
@@ -273,8 +273,11 @@ fn what_felix_left_is_named_and_nothing_is_put_before_it() {
         run("nft add chain ip6 calico filter-cali-FORWARD");
         run("nft add chain ip6 calico filter-FORWARD { type filter hook forward priority 0; }");
         run("nft add rule ip6 calico filter-FORWARD counter jump filter-cali-FORWARD");
-        let foreign = run("iptables-nft -S");
         let mut driver = Nft::open().unwrap();
+        let by_iptables = [("ip filter FORWARD".to_owned(), Why::Felix)];
+        assert_eq!(dropping(&mut driver), by_iptables, "an empty chain drops nothing");
+        run("nft add rule ip6 calico filter-cali-FORWARD iifname cali* drop");
+        let foreign = run("iptables-nft -S");
         let named = dropping(&mut driver);
         assert_eq!(
             named,
@@ -291,5 +294,25 @@ fn what_felix_left_is_named_and_nothing_is_put_before_it() {
         assert!(Command::new("sh").args(["-c", advised]).status().unwrap().success());
         run("nft delete table ip6 calico");
         assert_eq!(dropping(&mut driver), []);
+    });
+}
+
+#[test]
+fn what_felix_left_takes_nothing_from_who_drops_beside_it() {
+    in_netns(|| {
+        run("iptables-nft -N cali-FORWARD");
+        run("iptables-nft -A cali-FORWARD -i cali+ -j DROP");
+        run("iptables-nft -I FORWARD -j cali-FORWARD");
+        run(DOCKER);
+        let mut driver = Nft::open().unwrap();
+        driver.complete();
+        fulfil(&mut driver, patches([accept("10.50.0.0/16")]));
+        let named = dropping(&mut driver);
+        let chain = || "ip filter FORWARD".to_owned();
+        assert_eq!(named, [(chain(), Why::Policy), (chain(), Why::Felix)]);
+        // Behind Felix' rules, as behind everybody's.
+        let listing = run("iptables-nft -S FORWARD");
+        let (felix, ours) = (listing.find("cali-FORWARD"), listing.find("russet forward"));
+        assert!(felix.is_some() && felix < ours, "{listing}");
     });
 }

@@ -10,7 +10,7 @@ use russet_net::Prefix;
 
 use super::{
     super::{
-        block::{Attributes, Block, Given, Release},
+        block::{Attributes, Given, Release},
         name::HandleId,
     },
     Living, Now, Picture, Report, Rules, Sight, Twice,
@@ -30,22 +30,9 @@ pub(super) fn find(
     let mut leaks: BTreeMap<HandleId, Vec<(Prefix, Given)>> = BTreeMap::new();
     // All of a handle's addresses are freed, or none: else its counts would lose the ones that live.
     let mut spared: BTreeSet<HandleId> = BTreeSet::new();
-    let mut leaked = Leaked::new();
     for (cidr, found) in &picture.blocks {
         for (given, attributes) in found.value.allocated() {
-            let Some(handle) = attributes.handle.clone() else {
-                let again = forgotten(given.addr, &found.value, attributes, living, now);
-                let again = again.is_some_and(|evidence| {
-                    let sight = Sight { evidence, ..Sight::now(rules, now) };
-                    seen.see(before, given.addr, given.sequence, sight)
-                });
-                if again {
-                    let Given { addr, sequence } = given;
-                    let release = Release { addr, sequence: Some(sequence), handle: None };
-                    leaked.entry(*cidr).or_default().push(release);
-                }
-                continue;
-            };
+            let Some(handle) = attributes.handle.clone() else { continue };
             let again = evidence(given.addr, attributes, living, now).is_some_and(|evidence| {
                 let sight = Sight { evidence, ..Sight::now(rules, now) };
                 seen.see(before, given.addr, given.sequence, sight)
@@ -57,6 +44,7 @@ pub(super) fn find(
             }
         }
     }
+    let mut leaked = Leaked::new();
     for (handle, addresses) in leaks.into_iter().filter(|(handle, _)| !spared.contains(handle)) {
         for (cidr, Given { addr, sequence }) in addresses {
             let handle = Some(handle.clone());
@@ -81,25 +69,6 @@ fn evidence(addr: IpAddr, of: &Attributes, living: &Living, now: Now) -> Option<
         Some(_) if of.kind().is_some_and(|kind| kind.ends_with(TUNNEL)) => None,
         Some(Report::Silent) => None,
         Some(Report::Uses { handles, at }) => (!handles.contains(handle)).then_some(*at),
-    }
-}
-
-/// The same of an address of which nothing at all is said: it rested, and somebody who does not know that form (Calico before
-/// v3.33) has written the block. The block's own node answers for it.
-fn forgotten(
-    addr: IpAddr,
-    block: &Block,
-    of: &Attributes,
-    living: &Living,
-    now: Now,
-) -> Option<Instant> {
-    if *of != Attributes::default() || living.addrs.contains(&addr) {
-        return None;
-    }
-    match living.nodes.get(block.affinity()?.host()?) {
-        None => Some(now.mono),
-        Some(Report::Silent) => None,
-        Some(Report::Uses { at, .. }) => Some(*at),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        block::{Attributes, Claimant},
+        block::Claimant,
         name::{Affinity, Timestamp},
     },
     *,
@@ -177,38 +177,6 @@ fn an_idle_block_is_thawed() {
     scene.wait(GRACE);
     scene.look();
     assert!(scene.block("10.0.0.0/26").is_empty());
-}
-
-#[test]
-fn an_address_whose_rest_an_older_calico_forgot_is_freed() {
-    let mut scene = Scene::new();
-    scene.report("n1", &[]);
-    scene.own("10.0.0.0/26", "n1");
-    let secondary = [("note".to_owned(), "by hand".to_owned())].into();
-    let by_hand = Attributes { secondary, ..Attributes::default() };
-    let block = scene.block("10.0.0.0/26");
-    let block = block.with_attributes("10.0.0.3".parse().unwrap(), Attributes::default());
-    let block = block.with_attributes("10.0.0.4".parse().unwrap(), Attributes::default());
-    let block = block.with_attributes("10.0.0.5".parse().unwrap(), by_hand);
-    scene.put(block);
-    // The kernel leads to it.
-    scene.living.addrs.insert("10.0.0.4".parse().unwrap());
-    scene.look();
-    scene.wait(GRACE);
-    scene.report("n1", &[]);
-    scene.look();
-    // Nor that which somebody took without a name.
-    let left: Vec<_> =
-        scene.block("10.0.0.0/26").held().map(|(given, _)| given.addr.to_string()).collect();
-    assert_eq!(left, ["10.0.0.4", "10.0.0.5"]);
-    // A node that says nothing keeps its own.
-    scene.living.addrs.clear();
-    scene.living.nodes.insert("n1".parse().unwrap(), Report::Silent);
-    for _ in 0..3 {
-        scene.wait(GRACE);
-        scene.look();
-    }
-    assert_eq!(scene.block("10.0.0.0/26").held().count(), 2);
 }
 
 struct Scene {
