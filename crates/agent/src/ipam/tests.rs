@@ -91,12 +91,14 @@ async fn a_hundred_pods_at_once_share_writes_and_none_waits_for_a_block() {
 
 #[tokio::test]
 async fn beside_a_calico_that_knows_no_rest_an_address_goes_to_the_end_of_the_queue_at_once() {
-    for (version, rests) in [("v3.28.5", false), ("v3.33.0", true)] {
+    let says = |version: &str| format!(r#"{{"calicoVersion":"{version}","datastoreReady":true}}"#);
+    let unreadable = r#"{"datastoreReady":"yes"}"#.to_owned();
+    for (spec, rests) in [(says("v3.28.5"), false), (says("v3.33.0"), true), (unreadable, false)] {
         let shelf = cluster();
         shelf.put(
             "/calico/resources/v3/projectcalico.org/clusterinformations/default",
             &format!(
-                r#"{{"kind":"ClusterInformation","apiVersion":"projectcalico.org/v3","metadata":{{"name":"default"}},"spec":{{"calicoVersion":"{version}","datastoreReady":true}}}}"#
+                r#"{{"kind":"ClusterInformation","apiVersion":"projectcalico.org/v3","metadata":{{"name":"default"}},"spec":{spec}}}"#
             ),
         );
         let rest = |settings: &mut Settings| settings.cooldown = COOLDOWN;
@@ -105,7 +107,7 @@ async fn beside_a_calico_that_knows_no_rest_an_address_goes_to_the_end_of_the_qu
         node.free("net.c1").await;
         let keys = shelf.keys("/calico/ipam/v2/assignment/");
         let blocks: String = keys.iter().filter_map(|key| shelf.text(key)).collect();
-        assert_eq!(blocks.contains("releasedAt"), rests, "{version}: {blocks}");
+        assert_eq!(blocks.contains("releasedAt"), rests, "{spec}: {blocks}");
     }
 }
 

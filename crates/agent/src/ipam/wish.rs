@@ -9,8 +9,8 @@ use russet_core::{
         machine::{BlockConfig, Borrowing, Want},
     },
     model::calico::{
-        Claims, ClusterInformation, Encapsulation, IpPool, IpReservation, IpamConfiguration, Name,
-        NoPool, PoolRef, PoolRequest, Use,
+        Claims, Encapsulation, IpPool, IpReservation, IpamConfiguration, Name, NoPool, PoolRef,
+        PoolRequest, Use,
     },
 };
 use russet_net::{Family, Labels};
@@ -24,7 +24,8 @@ pub struct Ground {
     pub reservations: BTreeMap<Name, IpReservation>,
     pub settings: IpamConfiguration,
     pub labels: Labels,
-    pub cluster: ClusterInformation,
+    /// A Calico that knows no rest may write blocks, too.
+    pub restless: bool,
 }
 
 /// What a pod asks of its addresses.
@@ -137,9 +138,10 @@ impl Ground {
                 _ => _ = self.reservations.remove(name),
             },
             Key::Resource(ResourceId { kind: Kind::ClusterInformation, .. }) => {
-                self.cluster = match value {
-                    Some(Object::Cluster(cluster)) => cluster.as_ref().clone(),
-                    _ => ClusterInformation::default(),
+                self.restless = match value {
+                    Some(Object::Cluster(cluster)) => !cluster.knows_rest(),
+                    // One that cannot be read may say anything.
+                    _ => known.is_some(),
                 };
             }
             Key::Resource(ResourceId { kind: Kind::Node, name, .. }) if name == node => {
@@ -173,7 +175,7 @@ impl Ground {
             reserved: Reserved::new(reserved.collect()),
             borrowing: if strict { Borrowing::Never } else { Borrowing::Allowed },
             blocks_per_node: if by_hand { 0 } else { most },
-            cooldown: if self.cluster.knows_rest() { cooldown } else { Duration::ZERO },
+            cooldown: if self.restless { Duration::ZERO } else { cooldown },
         }
     }
 

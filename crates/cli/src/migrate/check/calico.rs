@@ -129,6 +129,7 @@ fn report(name: &str, stored: &Stored, node: &OnNode) -> Report {
     }
     of_node(&mut report, name, stored);
     of_bgp(&mut report, stored);
+    of_version(&mut report, stored);
     for found in &stored.found {
         of_unused(&mut report, found);
     }
@@ -207,6 +208,22 @@ fn of_bgp(report: &mut Report, stored: &Stored) {
     report.takes.push(format!("BGP of AS {asn} {mesh} a mesh, {peers} peers, {filters} filters"));
 }
 
+/// An older Calico would take an address that rests for somebody's.
+fn of_version(report: &mut Report, stored: &Stored) {
+    let old = stored.found.iter().find_map(|found| match &found.resource {
+        Resource::ClusterInformation(cluster) if !cluster.value().knows_rest() => {
+            cluster.value().calico_version.clone()
+        }
+        _ => None,
+    });
+    if let Some(version) = old {
+        report.notes.push(format!(
+            "ClusterInformation says Calico {version}: no address rests after its release while it does; when the last node \
+             of Calico's is gone, `russet patch clusterinformation default -p '{{spec: {{calicoVersion: \"\"}}}}'`"
+        ));
+    }
+}
+
 /// Settings that have no effect here.
 fn of_unused(report: &mut Report, found: &Found) {
     let configures = matches!(
@@ -227,12 +244,12 @@ fn of_unused(report: &mut Report, found: &Found) {
 /// What Felix left in the firewall: it drops what it does not know, so no pod of ours would be reached.
 fn of_chains(report: &mut Report, node: &OnNode) {
     let of_iptables = |family: Family, backend: &str| {
-        let (save, restore) = match family {
-            Family::V4 => ("iptables", "iptables"),
-            Family::V6 => ("ip6tables", "ip6tables"),
+        let program = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
         };
         let kept = "grep -v -e ^:cali- -e cali:";
-        format!("{save}-{backend}-save | {kept} | {restore}-{backend}-restore")
+        format!("{program}-{backend}-save | {kept} | {program}-{backend}-restore")
     };
     let mut commands = BTreeSet::new();
     for chain in &node.chains {

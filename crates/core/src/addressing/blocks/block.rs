@@ -397,16 +397,6 @@ impl Block {
         Self { deleted: true, ..self.clone() }.turned()
     }
 
-    /// As somebody else may have written it.
-    #[cfg(test)]
-    pub(super) fn with_attributes(&self, addr: IpAddr, attributes: Attributes) -> Self {
-        let mut next = self.clone();
-        let ordinal = self.ordinal(addr).expect("an address of the block");
-        next.unallocated.retain(|free| *free != ordinal);
-        next.set(ordinal, attributes);
-        next.turned()
-    }
-
     fn without(&self, ordinals: &BTreeSet<usize>, rest: Rest) -> Self {
         let mut next = self.clone();
         for ordinal in ordinals.iter().copied() {
