@@ -39,7 +39,7 @@ use crate::{
     cni,
     config::{BlockSettings, Config},
     disk::checkpoint::{Checkpoint, Objects},
-    endpoints,
+    endpoints::{self, Standing},
     ipam::{self, Mine, Tunnel},
     node::OwnAddresses,
     owner::Input,
@@ -121,17 +121,11 @@ impl Pending {
         let (tell_ends, ends) = watch::channel(Ends::default());
         tasks.spawn(ends::join(self.announced, held, tell_ends));
         let (observe, addresses) = watch::channel(None);
-        let (delete, deleted) = watch::channel(());
         let (reach, reachable) = watch::channel(true);
-        let of_pods = endpoints::Lines {
-            says: said,
-            told: tell.clone(),
-            believed: believed.clone(),
-            reachable: reachable.clone(),
-            deleted,
-        };
-        let own = (node.clone(), endpoints::Pace::default());
-        tasks.spawn(endpoints::keep(client.clone(), own, of_pods));
+        let (stand, standing) = watch::channel(Standing::default());
+        let of_pods = endpoints::Lines { says: said, told: tell.clone(), standing };
+        let pace = endpoints::Pace::default();
+        tasks.spawn(endpoints::keep(client.clone(), node.clone(), pace, of_pods));
         let last = kept.as_ref().and_then(|kept| kept.now.get(&register::key_of(node)));
         let (tell_others, others) =
             watch::channel(Others::recalled(last.map(|text| text.as_bytes().into())));
@@ -143,7 +137,7 @@ impl Pending {
         tasks.spawn(report::serve(config.paths.bgp_socket(), reports_asked));
         tasks.spawn(register::answer(client.clone(), node.clone(), ask_report, believed));
         let (tell_owner, for_owner) = mpsc::channel(resources::NEWS);
-        let registry = Registry { node: node.clone(), others: tell_others, believe, reach, delete };
+        let registry = Registry { node: node.clone(), others: tell_others, believe, reach, stand };
         tasks.spawn(pass(for_owner, inputs.clone(), registry));
         let mut listeners = vec![tell_owner, tell_ipam];
         let (route, routers) = watch::channel(Arc::new(Resources::of(node.clone())));
@@ -174,10 +168,9 @@ struct Registry {
     others: watch::Sender<Others>,
     /// Whether the datastore is believed.
     believe: watch::Sender<bool>,
-    /// Whether it is there.
+    /// Whether it is there, for whoever may write before it is believed.
     reach: watch::Sender<bool>,
-    /// Tells that this node's own object was deleted.
-    delete: watch::Sender<()>,
+    stand: watch::Sender<Standing>,
 }
 
 impl Registry {
@@ -190,19 +183,39 @@ impl Registry {
         // And only now, so that no address is written that is known to be another's.
         match news {
             News::All { .. } => _ = self.believe.send_replace(true),
-            News::Changed { changes, .. } => {
-                let is_own = |key: &Key| matches!(key, Key::Resource(id) if id.kind == Kind::Node && id.name == self.node);
-                if changes.iter().any(|change| is_own(&change.key) && change.known.is_none()) {
-                    self.delete.send_replace(());
-                }
-            }
             News::Away(_) => _ = self.reach.send_replace(false),
-            News::Doubted { .. } | News::Aside { .. } | News::Back => {}
+            _ => {}
         }
         // Only when it is known whether it is believed.
         if matches!(news, News::All { .. } | News::Doubted { .. } | News::Back) {
             self.reach.send_replace(true);
         }
+        self.stand(news);
+    }
+
+    fn stand(&self, news: &News) {
+        let believed = *self.believe.borrow();
+        self.stand.send_if_modified(|known| {
+            let before = *known;
+            match news {
+                News::All { .. } => {
+                    *known = Standing { may_write: true, epoch: before.epoch + 1 };
+                }
+                News::Changed { changes, .. } if changes.iter().any(|it| self.is_own_end(it)) => {
+                    known.epoch += 1;
+                }
+                News::Doubted { .. } | News::Away(_) => known.may_write = false,
+                News::Back => known.may_write = believed,
+                News::Changed { .. } | News::Aside { .. } => {}
+            }
+            *known != before
+        });
+    }
+
+    /// Whether it says that this node's own object was deleted: whoever does that deletes its endpoints first.
+    fn is_own_end(&self, change: &resources::Change) -> bool {
+        let is_own = matches!(&change.key, Key::Resource(id) if id.kind == Kind::Node && id.name == self.node);
+        is_own && change.known.is_none()
     }
 }
 

@@ -11,14 +11,14 @@
 //! gone, so a restart goes on with it; what pods there are, the lane tells at its start.
 //!
 //! An endpoint is named after its pod, and a pod's next sandbox has the same name. So one is taken away only if it
-//! still says the container that is gone.
+//! still says a container that is gone, and whoever waits for that is told when it says another's, or nothing.
 
 mod carry;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -43,17 +43,6 @@ pub enum Say {
     Gone { ticket: u64, pod: Box<Workload> },
 }
 
-/// What is to be at a key.
-#[derive(Clone, Debug)]
-enum Wish {
-    There(Box<WorkloadEndpoint>),
-    /// Not one of this container.
-    Gone {
-        container: Option<String>,
-        tickets: Vec<u64>,
-    },
-}
-
 #[derive(Clone, Copy, Debug)]
 enum State {
     Due(Instant),
@@ -62,12 +51,52 @@ enum State {
     Done,
 }
 
+/// What is to be at a key.
 #[derive(Debug)]
 struct Endpoint {
-    wish: Wish,
+    /// `None`: none of ours.
+    there: Option<Box<WorkloadEndpoint>>,
+    /// The containers that the key may say still, and must not.
+    gone: BTreeSet<String>,
+    /// Who waits till it does not.
+    tickets: Vec<u64>,
     state: State,
-    /// Where it was written, by this life of the agent.
+    /// Where it was written, by this life of the agent, and was not touched since for all that is known.
     at: Option<Revision>,
+}
+
+impl Endpoint {
+    fn new(due: Instant) -> Self {
+        let (gone, tickets) = (BTreeSet::new(), Vec::new());
+        Self { there: None, gone, tickets, state: State::Due(due), at: None }
+    }
+
+    /// A pod has it now; whoever had it before has it no more.
+    fn attach(&mut self, now: WorkloadEndpoint) {
+        let container = now.container.clone();
+        let before = self.there.replace(Box::new(now)).and_then(|before| before.container);
+        self.gone.extend(before);
+        if let Some(container) = container {
+            self.gone.remove(&container);
+        }
+    }
+
+    fn detach(&mut self, container: String, ticket: u64) {
+        self.there.take_if(|there| there.container.as_ref() == Some(&container));
+        self.gone.insert(container);
+        self.tickets.push(ticket);
+    }
+
+    /// The key says a later sandbox already.
+    const fn is_settled(&self) -> bool {
+        self.there.is_some() && matches!(self.state, State::Done)
+    }
+
+    /// Who may be told that it is as they wait for.
+    fn settle(&mut self) -> Vec<u64> {
+        self.gone.clear();
+        std::mem::take(&mut self.tickets)
+    }
 }
 
 /// How soon things are done.
@@ -90,27 +119,36 @@ impl Default for Pace {
 pub struct Lines {
     pub says: mpsc::Receiver<Say>,
     pub told: mpsc::Sender<Told>,
-    /// Whether the store is believed.
-    pub believed: watch::Receiver<bool>,
-    /// Whether it is there; one that comes back is judged again before anything is written.
-    pub reachable: watch::Receiver<bool>,
-    /// Tells that this node's own object was deleted: whoever deletes a node deletes its endpoints first.
-    pub deleted: watch::Receiver<()>,
+    pub standing: watch::Receiver<Standing>,
+}
+
+/// How things stand with the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It is there, and is believed. One that comes back is judged again first.
+    pub may_write: bool,
+    /// Grows whenever it may have lost what was written: it was read whole again, or this node's own object was deleted, which
+    /// takes the endpoints with it.
+    pub epoch: u64,
 }
 
 /// Keeps the endpoints as they should be, for as long as somebody may say something. Nothing is written into a store that
 /// is not believed.
-pub async fn keep(store: impl Shelf, (node, pace): (Name, Pace), lines: Lines) {
-    let Lines { mut says, told, mut believed, mut reachable, mut deleted } = lines;
+pub async fn keep(store: impl Shelf, node: Name, pace: Pace, lines: Lines) {
+    let Lines { mut says, told, mut standing } = lines;
     let mut keeper = Keeper::new(node, pace, told);
     let mut work: JoinSet<Vec<(ResourceId, Outcome)>> = JoinSet::new();
+    let mut known = 0;
     loop {
         let now = Instant::now();
-        let there = *reachable.borrow_and_update();
-        if !there {
+        let Standing { may_write, epoch } = *standing.borrow_and_update();
+        if epoch != known {
+            known = epoch;
+            keeper.unsure(now);
+        }
+        if !may_write {
             work.abort_all();
         }
-        let may_write = *believed.borrow_and_update() && there;
         if may_write && work.is_empty() {
             let tasks = keeper.due_now(now);
             if !tasks.is_empty() {
@@ -127,23 +165,10 @@ pub async fn keep(store: impl Shelf, (node, pace): (Name, Pace), lines: Lines) {
                 Ok(done) => keeper.done(done, Instant::now()),
                 Err(_) => keeper.cut_off(Instant::now()),
             },
-            changed = believed.changed() => {
+            changed = standing.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                // It may be another store, or have lost what it had.
-                keeper.unsure(Instant::now());
-            }
-            changed = reachable.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-            changed = deleted.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                keeper.unsure(Instant::now());
             }
             () = sleep_until(next.unwrap_or(now).into()), if next.is_some() => {}
         }
@@ -165,28 +190,23 @@ impl Keeper {
     }
 
     fn hear(&mut self, said: Say, now: Instant) {
+        let soon = now + self.pace.lull;
         match said {
             Say::Attached(pod) => {
                 let Some(id) = self.id_of(&pod) else { return };
-                let wish = Wish::There(Box::new(pod.endpoint(&self.node)));
-                self.wish(id, wish, now);
+                let one = self.endpoints.entry(id).or_insert_with(|| Endpoint::new(soon));
+                one.attach(pod.endpoint(&self.node));
+                one.state = State::Due(soon);
             }
             Say::Gone { ticket, pod } => {
-                let Some(id) = self.id_of(&pod) else { return self.unlisted(&[ticket]) };
-                let container = Some(pod.container.clone());
-                match self.endpoints.get_mut(&id) {
-                    // The name is a later sandbox's.
-                    Some(Endpoint { wish: Wish::There(there), .. })
-                        if there.container != container =>
-                    {
-                        self.unlisted(&[ticket]);
-                    }
-                    Some(Endpoint { wish: Wish::Gone { container: of, tickets }, .. })
-                        if *of == container =>
-                    {
-                        tickets.push(ticket);
-                    }
-                    _ => self.wish(id, Wish::Gone { container, tickets: vec![ticket] }, now),
+                let Some(id) = self.id_of(&pod) else { return self.unlisted(vec![ticket]) };
+                let one = self.endpoints.entry(id).or_insert_with(|| Endpoint::new(soon));
+                one.detach(pod.container, ticket);
+                if one.is_settled() {
+                    let waiting = one.settle();
+                    self.unlisted(waiting);
+                } else {
+                    one.state = State::Due(soon);
                 }
             }
         }
@@ -210,21 +230,12 @@ impl Keeper {
         None
     }
 
-    fn wish(&mut self, id: ResourceId, wish: Wish, now: Instant) {
-        let before = self.endpoints.remove(&id);
-        let at = before.as_ref().and_then(|before| before.at);
-        if let Some(Endpoint { wish: Wish::Gone { tickets, .. }, .. }) = before {
-            // Another has its name now: that one's is not there any more, or soon.
-            self.unlisted(&tickets);
-        }
-        let state = State::Due(now + self.pace.lull);
-        self.endpoints.insert(id, Endpoint { wish, state, at });
-    }
-
-    fn unlisted(&self, tickets: &[u64]) {
+    fn unlisted(&self, tickets: Vec<u64>) {
         for ticket in tickets {
             // There is room for as many answers as there may be questions.
-            let _ = self.told.try_send(Told { ticket: *ticket, what: What::Unlisted });
+            if self.told.try_send(Told { ticket, what: What::Unlisted }).is_err() {
+                tracing::error!(op = "answer attach lane", "it is gone, or does not listen");
+            }
         }
     }
 
@@ -242,58 +253,40 @@ impl Keeper {
         let due = self.endpoints.iter_mut().filter(|(_, one)| is_due(one)).take(TOGETHER);
         due.map(|(id, one)| {
             one.state = State::UnderWay;
-            let (id, at) = (id.clone(), one.at);
-            match &one.wish {
-                Wish::There(value) => Task::Put { id, value: value.clone(), at },
-                Wish::Gone { container, .. } => {
-                    Task::Remove { id, container: container.clone(), at }
-                }
-            }
+            Task { id: id.clone(), wanted: one.there.clone(), gone: one.gone.clone(), at: one.at }
         })
         .collect()
     }
 
     fn done(&mut self, all: Vec<(ResourceId, Outcome)>, now: Instant) {
         for (id, outcome) in all {
+            if let Outcome::Failed(reason) = &outcome {
+                self.note_trouble(reason);
+                continue;
+            }
             let Some(one) = self.endpoints.get_mut(&id) else { continue };
-            match &outcome {
-                Outcome::There(at) => one.at = Some(*at),
-                Outcome::Gone => one.at = None,
-                Outcome::Left(_) | Outcome::Failed(_) => {}
+            // Something else may have been said meanwhile: then it is due, and looked at anew.
+            if !matches!(one.state, State::UnderWay) {
+                one.at = None;
+                continue;
             }
-            // Something else may have been wished for meanwhile.
-            let under_way = matches!(one.state, State::UnderWay);
+            (one.state, one.at) = (State::Done, None);
             match outcome {
-                Outcome::Failed(reason) => {
-                    if under_way {
-                        one.state = State::Due(now + self.pace.retry);
-                    }
-                    self.note_trouble(&reason);
-                }
-                _ if !under_way => {}
-                Outcome::There(_) => one.state = State::Done,
+                Outcome::There(at) => one.at = Some(at),
                 Outcome::Left(reason) => {
-                    one.state = State::Done;
                     tracing::warn!(op = "write workload endpoint", subject = %id.name, reason, "what is there stays");
-                    self.end_if_gone(&id);
                 }
-                Outcome::Gone => self.end_if_gone(&id),
+                Outcome::Gone | Outcome::Failed(_) => {}
             }
+            let waiting = one.settle();
+            if one.there.is_none() {
+                self.endpoints.remove(&id);
+            }
+            self.trouble = None;
+            self.unlisted(waiting);
         }
-        // What was not come to, because the store failed before.
+        // What failed, or was not come to because the store failed before.
         self.cut_off(now);
-    }
-
-    /// Tells who waits for it that an endpoint is not there.
-    fn end_if_gone(&mut self, id: &ResourceId) {
-        self.trouble = None;
-        let gone = self.endpoints.get(id).is_some_and(|one| matches!(one.wish, Wish::Gone { .. }));
-        if gone
-            && let Some(Endpoint { wish: Wish::Gone { tickets, .. }, .. }) =
-                self.endpoints.remove(id)
-        {
-            self.unlisted(&tickets);
-        }
     }
 
     /// What has no answer is done again.
@@ -306,13 +299,11 @@ impl Keeper {
         }
     }
 
+    /// The store may say otherwise than was written: all of it is looked at anew.
     fn unsure(&mut self, now: Instant) {
         let soon = now + self.pace.lull;
         for one in self.endpoints.values_mut() {
-            one.at = None;
-            if matches!(one.state, State::Done) {
-                one.state = State::Due(soon);
-            }
+            (one.state, one.at) = (State::Due(soon), None);
         }
     }
 

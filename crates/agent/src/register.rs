@@ -376,7 +376,7 @@ fn prepared<T: Written + Default + PartialEq>(
     change: impl Fn(&T) -> T,
 ) -> Result<Prepared<T>, String> {
     let Some(kv) = there else {
-        let stored = made(name, change(&T::default()))?;
+        let stored = made(None, name, change(&T::default()))?;
         return Ok(Prepared::Write(Box::new(stored), Expect::Absent));
     };
     let mut stored =
@@ -390,9 +390,14 @@ fn prepared<T: Written + Default + PartialEq>(
 }
 
 /// An object that was not there.
-fn made<T: Written>(name: &Name, value: T) -> Result<Stored<T>, String> {
+pub fn made<T: Written>(
+    namespace: Option<Name>,
+    name: &Name,
+    value: T,
+) -> Result<Stored<T>, String> {
     let Born { uid, created } = born().map_err(|err| format!("make an object's id: {err}"))?;
-    let meta = Meta { uid: Some(uid), created: Some(created), ..Meta::named(name.clone()) };
+    let (uid, created) = (Some(uid), Some(created));
+    let meta = Meta { namespace, uid, created, ..Meta::named(name.clone()) };
     Ok(Stored::new(meta, value, Group::V3))
 }
 

@@ -7,6 +7,7 @@ mod node;
 use std::{
     net::IpAddr,
     os::unix::net::UnixStream,
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -89,6 +90,31 @@ fn a_pod_s_endpoint_is_listed_while_it_lives_and_its_note_stands_until_it_is_not
     eventually("it is not listed", || site.addresses.listed().is_empty());
     eventually("the record is gone", || site.node.recorded().is_empty());
     eventually("the note is gone", || notes(&site.node) == 0);
+}
+
+#[test]
+fn a_sandbox_whose_link_the_next_one_took_in_vain_takes_its_endpoint_with_it() {
+    let mut site = Site::new();
+    site.name_links_as_calico();
+    let own = Path::new(env!("CARGO_BIN_EXE_russet-cni"));
+    let (first, next) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+    let conf = site.node.conf();
+    site.node.call_named(own, "ADD a", Some(&first.path()), &conf).good();
+    let name = ("namespace".to_owned(), "n1-k8s-podname-eth0".to_owned());
+    let of = |site: &Site| site.addresses.listed().get(&name).map(|pod| pod.container.clone());
+    eventually("it is listed", || of(&site).as_deref() == Some("a"));
+    // The next sandbox of the pod takes the link over, and cannot be made.
+    ip(&next, "link add eth0 type bridge");
+    site.node.call_named(own, "ADD b", Some(&next.path()), &conf).bad();
+    site.node.call_named(own, "DEL b", None, &conf).good();
+    eventually("it is given back", || site.addresses.held().len() == 1);
+    // Also by an agent that starts anew between.
+    site.start();
+    assert_eq!(of(&site).as_deref(), Some("a"));
+    site.node.call_named(own, "DEL a", None, &conf).good();
+    eventually("it is not listed", || of(&site).is_none());
+    eventually("the records are gone", || site.node.recorded().is_empty());
+    eventually("the notes are gone", || notes(&site.node) == 0);
 }
 
 #[test]

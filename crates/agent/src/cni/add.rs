@@ -183,7 +183,7 @@ impl Lane {
             },
         };
         let addresses: Vec<_> = want.addresses.iter().map(|one| one.addr).collect();
-        self.list(&key, want.host, &addresses);
+        self.list(&key, &addresses);
         let fact = PodFact {
             network: key.network.clone(),
             host_link: want.host,

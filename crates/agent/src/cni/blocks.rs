@@ -37,7 +37,7 @@ use super::{
     add::{Begun, Made, Wanted},
     lane::{Job, Lane, records_error, send},
     name,
-    note::Asked,
+    note::{Asked, Named},
     one_line,
     records::RecordError,
 };
@@ -411,11 +411,10 @@ impl Lane {
         else {
             return;
         };
-        let link = self.notes.host_link(&key);
-        let pod = self.notes.has(&key).then(|| self.workload(&key, link, &[]));
+        let pod = self.workload(&key, &[]);
         let Some(blocks) = &mut self.blocks else { return };
         match pod {
-            // Another plugin's link: what is in the datastore of it is that one's.
+            // Another plugin's link, whose endpoint is that one's; or an older agent's, which wrote none.
             None => self.end(&key),
             Some(pod) => {
                 if !blocks.unlist(&key, pod) {
@@ -441,28 +440,34 @@ impl Lane {
     }
 
     /// Has a pod's endpoint written into the datastore.
-    pub(super) fn list(&mut self, key: &Key, link: IfName, addresses: &[IpAddr]) {
-        // A link that has no note is of an older agent's making.
-        let pod = self.notes.has(key).then(|| self.workload(key, link, addresses));
-        let (Some(blocks), Some(pod)) = (&self.blocks, pod) else { return };
+    pub(super) fn list(&self, key: &Key, addresses: &[IpAddr]) {
+        let (Some(blocks), Some(pod)) = (&self.blocks, self.workload(key, addresses)) else {
+            return;
+        };
         if blocks.says.try_send(Say::Attached(Box::new(pod))).is_err() {
             tracing::warn!(pod = %key, op = "write workload endpoint", "too many wait; the next start writes it");
         }
     }
 
-    fn workload(&self, key: &Key, link: IfName, addresses: &[IpAddr]) -> Workload {
-        let Asked { allowed_sources, kubernetes, mac } = self.notes.asked(key);
+    /// What others may be told of an attachment; `None` where it is not noted whose it is.
+    fn workload(&self, key: &Key, addresses: &[IpAddr]) -> Option<Workload> {
+        let Asked { allowed_sources, named, mac } = self.notes.asked(key);
+        let kubernetes = match named {
+            Named::Unknown => return None,
+            Named::Container => None,
+            Named::Kubernetes(namespace, pod) => Some((namespace, pod)),
+        };
         let addresses: Vec<_> = whole(addresses).iter().map(|one| one.addr).collect();
-        Workload {
+        Some(Workload {
             network: key.network.clone(),
             container: key.pod.container.clone(),
             endpoint: key.pod.ifname,
             kubernetes,
-            link,
+            link: self.notes.host_link(key),
             mac: mac.or_else(|| addresses.first().map(|addr| name::pod_mac(*addr))),
             addresses,
             spoofable: allowed_sources,
-        }
+        })
     }
 }
 

@@ -101,6 +101,7 @@ impl Lane {
         let links = self.kernel.links()?;
         let mut facts = BTreeMap::new();
         let (mut on_record, mut dead) = (Vec::new(), Vec::new());
+        let going = self.spool.waiting();
         for network in self.records.networks()? {
             self.notes.load(&network).map_err(|err| notes_error(&network, err))?;
             let host_link = |notes: &Notes, pod: &PodId| {
@@ -114,8 +115,11 @@ impl Lane {
                 tell_reclaimed(&network, reclaimed);
             }
             let records = self.records.read_all(&network)?.1;
-            let recorded = records.iter().filter_map(|record| record.pod.as_ref()).collect();
-            self.notes.retain(&network, &recorded).map_err(|err| notes_error(&network, err))?;
+            let mut stay: BTreeSet<_> =
+                records.iter().filter_map(|record| record.pod.as_ref()).collect();
+            // A DEL that goes on has to know whose it is, though another has its address by now.
+            stay.extend(going.iter().filter(|key| key.network == network).map(|key| &key.pod));
+            self.notes.retain(&network, &stay).map_err(|err| notes_error(&network, err))?;
             for Record { pod, addresses } in records {
                 let Some(pod) = pod else { continue };
                 let host_link = host_link(&self.notes, &pod);
@@ -125,7 +129,7 @@ impl Lane {
                 match links.get(&host_link).map(|link| (link.state, link.mtu)) {
                     Some((LinkState::InUse, Some(mtu))) => {
                         let network = network.clone();
-                        self.list(&key, host_link, &addresses);
+                        self.list(&key, &addresses);
                         let fact = PodFact { network, host_link, addresses, mtu, allowed_sources };
                         facts.insert(key, fact);
                     }

@@ -6,7 +6,7 @@
 //!
 //! Calico names a pod's link after Kubernetes' names of the pod, which a DEL need not say; and the same name comes back with
 //! every new sandbox of the pod, while the DEL of the old one may still be on its way. So a link belongs to the attachment
-//! that took it last, and whoever had it before has none. A note is visible before the veth is made, durable
+//! that took it last, and whoever had it before has none; its note says the rest until its DEL. A note is visible before the veth is made, durable
 //! with the record, and goes with it. An attachment whose link has the usual name and that asks nothing has no
 //! note.
 
@@ -36,17 +36,30 @@ pub(super) struct Note {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) allowed_sources: Vec<Prefix>,
-    /// Namespace and name, as Kubernetes' runtime says them.
-    pub(super) kubernetes: Option<(String, String)>,
+    pub(super) named: Named,
     pub(super) mac: Option<Mac>,
+}
+
+/// What the runtime calls a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Named {
+    /// An older agent did not note it.
+    #[default]
+    Unknown,
+    /// By its container alone.
+    Container,
+    /// Namespace and name, as Kubernetes' runtime says them.
+    Kubernetes(String, String),
 }
 
 impl Asked {
     pub(super) fn of(add: &Add) -> Self {
-        let kubernetes = add.asks.kubernetes();
+        let named = add.asks.kubernetes().map_or(Named::Container, |(namespace, pod)| {
+            Named::Kubernetes(namespace.to_owned(), pod.to_owned())
+        });
         Self {
             allowed_sources: add.asks.allowed_sources.iter().map(|source| source.0).collect(),
-            kubernetes: kubernetes.map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned())),
+            named,
             mac: add.mac.map(|mac| mac.0),
         }
     }
@@ -71,6 +84,9 @@ struct Written {
     /// What follows an older agent did not write, and does not heed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kubernetes: Option<(String, String)>,
+    /// That there is no name of Kubernetes', and not only none noted.
+    #[serde(default)]
+    unnamed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mac: Option<Text<Mac>>,
 }
@@ -108,10 +124,6 @@ impl Notes {
         self.known.get(key).map(|note| note.asked.clone()).unwrap_or_default()
     }
 
-    pub(super) fn has(&self, key: &Key) -> bool {
-        self.known.contains_key(key)
-    }
-
     /// Whose link of that name is.
     pub(super) fn holder(&self, link: IfName) -> Option<&Key> {
         self.known.iter().find(|(_, note)| note.host_link == link).map(|(key, _)| key)
@@ -124,7 +136,9 @@ impl Notes {
     /// When the disk fails. There is no note then.
     pub(super) fn keep(&mut self, key: &Key, note: Note) -> io::Result<Option<PathBuf>> {
         if let Some(holder) = self.holder(note.host_link).filter(|holder| *holder != key).cloned() {
-            self.forget(&holder)?;
+            // It has no link any more. What else is noted of it, its DEL asks for.
+            let host_link = name::host_link(&holder.network, &holder.pod);
+            self.write(&holder, Note { host_link, asked: self.asked(&holder) })?;
         }
         if note.asked.allowed_sources.is_empty()
             && note.host_link == name::host_link(&key.network, &key.pod)
@@ -132,13 +146,17 @@ impl Notes {
             self.forget(key)?;
             return Ok(None);
         }
+        self.write(key, note).map(Some)
+    }
+
+    fn write(&mut self, key: &Key, note: Note) -> io::Result<PathBuf> {
         let path = self.path(key);
         let draft = path.with_file_name(format!("{DRAFT}{}", file_name(key)));
         self.disk.make_folder(&self.root.join(&key.network))?;
         self.disk.write(&draft, &written(key, &note))?;
         self.disk.rename(&draft, &path)?;
         self.known.insert(key.clone(), note);
-        Ok(Some(path))
+        Ok(path)
     }
 
     /// Forgets the attachments of a network that have no record.
@@ -183,7 +201,11 @@ fn written(key: &Key, note: &Note) -> Vec<u8> {
         ifname: Text(key.pod.ifname),
         host_link: Text(note.host_link),
         allowed_sources: note.asked.allowed_sources.iter().copied().map(Text).collect(),
-        kubernetes: note.asked.kubernetes.clone(),
+        kubernetes: match &note.asked.named {
+            Named::Kubernetes(namespace, pod) => Some((namespace.clone(), pod.clone())),
+            Named::Container | Named::Unknown => None,
+        },
+        unnamed: note.asked.named == Named::Container,
         mac: note.asked.mac.map(Text),
     };
     // Texts and a number: nothing in it can fail to become JSON.
@@ -194,8 +216,12 @@ fn read(network: &str, octets: &[u8]) -> Option<(Key, Note)> {
     let written: Written = serde_json::from_slice(octets).ok()?;
     let pod = PodId { container: written.container, ifname: written.ifname.0 };
     let sources = written.allowed_sources.into_iter().map(|source| source.0).collect();
-    let (kubernetes, mac) = (written.kubernetes, written.mac.map(|mac| mac.0));
-    let asked = Asked { allowed_sources: sources, kubernetes, mac };
+    let named = match written.kubernetes {
+        Some((namespace, pod)) => Named::Kubernetes(namespace, pod),
+        None if written.unnamed => Named::Container,
+        None => Named::Unknown,
+    };
+    let asked = Asked { allowed_sources: sources, named, mac: written.mac.map(|mac| mac.0) };
     let note = Note { host_link: written.host_link.0, asked };
     (written.version == VERSION).then(|| (Key { network: network.to_owned(), pod }, note))
 }
@@ -218,7 +244,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut notes = Notes::new(Arc::new(Files), folder.path().to_owned());
         let mut note = note("cali82111e10a96", &["192.0.2.0/24"]);
-        note.asked.kubernetes = Some(("shop".to_owned(), "web-1".to_owned()));
+        note.asked.named = Named::Kubernetes("shop".to_owned(), "web-1".to_owned());
         note.asked.mac = Some("02:00:00:00:00:01".parse().unwrap());
         assert!(notes.keep(&key("c1"), note.clone()).unwrap().is_some());
 
@@ -239,10 +265,22 @@ mod tests {
     fn a_link_belongs_to_the_attachment_that_took_it_last() {
         let folder = tempfile::tempdir().unwrap();
         let mut notes = Notes::new(Arc::new(Files), folder.path().to_owned());
-        notes.keep(&key("c1"), note("cali1", &[])).unwrap();
+        let mut first = note("cali1", &[]);
+        first.asked.named = Named::Kubernetes("shop".into(), "web".into());
+        notes.keep(&key("c1"), first).unwrap();
         notes.keep(&key("c2"), note("cali1", &[])).unwrap();
         assert_eq!(notes.holder("cali1".parse().unwrap()), Some(&key("c2")));
         assert_eq!(notes.host_link(&key("c1")), name::host_link("net", &key("c1").pod));
+        // Whose it was before is not forgotten with it, also by a later life.
+        let mut again = Notes::new(Arc::new(Files), folder.path().to_owned());
+        again.load("net").unwrap();
+        for notes in [&notes, &again] {
+            assert_eq!(
+                notes.asked(&key("c1")).named,
+                Named::Kubernetes("shop".into(), "web".into())
+            );
+            assert_eq!(notes.host_link(&key("c1")), name::host_link("net", &key("c1").pod));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::ipam::shelf::fake::FakeShelf;
 
-/// What Calico's plugin wrote of a pod of its own (v3.29, etcd), but for its id and its time.
+/// What Calico's plugin wrote of a pod of its own (v3.28.5, etcd), but for its id and its time.
 const THEIRS: &str = r#"{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"n1-cni-calico--mixed--x-eth0","namespace":"default","uid":"U","creationTimestamp":"T","labels":{"projectcalico.org/namespace":"default","projectcalico.org/orchestrator":"cni"}},"spec":{"orchestrator":"cni","node":"n1","containerID":"calico-mixed-x","endpoint":"eth0","ipNetworks":["10.244.237.1/32"],"profiles":["k8s-pod-network"],"interfaceName":"calicalico-mixe","mac":"4e:1c:c6:a3:f5:56"}}"#;
 const PLAIN: &str =
     "/calico/resources/v3/projectcalico.org/workloadendpoints/default/n1-cni-calico--mixed--x-eth0";
@@ -107,7 +107,7 @@ async fn what_others_added_of_the_same_container_stays_and_another_node_s_is_lef
 #[tokio::test]
 async fn a_store_that_is_away_or_not_believed_is_waited_for() {
     let mut site = Site::start();
-    site.believe.send_replace(false);
+    site.may_write(false);
     site.shelf.put(PLAIN, THEIRS);
     let before = site.shelf.log_len();
     site.attached(&container("c1")).await;
@@ -116,7 +116,7 @@ async fn a_store_that_is_away_or_not_believed_is_waited_for() {
     assert_eq!(site.shelf.log_len(), before);
     assert!(site.told.try_recv().is_err());
     site.shelf.go_away(true);
-    site.believe.send_replace(true);
+    site.may_write(true);
     tokio::time::sleep(PACE.retry * 3).await;
     assert!(site.told.try_recv().is_err());
     site.shelf.go_away(false);
@@ -130,21 +130,59 @@ async fn a_store_that_is_believed_again_is_told_again() {
     let site = Site::start();
     site.attached(&plain()).await;
     site.text(PLAIN).await;
-    site.believe.send_replace(false);
-    tokio::time::sleep(PACE.lull).await;
-    site.shelf.delete(PLAIN);
-    site.believe.send_replace(true);
-    site.text(PLAIN).await;
+    for round in 0..100 {
+        site.shelf.delete(PLAIN);
+        // Whatever else it hears at the same moment.
+        site.may_write(false);
+        site.attached(&container(&format!("c{round}"))).await;
+        site.next_epoch();
+        site.may_write(true);
+        site.text(PLAIN).await;
+    }
+}
+
+#[tokio::test]
+async fn an_overtaken_sandbox_s_endpoint_goes_also_when_the_one_after_it_never_had_one() {
+    let mut site = Site::start();
+    site.attached(&pod("a", [10, 1, 0, 1])).await;
+    site.text(NAMED).await;
+    // Another has the name, and is gone before it is written; so is the first then.
+    site.may_write(false);
+    site.attached(&pod("b", [10, 1, 0, 2])).await;
+    site.gone(1, &pod("b", [10, 1, 0, 2])).await;
+    site.gone(2, &pod("a", [10, 1, 0, 1])).await;
+    tokio::time::sleep(PACE.lull * 3).await;
+    assert!(site.told.try_recv().is_err(), "the store says the first still");
+    site.may_write(true);
+    let mut told = [site.answer().await, site.answer().await];
+    told.sort_unstable();
+    assert_eq!(told, [1, 2]);
+    assert_eq!(site.shelf.text(NAMED), None);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_overtaken_endpoint_is_told_when_the_store_says_the_next() {
+    let mut site = Site::start();
+    site.attached(&pod("a", [10, 1, 0, 1])).await;
+    site.text(NAMED).await;
+    site.may_write(false);
+    site.gone(1, &pod("a", [10, 1, 0, 1])).await;
+    site.attached(&pod("b", [10, 1, 0, 2])).await;
+    tokio::time::sleep(PACE.lull * 3).await;
+    assert!(site.told.try_recv().is_err(), "an agent that dies now has to know of it");
+    site.may_write(true);
+    assert_eq!(site.answer().await, 1);
+    assert!(site.shelf.text(NAMED).unwrap().contains("\"containerID\":\"b\""));
 }
 
 #[tokio::test]
 async fn a_store_that_comes_back_is_written_to_when_it_is_judged() {
     let site = Site::start();
-    site.reach.send_replace(false);
+    site.may_write(false);
     site.attached(&plain()).await;
     tokio::time::sleep(PACE.retry * 3).await;
     assert_eq!(site.shelf.text(PLAIN), None, "it may have lost what it had");
-    site.reach.send_replace(true);
+    site.may_write(true);
     site.text(PLAIN).await;
 }
 
@@ -156,7 +194,7 @@ async fn what_went_with_the_node_s_own_object_comes_back() {
     site.shelf.delete(PLAIN);
     tokio::time::sleep(PACE.retry * 2).await;
     assert_eq!(site.shelf.text(PLAIN), None, "nobody watches all endpoints of the cluster");
-    site.delete.send_replace(());
+    site.next_epoch();
     site.text(PLAIN).await;
 }
 
@@ -179,9 +217,7 @@ struct Site {
     shelf: FakeShelf,
     says: mpsc::Sender<Say>,
     told: mpsc::Receiver<Told>,
-    believe: watch::Sender<bool>,
-    reach: watch::Sender<bool>,
-    delete: watch::Sender<()>,
+    stand: watch::Sender<Standing>,
     _tasks: JoinSet<()>,
 }
 
@@ -193,13 +229,20 @@ impl Site {
     fn on(shelf: &FakeShelf) -> Self {
         let (says, said) = mpsc::channel(64);
         let (tell, told) = mpsc::channel(64);
-        let (believe, believed) = watch::channel(true);
-        let (delete, deleted) = watch::channel(());
-        let (reach, reachable) = watch::channel(true);
-        let lines = Lines { says: said, told: tell, believed, reachable, deleted };
+        let (stand, standing) = watch::channel(Standing { may_write: true, epoch: 1 });
+        let lines = Lines { says: said, told: tell, standing };
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep(shelf.clone(), ("n1".parse().unwrap(), PACE), lines));
-        Self { shelf: shelf.clone(), says, told, believe, reach, delete, _tasks: tasks }
+        tasks.spawn(keep(shelf.clone(), "n1".parse().unwrap(), PACE, lines));
+        Self { shelf: shelf.clone(), says, told, stand, _tasks: tasks }
+    }
+
+    fn may_write(&self, may_write: bool) {
+        self.stand.send_modify(|standing| standing.may_write = may_write);
+    }
+
+    /// The store may have lost what was written.
+    fn next_epoch(&self) {
+        self.stand.send_modify(|standing| standing.epoch += 1);
     }
 
     async fn attached(&self, pod: &Workload) {

@@ -72,7 +72,7 @@ impl Keeper {
                 object.set(now);
                 object
             }
-            None => made(&self.name, changed(&Node::default(), addresses, ends))?,
+            None => made(None, &self.name, changed(&Node::default(), addresses, ends))?,
         };
         let keys = vec![(self.key.clone().into_bytes(), object.text().into_bytes())];
         let told = |err: StoreError| one_line(&err);
