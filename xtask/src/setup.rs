@@ -124,10 +124,14 @@ fn python_client() -> Result<()> {
 /// Builds Calico's own programs, of the versions that `xtask/calico` pins, when those have changed.
 fn calico() -> Result<()> {
     let (source, folder) = (root().join("xtask/calico"), root().join(CALICO));
-    let read = |name| fs::read(source.join(name)).with_context(|| format!("read {name}"));
-    let pinned = [read("go.mod")?, read("go.sum")?].concat();
+    // What a release's own build says; calico-node writes it into the store.
+    let said = ["main", "github.com/projectcalico/calico/node/pkg/lifecycle/startup"];
+    let said = said.map(|package| format!("-X {package}.VERSION={CALICO_VERSION}")).join(" ");
+    let linking = format!("-ldflags=-s -w {said}");
+    let read = |name| fs::read_to_string(source.join(name)).with_context(|| format!("read {name}"));
+    let pinned = [linking.clone(), read("go.mod")?, read("go.sum")?].join("\n");
     let stamp = folder.join("made-of");
-    if fs::read(&stamp).is_ok_and(|made_of| made_of == pinned) {
+    if fs::read_to_string(&stamp).is_ok_and(|made_of| made_of == pinned) {
         return Ok(());
     }
     if !is_there("go") {
@@ -136,10 +140,6 @@ fn calico() -> Result<()> {
         );
     }
     fs::create_dir_all(&folder).context("make the folder of Calico's programs")?;
-    // What a release's own build says; calico-node writes it into the store.
-    let said = ["main", "github.com/projectcalico/calico/node/pkg/lifecycle/startup"];
-    let said = said.map(|package| format!("-X {package}.VERSION={CALICO_VERSION}")).join(" ");
-    let linking = format!("-ldflags=-s -w {said}");
     let mut build = Command::new(find("go")?);
     build.current_dir(&source).env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "");
     build.args(["build", "-mod=readonly", "-buildvcs=false", &linking, "-o"]);

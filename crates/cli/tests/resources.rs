@@ -364,24 +364,6 @@ fn create_replace_and_delete_say_what_is_there_and_what_is_not() {
 }
 
 #[test]
-fn a_node_takes_its_pods_endpoints_with_it_and_no_other_s() {
-    on_both(|lab| {
-        for node in ["n1", "n2"] {
-            let object = format!(
-                "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{name: {node}}}\nspec: {{}}\n---\n\
-                 apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {{name: {node}-cni-c1-eth0, namespace: default}}\n\
-                 spec: {{orchestrator: cni, node: {node}, containerID: c1, endpoint: eth0, interfaceName: calic1}}\n"
-            );
-            let out = lab.run_with(&["apply", "-f", "-"], &object);
-            assert!(out.status.success(), "{}", errors(&out));
-        }
-        lab.says(&["delete", "node", "n1"]);
-        let left = lab.says(&["get", "wep", "-o", "name", "--all-namespaces"]);
-        assert!(left.contains("n2-cni-c1-eth0") && !left.contains("n1-cni-c1-eth0"), "{left}");
-    });
-}
-
-#[test]
 fn an_old_version_is_a_conflict_and_writes_nothing() {
     on_both(|lab| {
         lab.put_calico();

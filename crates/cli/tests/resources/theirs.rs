@@ -78,6 +78,25 @@ fn what_calicoctl_writes_of_a_manifest_russet_writes_octet_for_octet() {
     });
 }
 
+#[test]
+fn a_node_that_is_deleted_takes_its_pods_endpoints_with_it_by_either_tool() {
+    on_both(|lab| {
+        for node in ["n1", "n2", "n3"] {
+            lab.apply(&format!(
+                "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{name: {node}}}\nspec: {{}}\n---\n\
+                 apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {{name: {node}-cni-c1-eth0, namespace: default}}\n\
+                 spec: {{orchestrator: cni, node: {node}, containerID: c1, endpoint: eth0, ipNetworks: [10.1.0.1/32], interfaceName: calic1}}\n"
+            ));
+        }
+        calicoctl(lab, &["delete", "node", "n1"]);
+        lab.says(&["delete", "node", "n2"]);
+        let left = lab.says(&["get", "wep", "-o", "name", "--all-namespaces"]);
+        assert_eq!(left.lines().count(), 1, "{left}");
+        assert!(left.contains("n3-cni-c1-eth0"), "{left}");
+        assert!(lab.says(&["get", "nodes", "-o", "name"]).contains("n3"));
+    });
+}
+
 /// Without what one is born with, and what came after v3.28.
 fn comparable(text: &str) -> String {
     let text = text.replace(r#","assignmentMode":"Automatic""#, "");
