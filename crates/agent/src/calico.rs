@@ -20,7 +20,6 @@ use std::{
     sync::Arc,
 };
 
-use russet_api::calico::{Key, Kind};
 use russet_core::{
     Source,
     model::{self, calico::Name},
@@ -214,8 +213,7 @@ impl Registry {
 
     /// Whether it says that this node's own object was deleted: whoever does that deletes its endpoints first.
     fn is_own_end(&self, change: &resources::Change) -> bool {
-        let is_own = matches!(&change.key, Key::Resource(id) if id.kind == Kind::Node && id.name == self.node);
-        is_own && change.known.is_none()
+        register::is_own(&self.node, &change.key) && change.known.is_none()
     }
 }
 

@@ -36,7 +36,7 @@ use tokio::{sync::watch, time::sleep};
 
 use self::put_back::May;
 pub use self::{
-    others::Others,
+    others::{Others, is_own},
     report::{AskReport, answer},
     stamp::born,
 };

@@ -116,7 +116,10 @@ impl Local {
     }
 
     /// What is recorded and in no block.
-    pub(super) fn lacking(&self, recorded: &Recorded) -> Recorded {
+    pub(super) fn lacking<'a>(
+        &self,
+        recorded: impl Iterator<Item = (&'a HandleId, &'a Vec<IpAddr>)>,
+    ) -> Recorded {
         let own = self.own.values().flat_map(|(_, stored)| stored.value().held());
         let own = own.filter_map(|(given, by)| Some((by?, given.addr)));
         let known: BTreeSet<_> = own.chain(self.lent().map(|(addr, by)| (by, addr))).collect();
@@ -125,7 +128,7 @@ impl Local {
             let lost: Vec<_> = lost.collect();
             (!lost.is_empty()).then(|| (handle.clone(), lost))
         };
-        recorded.iter().filter_map(lacks).collect()
+        recorded.filter_map(lacks).collect()
     }
 
     pub(super) fn affinity(&mut self, cidr: Prefix, rev: u64, state: Option<AffinityState>) {

@@ -27,9 +27,8 @@ impl<S: Shelf> Ipam<S> {
     pub(super) fn look_for_losses(&mut self, now: Instant) {
         let (true, Some(recorded)) = (self.is_open(), &self.desk.recorded) else { return };
         if let Some(patience) = self.looks_for_losses.take() {
-            let mut all = recorded.clone();
-            all.extend(self.desk.tunnels_for_sure());
-            let lacking = self.local.lacking(&all);
+            let tunnels = self.desk.tunnels_for_sure();
+            let lacking = self.local.lacking(recorded.iter().chain(&tunnels));
             self.desk.losses.seen(lacking, patience, now);
         }
     }

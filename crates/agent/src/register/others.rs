@@ -139,6 +139,7 @@ fn own_key(own: &Name) -> Key {
     Key::Resource(ResourceId { kind: Kind::Node, namespace: None, name: own.clone() })
 }
 
-fn is_own(own: &Name, key: &Key) -> bool {
+/// Whether it is this node's own object.
+pub fn is_own(own: &Name, key: &Key) -> bool {
     matches!(key, Key::Resource(ResourceId { kind: Kind::Node, name, .. }) if name == own)
 }
