@@ -118,6 +118,28 @@ fn a_sandbox_whose_link_the_next_one_took_in_vain_takes_its_endpoint_with_it() {
 }
 
 #[test]
+fn a_del_that_goes_on_after_a_restart_knows_whose_endpoint_it_is_though_another_has_the_record() {
+    let mut site = Site::new();
+    site.name_links_as_calico();
+    let own = Path::new(env!("CARGO_BIN_EXE_russet-cni"));
+    let pod = Namespace::create().unwrap();
+    let conf = site.node.conf();
+    site.node.call_named(own, "ADD a", Some(&pod.path()), &conf).good();
+    eventually("it is listed", || site.addresses.listed().len() == 1);
+    site.addresses.keep_endpoints(true);
+    site.node.call_named(own, "DEL a", None, &conf).good();
+    eventually("the store has it back", || site.addresses.held().is_empty());
+    // As whoever is given the address meanwhile has it.
+    site.server = None;
+    std::fs::remove_file(site.node.folder.path().join("networks").join(NET).join("10.9.0.1"))
+        .unwrap();
+    site.start();
+    site.addresses.keep_endpoints(false);
+    eventually("it is not listed", || site.addresses.listed().is_empty());
+    eventually("the note is gone", || notes(&site.node) == 0);
+}
+
+#[test]
 fn an_add_that_waits_stops_no_other_call() {
     let site = Site::new();
     let (first, second) = (Namespace::create().unwrap(), Namespace::create().unwrap());
