@@ -125,6 +125,10 @@ impl FakeAddresses {
                 Say::Attached(pod) => _ = held(&self.0).listed.insert(pod.names(&node), *pod),
                 Say::Gone { ticket, pod } => {
                     while held(&self.0).keeps_endpoints {
+                        // What a life of the lane has not been answered, the next one asks for anew.
+                        if said.is_closed() {
+                            return;
+                        }
                         thread::sleep(Duration::from_millis(1));
                     }
                     let name = pod.names(&node);
