@@ -197,7 +197,7 @@ impl Lane {
     }
 
     fn take_mail(&mut self) -> Life {
-        let mail = self.mailbox.take();
+        let Some(mail) = self.mailbox.take() else { return Life::Goes };
         if mail.stops().is_on() {
             return Life::Ends;
         }
@@ -339,5 +339,5 @@ fn keep_few_repairs(news: &mut Vec<News<russet_desired::Key>>) {
 }
 
 /// How long events wait behind some that were nothing to us: others may change their routes a thousand times a second.
-const LULL: Duration = Duration::from_millis(5);
+const LULL: Duration = Duration::from_millis(10);
 const POLL_FAILED_PAUSE: Duration = Duration::from_secs(1);

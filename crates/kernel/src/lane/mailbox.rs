@@ -69,12 +69,12 @@ impl Mailbox {
         })
     }
 
-    /// Takes all that waits.
-    pub(super) fn take(&self) -> Mail {
-        let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
+    /// Takes all that waits. What comes after the bell was looked at rings it anew.
+    pub(super) fn take(&self) -> Option<Mail> {
+        rustix::io::read(&self.bell, &mut [0_u8; 8]).ok()?;
         let mut mail = self.lock();
         let generation = mail.generation;
-        mem::replace(&mut *mail, Mail { generation, ..Mail::default() })
+        Some(mem::replace(&mut *mail, Mail { generation, ..Mail::default() }))
     }
 
     /// A panic of another thread cannot have left it half changed: all changes are single assignments or
