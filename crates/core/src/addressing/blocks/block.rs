@@ -18,7 +18,7 @@ use std::{
 use russet_net::Prefix;
 
 use super::{
-    name::{Affinity, HandleId, Timestamp},
+    name::{Affinity, HandleId, Name, Timestamp},
     pool::{Reserved, block_lens},
 };
 
@@ -332,6 +332,21 @@ impl Block {
             next.given_at.insert(ordinal, self.sequence);
         }
         (!kept.is_empty()).then(|| (next.turned(), kept))
+    }
+
+    /// Gives an address that a handle has to somebody else, at a new number. `None` when the handle does not have it.
+    #[must_use]
+    pub fn pass_on(&self, addr: IpAddr, from: &HandleId, to: &Claimant) -> Option<(Self, Given)> {
+        self.held().find(|(given, by)| given.addr == addr && *by == Some(from))?;
+        let mut next = self.clone();
+        let given = next.give(self.ordinal(addr)?, addr, to);
+        Some((next.turned(), given))
+    }
+
+    /// Which of the addresses that a node has claimed ahead it is: the handle that has it.
+    pub fn ahead(&self, addr: IpAddr, node: &Name) -> Option<&HandleId> {
+        let (_, by) = self.held().find(|(given, _)| given.addr == addr)?;
+        by.filter(|by| by.ahead_of(node).is_some())
     }
 
     /// Releases one address. `None` when it is free or cooling already, which is no error.

@@ -16,7 +16,8 @@
 //! **Nothing is handed out on belief.** An address is answered only after the write that gave it: with
 //! borrowing anyone may take from our block, and a restart knows nothing but the store. So that this costs
 //! little, requests share a write, and a block is claimed before it is needed. A request that is made again
-//! for the same handle and family gets the same address, by a write as well.
+//! for the same handle and family gets the same address, by a write as well. What a node has claimed ahead
+//! ([`HandleId::ahead`]) was given by a write too, and is passed on to whom it is wished for by name.
 //!
 //! **Nothing is remembered but what is wished.** Each pass looks at what is known of an object and what is
 //! wanted of it, and writes the difference; at most one operation for an object is under way. An operation of

@@ -12,6 +12,7 @@ use super::{
     machine::{BLOCKS_PER_NODE, BlockConfig, Borrowing},
 };
 
+mod ahead;
 mod check;
 mod sim;
 mod store;
@@ -77,6 +78,26 @@ fn two_families_and_a_cooldown_lose_nothing() {
     }
 }
 
+#[test]
+fn addresses_claimed_ahead_are_given_to_one_each_though_the_store_is_away_and_agents_die() {
+    for seed in 0..2 {
+        // Longer than an agent has anything left.
+        let away = (Duration::from_secs(30), Duration::from_secs(70));
+        let tally = run(Plan { ahead: 3, crash: 12, loss: 12, away, ..plan(40 + seed) });
+        assert!(tally.ahead > 100 && tally.ahead_away > 4 && tally.crashes > 50, "{tally:?}");
+    }
+}
+
+#[test]
+fn addresses_claimed_ahead_in_a_pool_that_runs_full_are_lost_to_nobody() {
+    for seed in 0..2 {
+        let mut config = config(&[("10.0.0.0/25", 29), ("fd00::/121", 125)], Borrowing::Allowed);
+        config.cooldown = Duration::from_secs(20);
+        let tally = run(Plan { config, nodes: 20, ahead: 2, ..plan(50 + seed) });
+        assert!(tally.ahead > 20 && tally.refused > 50, "{tally:?}");
+    }
+}
+
 fn run(plan: Plan) -> sim::Tally {
     let mut sim = Sim::new(plan);
     sim.run();
@@ -95,6 +116,7 @@ fn plan(seed: u64) -> Plan {
         churn: Duration::from_mins(2),
         away: (Duration::from_secs(50), Duration::from_secs(65)),
         gone: 3,
+        ahead: 0,
     }
 }
 

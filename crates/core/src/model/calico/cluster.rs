@@ -15,12 +15,18 @@ impl ClusterInformation {
     /// Whether all that writes blocks knows an address that rests (`releasedAt`, v3.33; projectcalico/calico#12638). An older
     /// Calico drops the word with its next write of the block, and the address is taken for ever, by nobody.
     pub fn knows_rest(&self) -> bool {
-        let Some(version) = self.calico_version.as_deref().filter(|text| !text.is_empty()) else {
-            // Nobody of Calico's was ever here.
-            return true;
-        };
+        let Some(version) = self.version() else { return true };
         let mut parts = version.trim_start_matches('v').split(['.', '-']).map(str::parse::<u32>);
         matches!((parts.next(), parts.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (3, 33))
+    }
+
+    /// Whether programs of Calico's are in the cluster, or were.
+    pub fn has_calico(&self) -> bool {
+        self.version().is_some()
+    }
+
+    fn version(&self) -> Option<&str> {
+        self.calico_version.as_deref().filter(|text| !text.is_empty())
     }
 
     pub fn is_ready(&self) -> bool {

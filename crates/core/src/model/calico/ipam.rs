@@ -113,6 +113,23 @@ impl HandleId {
         }
     }
 
+    /// The handle of an address that a node has claimed ahead, before any pod asks for it: `ahead-addr-<node>-<number>`.
+    ///
+    /// # Errors
+    ///
+    /// When the node's name is too long for a key.
+    pub fn ahead(node: &Name, number: usize) -> Result<Self, ParseError> {
+        format!("{AHEAD}-{node}-{number}").parse()
+    }
+
+    /// Which of a node's addresses claimed ahead it has, if it is such a handle.
+    pub fn ahead_of(&self, node: &Name) -> Option<usize> {
+        let rest = self.0.strip_prefix(AHEAD)?.strip_prefix('-')?;
+        let number = rest.strip_prefix(node.as_str())?.strip_prefix('-')?;
+        // No other text is the same number: a handle is one of a node's only as that is written.
+        number.parse().ok().filter(|n: &usize| n.to_string() == number)
+    }
+
     /// Whether it holds the addresses that a Windows node can give to nobody.
     pub fn is_windows_reserved(&self) -> bool {
         self.0.eq_ignore_ascii_case(WINDOWS_RESERVED)
@@ -137,6 +154,7 @@ impl fmt::Display for HandleId {
     }
 }
 
+const AHEAD: &str = "ahead-addr";
 const WINDOWS_RESERVED: &str = "windows-reserved-ipam-handle";
 
 /// How many addresses of which blocks a handle holds.
@@ -208,6 +226,19 @@ mod tests {
         assert_eq!("abc\r\neth0".parse::<HandleId>().unwrap().as_str(), "abc");
         for bad in ["", "a/b", "a\nb", "\reth0", &"a".repeat(513)] {
             assert!(bad.parse::<HandleId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_claims_ahead_has_handles_that_are_no_other_node_s() {
+        let [one, other]: [Name; 2] = ["n1", "n1-1"].map(|name| name.parse().unwrap());
+        let handle = HandleId::ahead(&other, 0).unwrap();
+        assert_eq!(handle.as_str(), "ahead-addr-n1-1-0");
+        assert_eq!((handle.ahead_of(&other), handle.ahead_of(&one)), (Some(0), None));
+        for text in
+            ["ahead-addr-n1-00", "ahead-addr-n1-+1", "ahead-addr-n1-", "k8s-pod-network.n1-0"]
+        {
+            assert_eq!(text.parse::<HandleId>().unwrap().ahead_of(&one), None, "{text}");
         }
     }
 }

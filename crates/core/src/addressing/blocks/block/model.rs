@@ -25,6 +25,11 @@ enum Op {
     ReleaseAll {
         who: u8,
     },
+    PassOn {
+        ordinal: u128,
+        from: u8,
+        to: u8,
+    },
     Thaw,
     Wait,
 }
@@ -75,6 +80,12 @@ impl Model {
                     if self.addresses[ordinal] == State::Of(who) {
                         self.rest(ordinal);
                     }
+                }
+            }
+            Op::PassOn { ordinal, from, to } => {
+                let state = &mut self.addresses[usize::try_from(ordinal).unwrap()];
+                if *state == State::Of(from) {
+                    *state = State::Of(to);
                 }
             }
             Op::Thaw => self.thaw(),
@@ -158,6 +169,9 @@ fn step(block: &Block, op: &Op, model: &Model, reserved: usize) -> Block {
         Op::ReleaseAll { who: name } => {
             block.release_handle(&who(name).handle, rest).unwrap_or_else(same)
         }
+        Op::PassOn { ordinal, from, to } => block
+            .pass_on(addr(ordinal), &who(from).handle, &who(to))
+            .map_or_else(same, |(next, _)| next),
         Op::Thaw => block.thaw(thawed),
         Op::Wait => same(),
     }
@@ -182,7 +196,12 @@ fn op() -> impl Strategy<Value = Op> {
         (who.clone(), 0_u128..8).prop_map(|(who, ordinal)| Op::Exactly { who, ordinal }),
         who.clone().prop_map(|who| Op::Keep { who }),
         (0_u128..8, any::<bool>()).prop_map(|(ordinal, stale)| Op::Release { ordinal, stale }),
-        who.prop_map(|who| Op::ReleaseAll { who }),
+        who.clone().prop_map(|who| Op::ReleaseAll { who }),
+        (0_u128..8, who.clone(), who).prop_map(|(ordinal, from, to)| Op::PassOn {
+            ordinal,
+            from,
+            to
+        }),
         Just(Op::Thaw),
         Just(Op::Wait),
     ]

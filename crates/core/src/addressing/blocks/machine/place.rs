@@ -15,7 +15,7 @@ use super::{
         pool::BlockPool,
         walk::{free_block, overlapping, rank},
     },
-    BlockConfig, BlockMachine, Borrowing, Now, Refusal,
+    BlockConfig, BlockMachine, Borrowing, Now, Refusal, Want,
     request::{At, Part},
     slot::{HandleSlot, Slot},
     view::Whose,
@@ -158,6 +158,10 @@ impl BlockMachine {
         addr: IpAddr,
         room: &Room,
     ) -> Choice {
+        // What was claimed ahead may be somebody's by now, whatever has become of its pool.
+        if let Some(cidr) = self.ahead_in(addr) {
+            return Choice::Take(cidr);
+        }
         let Some(cidr) = pools.iter().find_map(|pool| pool.block_of(addr)) else {
             return Choice::Refuse(Refusal::NoPoolHas(addr));
         };
@@ -178,6 +182,24 @@ impl BlockMachine {
                 None => Choice::Claim(cidr),
             },
         }
+    }
+
+    /// The block in which this node has claimed an address ahead.
+    fn ahead_in(&self, addr: IpAddr) -> Option<Prefix> {
+        let (cidr, known) = self.blocks.range(..=Prefix::host(addr)).next_back()?;
+        known.block()?.ahead(addr, &self.node).map(|_| *cidr)
+    }
+
+    /// How many addresses our blocks have left for each of the wants, where they have least.
+    pub fn left_for(&self, wants: &[Want], now: Now) -> usize {
+        let Some(config) = &self.config else { return 0 };
+        let room = self.room(config, now);
+        let left = |want: &Want| -> usize {
+            let pools = pools_of(config, want.family, &want.pools);
+            let own = pools.iter().flat_map(|pool| self.own(*pool, &room, Stage::Confirmed));
+            own.map(|cidr| room.of(cidr)).sum()
+        };
+        wants.iter().map(left).min().unwrap_or_default()
     }
 
     fn candidate(&self, config: &BlockConfig, pool: BlockPool) -> Option<Prefix> {

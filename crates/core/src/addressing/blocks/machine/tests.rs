@@ -124,6 +124,53 @@ fn a_wish_claims_its_block_and_a_taken_one_is_refused_by_name() {
 }
 
 #[test]
+fn what_is_claimed_ahead_is_passed_on_to_who_names_it_and_to_no_other_node() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "ahead-addr-n1-0");
+    desk.allocate(2, "ahead-addr-n2-0");
+    desk.run();
+    let (ours, theirs) = (desk.given(1).to_string(), desk.given(2).to_string());
+    // Its pool gives nothing any more, and it is somebody's all the same.
+    desk.feed(Input::Config(config("10.9.0.0/16", Borrowing::Allowed)));
+    desk.wish(3, "pod", &ours);
+    desk.settle();
+    assert_eq!(desk.given(3).to_string(), ours);
+    let held = |desk: &Desk, handle: &str| {
+        desk.blocks().iter().map(|block| block.count(&handle.parse().unwrap())).sum::<u32>()
+    };
+    assert_eq!((held(&desk, "pod"), held(&desk, "ahead-addr-n1-0")), (1, 0));
+    assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(1));
+    assert_eq!(desk.handle("ahead-addr-n1-0"), None, "its count is lowered");
+    desk.feed(Input::Config(desk.config.clone()));
+    desk.wish(4, "pod2", &theirs);
+    desk.wish(5, "pod2", &ours);
+    desk.settle();
+    for (request, by) in [(4, "ahead-addr-n2-0"), (5, "pod")] {
+        let refusal = desk.answers[&request].clone().unwrap_err().to_string();
+        assert!(refusal.ends_with(&format!("is taken by {by}")), "{refusal}");
+    }
+}
+
+#[test]
+fn what_is_passed_on_stays_whose_it_is_when_nobody_hears_of_it() {
+    let mut desk = Desk::new(config("10.0.0.0/16", Borrowing::Allowed));
+    desk.allocate(1, "ahead-addr-n1-0");
+    desk.run();
+    let addr = desk.given(1).to_string();
+    desk.wish(2, "pod", &addr);
+    // The count is written, and the write of the block is done without an answer for so long that it is given up.
+    desk.run_writes(1);
+    desk.lose_answers = true;
+    desk.run();
+    desk.wait(PATIENCE);
+    assert_eq!(desk.answers[&2], Err(Refusal::NoAnswer));
+    desk.lose_answers = false;
+    desk.settle();
+    assert!(desk.blocks().iter().any(|block| block.has(&"pod".parse().unwrap())));
+    assert_eq!(desk.handle("pod").map(|handle| handle.total()), Some(1));
+}
+
+#[test]
 fn one_family_without_room_gives_the_other_back() {
     let mut wanted = config("10.0.0.0/16", Borrowing::Never);
     wanted.pools.push(BlockPool::new("fd00::/122".parse().unwrap(), 122).unwrap());

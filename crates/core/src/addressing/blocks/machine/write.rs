@@ -153,9 +153,13 @@ impl BlockMachine {
                 .and_then(|(_, by)| by.cloned()),
         };
         if let Some(handle) = handle {
-            let fresh = || super::HandleSlot::new(super::Slot::unknown());
-            self.handles.entry(handle).or_insert_with(fresh).touched.insert(cidr);
+            self.touched(handle, cidr);
         }
+    }
+
+    fn touched(&mut self, handle: HandleId, cidr: Prefix) {
+        let fresh = || super::HandleSlot::new(super::Slot::unknown());
+        self.handles.entry(handle).or_insert_with(fresh).touched.insert(cidr);
     }
 
     fn add_parts(&mut self, config: &BlockConfig, cidr: Prefix, draft: &mut Draft, now: Now) {
@@ -163,6 +167,9 @@ impl BlockMachine {
         for id in ready.map(|(id, _)| *id).collect::<Vec<_>>() {
             match self.draw(config, id, draft) {
                 Some(Ok((block, given, source))) => {
+                    if let Some(from) = draft.block.ahead(given.addr, &self.node).cloned() {
+                        self.touched(from, cidr);
+                    }
                     draft.block = Arc::new(block);
                     draft.batch.parts.push((id, given, source));
                 }
@@ -198,6 +205,13 @@ impl BlockMachine {
             && let Some(given) = kept.iter().find(wished)
         {
             return Some(Ok((next, *given, Source::Kept)));
+        }
+        // It is somebody's already, who keeps it also when nobody waits for the answer any more.
+        if let Some(addr) = part.want.wished
+            && let Some(from) = block.ahead(addr, &self.node)
+            && let Some((next, given)) = block.pass_on(addr, from, &part.who)
+        {
+            return Some(Ok((next, given, Source::Kept)));
         }
         let ours = Seen::of(Some(block), &self.node).is_ours();
         if !ours && config.borrowing == Borrowing::Never {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,7 @@ use super::{
         gc::{Living, Report, Rules},
         machine::{Answer, Ask, BlockConfig, Input, Now, Output, Want},
     },
+    ahead::Ahead,
     check::Owners,
     store::Store,
 };
@@ -34,20 +36,22 @@ pub(super) struct Plan {
     pub(super) away: (Duration, Duration),
     /// How many nodes go for good half way.
     pub(super) gone: usize,
+    /// How many addresses a node claims ahead.
+    pub(super) ahead: usize,
 }
 
 pub(super) struct Sim {
-    plan: Plan,
+    pub(super) plan: Plan,
     start: Instant,
     now: Instant,
     random: Random,
     queue: BTreeMap<(Instant, u64), Event>,
     next: u64,
     pub(super) store: Store,
-    nodes: Vec<Node>,
-    owners: Owners,
+    pub(super) nodes: Vec<Node>,
+    pub(super) owners: Owners,
     collector: Collector,
-    quiet: bool,
+    pub(super) quiet: bool,
     pub(super) tally: Tally,
 }
 
@@ -61,13 +65,16 @@ pub(super) struct Tally {
     /// Transactions of several operations.
     pub(super) together: usize,
     pub(super) crashes: usize,
+    /// Pods that had what was claimed ahead, and those of them while the store was away.
+    pub(super) ahead: usize,
+    pub(super) ahead_away: usize,
     pub(super) lost: usize,
     pub(super) collected: usize,
     pub(super) steps: usize,
 }
 
-struct Node {
-    name: Name,
+pub(super) struct Node {
+    pub(super) name: Name,
     /// None while the agent is down.
     machine: Option<BlockMachine>,
     life: u64,
@@ -75,18 +82,25 @@ struct Node {
     seen: usize,
     coming: usize,
     timer: Option<Instant>,
-    pods: BTreeMap<HandleId, Pod>,
+    pub(super) pods: BTreeMap<HandleId, Pod>,
     requests: BTreeMap<u64, HandleId>,
+    pub(super) ahead: Ahead,
     report: Option<Report>,
     gone: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pod {
+pub(super) enum Pod {
     Starting,
     Running,
     /// It uses nothing any more; the release is asked for until it is granted.
     Stopping,
+}
+
+impl Node {
+    pub(super) fn is_asked(&self, handle: &HandleId) -> bool {
+        self.requests.values().any(|asked| asked == handle)
+    }
 }
 
 enum Event {
@@ -146,6 +160,7 @@ impl Sim {
                 timer: None,
                 pods: BTreeMap::new(),
                 requests: BTreeMap::new(),
+                ahead: Ahead::default(),
                 report: None,
                 gone: false,
             });
@@ -170,7 +185,13 @@ impl Sim {
         let waiting =
             self.nodes.iter().filter(|n| !n.gone).map(|n| n.requests.len()).sum::<usize>();
         assert_eq!(waiting, 0, "somebody waits for ever");
+        self.give_back_ahead();
         self.owners.at_rest(&self.store.picture());
+    }
+
+    /// Lets what was begun come to its end.
+    pub(super) fn settle(&mut self) {
+        self.until(self.now + SETTLE);
     }
 
     fn until(&mut self, end: Instant) {
@@ -252,7 +273,7 @@ impl Sim {
         outcomes
     }
 
-    fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         let since = self.now - self.start;
         !self.quiet && self.plan.away.0 <= since && since < self.plan.away.1
     }
@@ -327,6 +348,7 @@ impl Sim {
         self.at(Duration::from_secs(1), Event::News { node: n, life });
         // The runtime has had no answer, and asks again: for the same, or for its release.
         let unanswered = std::mem::take(&mut self.nodes[n].requests);
+        self.recover_ahead(n);
         for handle in unanswered.into_values().collect::<BTreeSet<_>>() {
             match self.nodes[n].pods.get(&handle).copied() {
                 Some(Pod::Starting) if self.one_in(2) => self.start(n, handle),
@@ -352,6 +374,7 @@ impl Sim {
         node.gone = true;
         node.machine = None;
         node.life += 1;
+        node.ahead = Ahead::default();
         for handle in std::mem::take(&mut node.pods).into_keys() {
             self.owners.left(&handle);
         }
@@ -384,6 +407,9 @@ impl Sim {
     }
 
     fn answered(&mut self, n: usize, handle: HandleId, answer: Option<Answer>) {
+        if self.answered_ahead(n, &handle, answer.as_ref()) {
+            return;
+        }
         let pod = self.nodes[n].pods.get(&handle).copied();
         match (pod, answer) {
             (Some(Pod::Starting), Some(Answer::Given(given))) => {
@@ -420,8 +446,10 @@ impl Sim {
         }
         let after = self.pace(500, 4_000);
         self.at(after, Event::Tick { node: n });
-        let handles = self.nodes[n].pods.keys().cloned().collect();
+        let mut handles: BTreeSet<_> = self.nodes[n].pods.keys().cloned().collect();
+        handles.extend(self.ahead_handles(n));
         self.nodes[n].report = Some(Report::Uses { handles, at: self.now });
+        self.claim_ahead(n);
         if self.quiet || self.nodes[n].machine.is_none() {
             return;
         }
@@ -443,6 +471,7 @@ impl Sim {
             if self.one_in(10) {
                 self.owners.left(&handle);
                 self.nodes[n].pods.remove(&handle);
+                self.nodes[n].ahead.records.remove(&handle);
             } else {
                 self.stop(n, handle);
             }
@@ -451,22 +480,30 @@ impl Sim {
 
     fn start(&mut self, n: usize, handle: HandleId) {
         self.nodes[n].pods.insert(handle.clone(), Pod::Starting);
+        if !self.start_with_ahead(n, &handle) {
+            self.allocate(n, handle, &[]);
+        }
+    }
+
+    /// Asks for an address of each family, by name for those that are named.
+    pub(super) fn allocate(&mut self, n: usize, handle: HandleId, wished: &[IpAddr]) {
         let secondary = BTreeMap::from([("node".to_owned(), self.nodes[n].name.to_string())]);
         let who = Claimant { handle: handle.clone(), secondary };
         let mut families: Vec<_> = self.plan.config.pools.iter().map(|p| p.family()).collect();
         families.dedup();
-        let want = |family: Family| Want { family, pools: Vec::new(), wished: None };
+        let of = |family| wished.iter().copied().find(|addr| Family::of(*addr) == family);
+        let want = |family| Want { family, pools: Vec::new(), wished: of(family) };
         let wants = families.into_iter().map(want).collect();
         self.ask(n, handle, Ask::Allocate { who, wants });
     }
 
-    fn stop(&mut self, n: usize, handle: HandleId) {
+    pub(super) fn stop(&mut self, n: usize, handle: HandleId) {
         self.owners.left(&handle);
         self.nodes[n].pods.insert(handle.clone(), Pod::Stopping);
         self.ask(n, handle.clone(), Ask::ReleaseHandle(handle));
     }
 
-    fn ask(&mut self, n: usize, handle: HandleId, ask: Ask) {
+    pub(super) fn ask(&mut self, n: usize, handle: HandleId, ask: Ask) {
         self.next += 1;
         let request = self.next;
         self.nodes[n].requests.insert(request, handle);
@@ -507,5 +544,7 @@ const NO_TRANSACTION: usize = 4;
 /// Longer than a request waits.
 const GRACE: Duration = Duration::from_secs(70);
 const LOOK: Duration = Duration::from_secs(20);
+/// Time for a release, and for the collector to give back the blocks that are empty then.
+const SETTLE: Duration = Duration::from_mins(5);
 /// Two sights for a leak, three more for its block, and again for what the first has changed.
 const REST: Duration = Duration::from_mins(12);
