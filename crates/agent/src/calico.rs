@@ -108,7 +108,7 @@ impl Pending {
         inputs: &mpsc::Sender<Input>,
         tasks: &mut JoinSet<()>,
     ) -> Option<(cni::Line, Running)> {
-        let BlockSettings { node, cooldown } = config.blocks()?;
+        let BlockSettings { node, cooldown, ahead } = config.blocks()?;
         let Before { seen, kept } = before;
         let (wish, put_back) = watch::channel(false);
         let (tell_ipam, news) = mpsc::channel(resources::NEWS);
@@ -151,6 +151,7 @@ impl Pending {
         let mine = kept.map(|kept| Mine::recalled(&node, &kept)).unwrap_or_default();
         let settings = ipam::Settings {
             cooldown: *cooldown,
+            ahead: *ahead,
             mine,
             ..ipam::Settings::new(node, crate::seed())
         };

@@ -69,6 +69,8 @@ pub struct BlockSettings {
     pub node: Name,
     /// How long an address rests after its release.
     pub cooldown: Duration,
+    /// How many addresses are claimed before a pod asks.
+    pub ahead: usize,
 }
 
 /// What becomes of an agent whose network has a backend that is not spoken, before any other was in force.
@@ -276,6 +278,7 @@ mod tests {
             (&format!("node = 'a+b'\n{blocks}"), "node: "),
             ("node = 'a'\naddressing = 'x'", "addressing: "),
             (&format!("address-cooldown-seconds = 86401\n{blocks}"), "address-cooldown-seconds"),
+            (&format!("addresses-ahead = 65\n{blocks}"), "addresses-ahead: 65 is not within 0"),
         ] {
             let err = check(text).unwrap_err().to_string();
             assert!(err.contains(part), "{part} is not in {err}");

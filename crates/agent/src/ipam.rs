@@ -13,11 +13,12 @@
 //!
 //! `wish` chooses pools, `shelf` is the store, `documents` what is kept of objects so that unknown fields
 //! survive, `ask` what is asked and answered, `desk` who waits, `hear` takes the news,
-//! `again` takes what the store has lost of them, `put_back` what one has lost that is not believed yet,
+//! `ahead` is what is claimed before a pod asks, `again` takes what the store has lost of them, `put_back` what one has lost that is not believed yet,
 //! `look` and `gc` look after this node's own blocks, `cluster` after those of nodes that are
 //! gone, `live` is what the kernel knows of pods.
 
 mod again;
+mod ahead;
 mod ask;
 mod cluster;
 mod desk;
@@ -75,6 +76,8 @@ pub struct Settings {
     pub node: Name,
     /// How long an address rests after its release.
     pub cooldown: Duration,
+    /// How many addresses are claimed before a pod asks.
+    pub ahead: usize,
     pub seed: u64,
     /// How long nobody must have owned an address before it is freed for him; above `machine::PATIENCE`.
     pub grace: Duration,
@@ -90,7 +93,8 @@ impl Settings {
     pub fn new(node: Name, seed: u64) -> Self {
         let routes: HostRoutes = host_routes;
         let mine = Mine::default();
-        Self { node, cooldown: COOLDOWN, seed, grace: GRACE, look: LOOK, routes, mine }
+        let (cooldown, ahead) = (COOLDOWN, 0);
+        Self { node, cooldown, ahead, seed, grace: GRACE, look: LOOK, routes, mine }
     }
 }
 
@@ -111,7 +115,7 @@ pub struct Lines {
 /// Serves until nobody asks any more.
 pub async fn serve(store: impl Shelf, settings: Settings, lines: Lines) {
     let Lines { mut news, mut asks, told, mut tunnels, held, put_back } = lines;
-    let desk = Desk::new(settings.node.clone(), told, held);
+    let desk = Desk::new(settings.node.clone(), told, held).claiming_ahead(settings.ahead);
     let mut ipam = Ipam::new(store, settings, desk, put_back);
     ipam.desk.tunnels_wanted.clone_from(&tunnels.borrow_and_update());
     loop {
@@ -252,7 +256,8 @@ impl<S: Shelf> Ipam<S> {
         self.look_for_losses(now.mono);
         self.put_back(now);
         let gate = self.gate();
-        for (request, ask) in self.desk.turn(&gate, &self.ground, self.trouble.as_deref(), now) {
+        let (blocks, trouble) = ((&self.machine, &self.local), self.trouble.as_deref());
+        for (request, ask) in self.desk.turn(&gate, &self.ground, blocks, trouble, now) {
             self.machine.handle(Input::Ask { request, ask }, now);
         }
         while let Some(output) = self.machine.poll_output() {

@@ -33,6 +33,7 @@ pub struct RawConfig {
     pub(super) addressing: Option<String>,
     pub(super) distribution: Option<String>,
     pub(super) address_cooldown_seconds: Option<u64>,
+    pub(super) addresses_ahead: Option<usize>,
     pub(super) store: RawStore,
     pub(super) pods: RawPods,
     pub(super) paths: RawPaths,
@@ -245,6 +246,11 @@ impl RawConfig {
             let fault = format!("{seconds} is not within 0 (none) to 86400");
             faults.add("address-cooldown-seconds", &fault);
         }
+        let ahead = self.addresses_ahead.unwrap_or_default();
+        if ahead > MOST_AHEAD {
+            let fault = format!("{ahead} is not within 0 (none) to {MOST_AHEAD}");
+            faults.add("addresses-ahead", &fault);
+        }
         let settings = settings?;
         let (usual, of_preset) = match settings.addressing {
             model::Addressing::NodeSubnet => ("node-subnet", "flannel and russet"),
@@ -259,7 +265,8 @@ impl RawConfig {
             return Some(Addressing::NodeSubnet);
         }
         let node = faults.parse("node", Some(&settings.node))?;
-        Some(Addressing::Blocks(BlockSettings { node, cooldown: Duration::from_secs(seconds) }))
+        let cooldown = Duration::from_secs(seconds);
+        Some(Addressing::Blocks(BlockSettings { node, cooldown, ahead }))
     }
 
     fn uplink(&self, faults: &mut Faults) -> Uplink {
@@ -493,6 +500,8 @@ impl Faults {
 
 /// The preset's word.
 const CALICO: &str = "calico";
+/// How many addresses are claimed ahead at most: a block of the usual size has as many.
+const MOST_AHEAD: usize = 64;
 
 fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

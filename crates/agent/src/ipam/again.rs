@@ -18,7 +18,7 @@ use russet_core::addressing::blocks::{
 };
 use russet_net::Family;
 
-use super::desk::{Desk, Purpose};
+use super::desk::{Desk, Purpose, named};
 
 /// What the records say that handles have.
 pub(super) type Recorded = BTreeMap<HandleId, Vec<IpAddr>>;
@@ -31,6 +31,8 @@ struct Lost {
     at: Instant,
     /// Why it was not given, the last time.
     why: Option<String>,
+    /// Namespace and name of the pod, where that is known here.
+    pod: Option<(String, String)>,
 }
 
 /// The handles that have lost something.
@@ -43,10 +45,25 @@ impl Losses {
         let mut before = std::mem::take(&mut self.0);
         for (handle, addresses) in lacking {
             let known = before.remove(&handle);
-            let fresh = || Lost { addresses: Vec::new(), at: now + patience, why: None };
+            let fresh = || Lost { addresses: Vec::new(), at: now + patience, why: None, pod: None };
             let lost = Lost { addresses, ..known.unwrap_or_else(fresh) };
             self.0.insert(handle, lost);
         }
+    }
+
+    /// What a pod has been given is to be passed on to it, at once.
+    pub(super) fn passed(
+        &mut self,
+        pod: HandleId,
+        addresses: Vec<IpAddr>,
+        named: Option<(String, String)>,
+        now: Instant,
+    ) {
+        self.0.insert(pod, Lost { addresses, at: now, why: None, pod: named });
+    }
+
+    pub(super) fn has(&self, handle: &HandleId) -> bool {
+        self.0.contains_key(handle)
     }
 
     /// It is nobody's any more.
@@ -63,9 +80,9 @@ impl Desk {
     /// Asks for what is lost, in front of whoever wants something new.
     pub(super) fn pass_losses(&mut self, asks: &mut Vec<(u64, machine::Ask)>, now: Now) {
         let ready = self.losses.0.iter().filter(|(_, lost)| lost.at <= now.mono);
-        let ready: Vec<_> =
-            ready.map(|(handle, lost)| (handle.clone(), wants(&lost.addresses))).collect();
-        for (handle, wants) in ready {
+        let ready =
+            ready.map(|(handle, lost)| (handle.clone(), wants(&lost.addresses), lost.pod.clone()));
+        for (handle, wants, pod) in ready.collect::<Vec<_>>() {
             if let Some(lost) = self.losses.0.get_mut(&handle) {
                 lost.at = now.mono + RETRY;
             }
@@ -73,6 +90,7 @@ impl Desk {
                 continue;
             }
             let mut secondary = self.attributes(now);
+            secondary.extend(named(pod));
             if let Some(tunnel) = self.tunnel_of(&handle) {
                 secondary.insert(TYPE.to_owned(), tunnel.kind().to_owned());
             }
@@ -82,7 +100,9 @@ impl Desk {
     }
 
     pub(super) fn taken_again(&mut self, handle: &HandleId) {
-        if let Some(lost) = self.losses.0.remove(handle) {
+        if let Some(lost) = self.losses.0.remove(handle)
+            && !self.ahead.is_passing(handle)
+        {
             tracing::info!(op = "take address again", subject = %handle, addresses = ?lost.addresses, "the datastore knows it again");
         }
     }
@@ -94,6 +114,10 @@ impl Desk {
             // A tunnel can have another address, and the node says so.
             self.losses.forget(handle);
             self.unsure_of(tunnel);
+            return;
+        }
+        // Who called it off gives it back.
+        if *refusal == Refusal::CalledOff {
             return;
         }
         let Some(lost) = self.losses.0.get_mut(handle) else { return };

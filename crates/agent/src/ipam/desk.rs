@@ -11,7 +11,7 @@ use russet_core::{
     addressing::blocks::{
         Claimant, HandleId,
         block::{NAMESPACE, NODE, POD, TIMESTAMP, TYPE},
-        machine::{self, Answer, Fill, MOST_WAITING, Now, Refusal},
+        machine::{self, Answer, BlockMachine, Fill, MOST_WAITING, Now, Refusal},
     },
     model::calico::Name,
 };
@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Gate,
     again::{Losses, Recorded},
+    ahead::Ahead,
     ask::{Ask, Deny, MOST_ASKS, Told, What, tunnel_handle},
+    gc::Local,
     wish::{Ground, Tunnel, Wish},
 };
 
@@ -32,17 +34,19 @@ pub(super) enum Purpose {
         until: Instant,
     },
     /// He was told that it takes too long; an address that comes yet is his when he asks again.
-    Lapsed,
+    Lapsed(HandleId),
     Free(HandleId),
     Tunnel(Tunnel),
     /// What the store has lost of a handle.
     Again(HandleId),
+    /// What is claimed ahead, by its number.
+    Ahead(usize),
 }
 
 /// A release that is not done yet.
 #[derive(Default)]
-struct Freeing {
-    tickets: Vec<u64>,
+pub(super) struct Freeing {
+    pub(super) tickets: Vec<u64>,
     state: Free,
 }
 
@@ -55,11 +59,11 @@ enum Free {
 }
 
 /// A pod that has not been passed on yet.
-struct Give {
-    ticket: u64,
-    handle: HandleId,
-    pod: Option<(String, String)>,
-    wish: Wish,
+pub(super) struct Give {
+    pub(super) ticket: u64,
+    pub(super) handle: HandleId,
+    pub(super) pod: Option<(String, String)>,
+    pub(super) wish: Wish,
     since: Instant,
 }
 
@@ -70,13 +74,14 @@ pub(super) struct Desk {
     /// What this node's records say, as soon as the lane has told them.
     pub(super) recorded: Option<Recorded>,
     pub(super) losses: Losses,
+    pub(super) ahead: Ahead,
     pub(super) tunnels_wanted: BTreeSet<Tunnel>,
     /// When those that were refused an address are asked for again.
     tunnels_again: BTreeMap<Tunnel, Instant>,
     /// Those whose address is of a history that is not the store's any more: it is asked for again.
     tunnels_unsure: BTreeSet<Tunnel>,
-    gives: Vec<Give>,
-    frees: BTreeMap<HandleId, Freeing>,
+    pub(super) gives: Vec<Give>,
+    pub(super) frees: BTreeMap<HandleId, Freeing>,
     waiting: BTreeMap<u64, Purpose>,
     next: u64,
 }
@@ -88,6 +93,7 @@ impl Desk {
         held: watch::Sender<BTreeMap<Tunnel, IpAddr>>,
     ) -> Self {
         Self {
+            ahead: Ahead::new(node.clone(), 0),
             node,
             told,
             held,
@@ -101,6 +107,11 @@ impl Desk {
             waiting: BTreeMap::new(),
             next: 0,
         }
+    }
+
+    /// The same, where so many addresses are claimed before a pod asks.
+    pub(super) fn claiming_ahead(self, most: usize) -> Self {
+        Self { ahead: Ahead::new(self.node.clone(), most), ..self }
     }
 
     pub(super) fn take(&mut self, ask: Ask, now: Instant) {
@@ -163,6 +174,7 @@ impl Desk {
             Purpose::Give { handle, .. } => Some(handle.clone()),
             _ => None,
         }));
+        all.extend(self.ahead.handles());
         all.extend(Tunnel::ALL.iter().filter_map(|tunnel| tunnel_handle(*tunnel, &self.node).ok()));
         Some(all)
     }
@@ -181,17 +193,20 @@ impl Desk {
         });
         let tunnels = self.tunnels_again.values().copied();
         let due = gives.chain(waiting).chain(frees).chain(tunnels).chain(self.losses.due());
+        let due = due.chain(self.ahead.due());
         due.filter(|at| *at > turned).min()
     }
 
     pub(super) fn pools_changed(&mut self) {
         self.tunnels_again.clear();
+        self.ahead.pools_changed();
     }
 
     /// The store's history is another: it may not know what this node's tunnels hold, or know it as somebody else's.
     pub(super) fn other_history(&mut self) {
         self.tunnels_unsure.extend(self.held.borrow().keys());
         self.tunnels_again.clear();
+        self.ahead.other_history();
     }
 
     /// What the machine is to be asked now. Who has waited too long is told so.
@@ -199,9 +214,13 @@ impl Desk {
         &mut self,
         gate: &Gate,
         ground: &Ground,
+        blocks: (&BlockMachine, &Local),
         trouble: Option<&str>,
         now: Now,
     ) -> Vec<(u64, machine::Ask)> {
+        if matches!(gate, Gate::Open | Gate::Away(_)) {
+            self.give_ahead(ground, now);
+        }
         self.lapse(gate, trouble, now.mono);
         let Gate::Open = gate else { return Vec::new() };
         let mut asks = Vec::new();
@@ -209,6 +228,8 @@ impl Desk {
         self.pass_losses(&mut asks, now);
         self.pass_gives(ground, &mut asks, now);
         self.pass_tunnels(ground, &mut asks, now);
+        self.keep_ahead(ground, blocks, &mut asks, now);
+        self.pass_frees(&mut asks, now.mono);
         asks
     }
 
@@ -230,11 +251,11 @@ impl Desk {
             });
         }
         for purpose in self.waiting.values_mut() {
-            let Purpose::Give { ticket, until, .. } = purpose else { continue };
+            let Purpose::Give { ticket, until, handle } = purpose else { continue };
             if *until <= now {
                 let late = || Deny::Late(trouble.map(str::to_owned));
                 denied.push((*ticket, why.clone().unwrap_or_else(late)));
-                *purpose = Purpose::Lapsed;
+                *purpose = Purpose::Lapsed(handle.clone());
             } else if why.is_some() {
                 *until = (*until).min(now + AWAY_PATIENCE);
             }
@@ -270,11 +291,7 @@ impl Desk {
                 Err(err) => self.tell(ticket, What::Denied(err.into())),
                 Ok(wants) => {
                     let mut secondary = self.attributes(now);
-                    for (name, value) in
-                        pod.into_iter().flat_map(|(ns, p)| [(NAMESPACE, ns), (POD, p)])
-                    {
-                        secondary.insert(name.to_owned(), value);
-                    }
+                    secondary.extend(named(pod));
                     let who = Claimant { handle: handle.clone(), secondary };
                     let until = since + PATIENCE;
                     let purpose = Purpose::Give { ticket, handle, until };
@@ -329,9 +346,16 @@ impl Desk {
         self.frees.contains_key(handle)
             || self.gives.iter().any(|give| give.handle == *handle)
             || waiting.any(|purpose| match purpose {
-                Purpose::Give { handle: of, .. } | Purpose::Again(of) => of == handle,
+                Purpose::Give { handle: of, .. } | Purpose::Again(of) | Purpose::Lapsed(of) => {
+                    of == handle
+                }
                 _ => false,
             })
+    }
+
+    /// Whether a pod has been passed on to the machine and has no answer.
+    pub(super) fn are_pods_waiting(&self) -> bool {
+        self.waiting.values().any(|purpose| matches!(purpose, Purpose::Give { .. }))
     }
 
     /// Whether it is on its way back to the store.
@@ -418,6 +442,11 @@ impl Desk {
                     self.held.send_modify(|held| _ = held.insert(tunnel, addr));
                 }
             }
+            (Some(Purpose::Ahead(number)), Ok(Answer::Given(given))) => {
+                let addresses = given.into_iter().map(|given| given.addr).collect();
+                self.claimed(number, addresses, now.mono);
+            }
+            (Some(Purpose::Ahead(number)), _) => self.not_claimed(number, now.mono),
             (Some(Purpose::Again(handle)), Ok(_)) => self.taken_again(&handle),
             (Some(Purpose::Again(handle)), Err(refusal)) => self.not_taken_again(&handle, &refusal),
             (Some(Purpose::Tunnel(tunnel)), Err(refusal)) => {
@@ -432,13 +461,15 @@ impl Desk {
         if let Some(recorded) = &mut self.recorded {
             recorded.remove(handle);
         }
-        for ticket in self.frees.remove(handle).map(|freeing| freeing.tickets).unwrap_or_default() {
+        let tickets = self.frees.remove(handle).map(|freeing| freeing.tickets);
+        self.freed_ahead(handle);
+        for ticket in self.free_passing(handle, tickets.unwrap_or_default()).into_iter().flatten() {
             self.tell(ticket, What::Freed);
         }
     }
 
     /// The lane has no more asks out than the line takes answers.
-    fn tell(&self, ticket: u64, what: What) {
+    pub(super) fn tell(&self, ticket: u64, what: What) {
         if self.told.try_send(Told { ticket, what }).is_err() {
             tracing::error!(op = "answer attach lane", "it is gone, or does not listen");
         }
@@ -448,6 +479,12 @@ impl Desk {
 impl Tunnel {
     const ALL: [Self; 5] =
         [Self::Ipip, Self::Vxlan, Self::VxlanV6, Self::Wireguard, Self::WireguardV6];
+}
+
+/// What is recorded of a pod's names.
+pub(super) fn named(pod: Option<(String, String)>) -> impl Iterator<Item = (String, String)> {
+    let pairs = pod.into_iter().flat_map(|(namespace, pod)| [(NAMESPACE, namespace), (POD, pod)]);
+    pairs.map(|(name, value)| (name.to_owned(), value))
 }
 
 /// How many releases the machine has at once, and of leaks are known at once: pods that wait come first.

@@ -115,13 +115,18 @@ impl Local {
         was_ours || self.own.contains_key(&cidr) || self.borrowed.contains_key(&cidr)
     }
 
+    /// Every address of this node's blocks that a handle has.
+    pub(super) fn held(&self) -> impl Iterator<Item = (IpAddr, &HandleId)> {
+        let held = self.own.values().flat_map(|(_, stored)| stored.value().held());
+        held.filter_map(|(given, by)| Some((given.addr, by?)))
+    }
+
     /// What is recorded and in no block.
     pub(super) fn lacking<'a>(
         &self,
         recorded: impl Iterator<Item = (&'a HandleId, &'a Vec<IpAddr>)>,
     ) -> Recorded {
-        let own = self.own.values().flat_map(|(_, stored)| stored.value().held());
-        let own = own.filter_map(|(given, by)| Some((by?, given.addr)));
+        let own = self.held().map(|(addr, by)| (by, addr));
         let known: BTreeSet<_> = own.chain(self.lent().map(|(addr, by)| (by, addr))).collect();
         let lacks = |(handle, all): (&HandleId, &Vec<IpAddr>)| {
             let lost = all.iter().copied().filter(|addr| !known.contains(&(handle, *addr)));

@@ -30,6 +30,7 @@ impl<S: Shelf> Ipam<S> {
             let tunnels = self.desk.tunnels_for_sure();
             let lacking = self.local.lacking(recorded.iter().chain(&tunnels));
             self.desk.losses.seen(lacking, patience, now);
+            self.desk.ahead.drop_lost(&self.local, patience, now);
         }
     }
 

@@ -1,3 +1,4 @@
+mod ahead;
 mod history;
 mod leaks;
 mod put_back;
@@ -211,12 +212,14 @@ fn a_handle_whose_release_is_not_done_is_given_nothing() {
     // A leak, of which nobody waits for the release; the store does not do it at once.
     desk.take(Ask::Free { ticket: None, handle: handle.clone() }, Instant::now());
     let ground = Ground::default();
-    let asked = desk.turn(&Gate::Open, &ground, None, now());
+    let (machine, local) = (BlockMachine::new("n1".parse().unwrap(), 1), Local::default());
+    let turn = |desk: &mut Desk| desk.turn(&Gate::Open, &ground, (&machine, &local), None, now());
+    let asked = turn(&mut desk);
     let refusal = russet_core::addressing::blocks::machine::Refusal::NoAnswer;
     desk.answered(asked[0].0, Err(refusal), Vec::new, now());
     let wish = Wish::default();
     desk.take(Ask::Give { ticket: 1, handle, pod: None, wish }, Instant::now());
-    assert!(desk.turn(&Gate::Open, &ground, None, now()).is_empty());
+    assert!(turn(&mut desk).is_empty());
     let Told { ticket: 1, what: What::Denied(denied) } = told.try_recv().unwrap() else {
         panic!("not denied");
     };

@@ -24,8 +24,17 @@ pub struct Ground {
     pub reservations: BTreeMap<Name, IpReservation>,
     pub settings: IpamConfiguration,
     pub labels: Labels,
-    /// A Calico that knows no rest may write blocks, too.
-    pub restless: bool,
+    pub beside: Beside,
+}
+
+/// Who of Calico's writes blocks, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Beside {
+    #[default]
+    Nobody,
+    Calico,
+    /// One that knows no rest, or of which it cannot be told.
+    OlderCalico,
 }
 
 /// What a pod asks of its addresses.
@@ -138,10 +147,13 @@ impl Ground {
                 _ => _ = self.reservations.remove(name),
             },
             Key::Resource(ResourceId { kind: Kind::ClusterInformation, .. }) => {
-                self.restless = match value {
-                    Some(Object::Cluster(cluster)) => !cluster.knows_rest(),
+                self.beside = match value {
+                    Some(Object::Cluster(cluster)) if !cluster.knows_rest() => Beside::OlderCalico,
+                    Some(Object::Cluster(cluster)) if cluster.has_calico() => Beside::Calico,
+                    Some(Object::Cluster(_)) => Beside::Nobody,
                     // One that cannot be read may say anything.
-                    _ => known.is_some(),
+                    _ if known.is_some() => Beside::OlderCalico,
+                    _ => Beside::Nobody,
                 };
             }
             Key::Resource(ResourceId { kind: Kind::Node, name, .. }) if name == node => {
@@ -175,7 +187,10 @@ impl Ground {
             reserved: Reserved::new(reserved.collect()),
             borrowing: if strict { Borrowing::Never } else { Borrowing::Allowed },
             blocks_per_node: if by_hand { 0 } else { most },
-            cooldown: if self.restless { Duration::ZERO } else { cooldown },
+            cooldown: match self.beside {
+                Beside::OlderCalico => Duration::ZERO,
+                Beside::Calico | Beside::Nobody => cooldown,
+            },
         }
     }
 

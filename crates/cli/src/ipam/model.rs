@@ -124,6 +124,9 @@ pub fn holder(taken: &TakenFacts) -> String {
         Some(namespace) => format!("pod {namespace}/{pod}"),
         None => format!("pod {pod}"),
     });
+    if let (Some("claimedAhead"), Some(node)) = (noted("type").map(String::as_str), &node) {
+        return format!("nobody yet; claimed ahead by {node}");
+    }
     match (pod, node, &taken.handle) {
         (Some(pod), Some(node), _) => format!("{pod} on {node}"),
         (Some(one), None, _) | (None, Some(one), _) => one,
