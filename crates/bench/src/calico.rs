@@ -67,6 +67,12 @@ pub fn launch(
     Agent::launch(programs, node, |folder| preset(name, folder, distribution))
 }
 
+/// The same, with so many addresses claimed before a pod asks.
+pub fn launch_ahead(programs: &Programs, node: &Node, name: &str, ahead: usize) -> Result<Agent> {
+    let preset = |folder: &Path| preset(name, folder, Distribution::Store);
+    Agent::launch(programs, node, |folder| format!("addresses-ahead = {ahead}\n{}", preset(folder)))
+}
+
 fn preset(name: &str, folder: &Path, distribution: Distribution) -> String {
     let word = match distribution {
         Distribution::Store => "store",
