@@ -5,9 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_pod_is_given_what_is_claimed_ahead_and_the_store_has_it_as_its_own_afterwards() {
     let shelf = cluster();
-    let mut node = ahead(&shelf, 3, BTreeMap::new());
-    node.give("net.first", Wish::default()).await.unwrap();
-    eventually(|| claimed(&shelf).len() == 3).await;
+    let mut node = claiming(&shelf, 3).await;
     let before = claimed(&shelf);
     let block = shelf.text(&shelf.keys("/calico/ipam/v2/assignment/")[0]).unwrap();
     assert!(
@@ -34,10 +32,7 @@ async fn a_pod_is_given_what_is_claimed_ahead_and_the_store_has_it_as_its_own_af
 #[tokio::test]
 async fn with_the_store_away_pods_are_given_what_there_is_and_each_another() {
     let shelf = cluster();
-    let mut node = ahead(&shelf, 3, BTreeMap::new());
-    node.give("net.first", Wish::default()).await.unwrap();
-    eventually(|| claimed(&shelf).len() == 3).await;
-    node.pass_on().await;
+    let mut node = claiming(&shelf, 3).await;
     shelf.go_away(true);
     node.tell(News::Away("nobody answers".into())).await;
     let mut given = BTreeSet::new();
@@ -64,10 +59,7 @@ async fn with_the_store_away_pods_are_given_what_there_is_and_each_another() {
 #[tokio::test]
 async fn an_agent_that_starts_anew_gives_nobody_what_a_pod_was_given() {
     let shelf = cluster();
-    let mut node = ahead(&shelf, 3, BTreeMap::new());
-    node.give("net.first", Wish::default()).await.unwrap();
-    eventually(|| claimed(&shelf).len() == 3).await;
-    node.pass_on().await;
+    let mut node = claiming(&shelf, 3).await;
     shelf.go_away(true);
     node.tell(News::Away("nobody answers".into())).await;
     let lives = node.give("net.lives", Wish::default()).await.unwrap();
@@ -110,9 +102,7 @@ async fn nothing_is_claimed_where_blocks_are_full_nor_beside_a_calico() {
     assert!(claimed(&shelf).is_empty());
 
     let shelf = cluster();
-    let mut node = ahead(&shelf, 3, BTreeMap::new());
-    node.give("net.first", Wish::default()).await.unwrap();
-    eventually(|| claimed(&shelf).len() == 3).await;
+    let _node = claiming(&shelf, 3).await;
     shelf.put(
         "/calico/resources/v3/projectcalico.org/clusterinformations/default",
         r#"{"kind":"ClusterInformation","apiVersion":"projectcalico.org/v3","metadata":{"name":"default"},"spec":{"calicoVersion":"v3.33.0"}}"#,
@@ -123,9 +113,7 @@ async fn nothing_is_claimed_where_blocks_are_full_nor_beside_a_calico() {
 #[tokio::test]
 async fn what_somebody_released_by_hand_is_given_to_no_pod() {
     let shelf = cluster();
-    let mut node = ahead(&shelf, 1, BTreeMap::new());
-    node.give("net.first", Wish::default()).await.unwrap();
-    eventually(|| claimed(&shelf).len() == 1).await;
+    let mut node = claiming(&shelf, 1).await;
     // A claim is believed before the watch has told it, and not for long.
     node.pass_on().await;
     tokio::time::sleep(again::LAG).await;
@@ -145,10 +133,7 @@ async fn what_somebody_released_by_hand_is_given_to_no_pod() {
 #[tokio::test]
 async fn in_a_store_of_another_history_it_is_asked_for_again() {
     let shelf = cluster();
-    let mut node = ahead(&shelf, 1, BTreeMap::new());
-    node.give("net.first", Wish::default()).await.unwrap();
-    eventually(|| claimed(&shelf).len() == 1).await;
-    node.pass_on().await;
+    let node = claiming(&shelf, 1).await;
     let (before, block) = (claimed(&shelf), shelf.keys("/calico/ipam/v2/assignment/").remove(0));
     let text = shelf.text(&block).unwrap();
     node.tell(all(&shelf, History::Other)).await;
@@ -159,9 +144,7 @@ async fn in_a_store_of_another_history_it_is_asked_for_again() {
 #[tokio::test]
 async fn what_does_not_fit_what_pods_ask_for_is_given_back() {
     let shelf = cluster();
-    let mut node = ahead(&shelf, 2, BTreeMap::new());
-    node.give("net.first", Wish::default()).await.unwrap();
-    eventually(|| claimed(&shelf).len() == 2).await;
+    let mut node = claiming(&shelf, 2).await;
     pool(&shelf, "six", "fd00::/64", r#","blockSize":122"#);
     node.pass_on().await;
     let mut both = Vec::new();
@@ -182,9 +165,7 @@ async fn what_does_not_fit_what_pods_ask_for_is_given_back() {
 #[tokio::test]
 async fn what_an_earlier_life_claimed_and_this_one_does_not_is_a_leak() {
     let shelf = cluster();
-    let mut node = ahead(&shelf, 3, BTreeMap::new());
-    node.give("net.first", Wish::default()).await.unwrap();
-    eventually(|| claimed(&shelf).len() == 3).await;
+    let node = claiming(&shelf, 3).await;
     drop(node);
     let _node = Node::begin(&shelf, "n1", BTreeMap::new(), |settings| {
         (settings.ahead, settings.grace) = (1, Duration::from_millis(200));
@@ -195,6 +176,15 @@ async fn what_an_earlier_life_claimed_and_this_one_does_not_is_a_leak() {
 
 fn ahead(shelf: &FakeShelf, most: usize, recorded: again::Recorded) -> Node {
     Node::begin(shelf, "n1", recorded, |settings| settings.ahead = most)
+}
+
+/// A node that has its first pod and what it claims after that.
+async fn claiming(shelf: &FakeShelf, most: usize) -> Node {
+    let mut node = ahead(shelf, most, BTreeMap::new());
+    node.give("net.first", Wish::default()).await.unwrap();
+    eventually(|| claimed(shelf).len() == most).await;
+    node.pass_on().await;
+    node
 }
 
 /// What is claimed ahead, by address.
