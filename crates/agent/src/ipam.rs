@@ -255,11 +255,27 @@ impl<S: Shelf> Ipam<S> {
         }
         self.look_for_losses(now.mono);
         self.put_back(now);
+        // What the machine answers at once may be what something else waits for.
+        for _ in 0..MOST_TURNS {
+            if !self.turn_desk(now) {
+                break;
+            }
+        }
+        if self.look_at <= now.mono {
+            self.look_at = now.mono + self.settings.look;
+            self.look();
+        }
+        self.begin();
+    }
+
+    /// Asks the machine what is to be asked, and passes on what it says; whether it has answered.
+    fn turn_desk(&mut self, now: Now) -> bool {
         let gate = self.gate();
         let (blocks, trouble) = ((&self.machine, &self.local), self.trouble.as_deref());
         for (request, ask) in self.desk.turn(&gate, &self.ground, blocks, trouble, now) {
             self.machine.handle(Input::Ask { request, ask }, now);
         }
+        let mut answered = false;
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::Store { op, what } => self.queued.push_back(vec![(Some(op), what)]),
@@ -270,14 +286,11 @@ impl<S: Shelf> Ipam<S> {
                 Output::Answer { request, answer } => {
                     let fill = || self.machine.fill();
                     self.desk.answered(request, answer, fill, now);
+                    answered = true;
                 }
             }
         }
-        if self.look_at <= now.mono {
-            self.look_at = now.mono + self.settings.look;
-            self.look();
-        }
-        self.begin();
+        answered
     }
 
     /// Begins what may be under way at once.
@@ -366,6 +379,8 @@ fn now() -> Now {
 
 /// How many of this node's blocks the store is asked about at once.
 const AT_ONCE: usize = 64;
+/// How often what follows is looked for at once: a release, what it was waited for with, and what is claimed then.
+const MOST_TURNS: usize = 8;
 /// How many messages are taken before what follows from them is done.
 const TOGETHER: usize = 256;
 /// How long an address rests after its release, where nothing else is said.

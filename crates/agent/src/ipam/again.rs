@@ -62,6 +62,12 @@ impl Losses {
         self.0.insert(pod, Lost { addresses, at: now, why: None, pod: named });
     }
 
+    /// Whose lost address it is.
+    pub(super) fn of(&self, addr: IpAddr) -> Option<HandleId> {
+        let mut lost = self.0.iter().filter(|(_, lost)| lost.addresses.contains(&addr));
+        lost.next().map(|(handle, _)| handle.clone())
+    }
+
     pub(super) fn has(&self, handle: &HandleId) -> bool {
         self.0.contains_key(handle)
     }
@@ -88,6 +94,9 @@ impl Desk {
             }
             if self.is_spoken_for(&handle) {
                 continue;
+            }
+            for addr in wants.iter().filter_map(|want| want.wished) {
+                self.ahead.named(addr, &handle);
             }
             let mut secondary = self.attributes(now);
             secondary.extend(named(pod));

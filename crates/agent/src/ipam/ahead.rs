@@ -22,15 +22,16 @@ use std::{
 use russet_core::{
     addressing::blocks::{
         Claimant, HandleId,
-        block::TYPE,
+        block::{Given, TYPE, TakeError},
         machine::{self, BlockMachine, Now, Want},
     },
     model::calico::Name,
 };
+use russet_net::Family;
 
 use super::{
-    ask::{Ask, What},
-    desk::{Desk, Purpose},
+    ask::What,
+    desk::{Desk, Give, Purpose},
     gc::Local,
     wish::{Beside, Ground, Wish},
 };
@@ -41,13 +42,14 @@ pub(super) struct Ahead {
     /// How many are wanted at most.
     most: usize,
     claims: BTreeMap<usize, Claim>,
-    /// What pods ask for: as the last one did that asked for nothing of its own.
-    usual: Wish,
+    usual: Usual,
     /// What that is of the pools, as they are.
     wants: Vec<Want>,
     /// When a claim that was refused is tried again.
     again: Option<Instant>,
-    /// Whether what was being passed on when this life began has been looked for.
+    /// When one whose block the watch has not told of yet is looked for again.
+    recheck: Option<Instant>,
+    /// Whether what an earlier life has left has been looked at.
     looked: bool,
 }
 
@@ -62,8 +64,31 @@ enum Claim {
 
 #[derive(Debug)]
 struct Held {
-    addresses: Vec<IpAddr>,
+    given: Vec<Given>,
     since: Instant,
+}
+
+/// What pods ask for that ask for nothing of their own: as the last few did.
+#[derive(Debug, Default)]
+struct Usual {
+    wish: Wish,
+    /// Another, and how many asked for that one after the other.
+    other: Option<(Wish, u8)>,
+}
+
+impl Usual {
+    fn asked(&mut self, wish: &Wish, at_once: bool) {
+        let is_plain = wish.ips.is_empty() && wish.pools_v4.is_empty() && wish.pools_v6.is_empty();
+        if !is_plain {
+            return;
+        }
+        let before = self.other.take().filter(|(other, _)| other == wish).map_or(0, |(_, n)| n);
+        if at_once || before + 1 >= ENOUGH {
+            self.wish = wish.clone();
+        } else if *wish != self.wish {
+            self.other = Some((wish.clone(), before + 1));
+        }
+    }
 }
 
 impl Ahead {
@@ -72,9 +97,10 @@ impl Ahead {
             node,
             most,
             claims: BTreeMap::new(),
-            usual: Wish::default(),
+            usual: Usual::default(),
             wants: Vec::new(),
             again: None,
+            recheck: None,
             looked: false,
         }
     }
@@ -88,13 +114,15 @@ impl Ahead {
         self.claims.keys().filter_map(|number| self.handle(*number))
     }
 
-    /// How many pods could be given something now.
-    pub(super) fn held(&self) -> usize {
-        self.claims.values().filter(|claim| matches!(claim, Claim::Held(_))).count()
+    fn held(&self) -> impl Iterator<Item = (usize, &Held)> {
+        self.claims.iter().filter_map(|(number, claim)| match claim {
+            Claim::Held(held) => Some((*number, held)),
+            _ => None,
+        })
     }
 
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.again
+    pub(super) fn due(&self) -> impl Iterator<Item = Instant> {
+        self.again.into_iter().chain(self.recheck)
     }
 
     pub(super) fn pools_changed(&mut self) {
@@ -107,33 +135,57 @@ impl Ahead {
         self.again = None;
     }
 
-    /// Drops what the store does not have as ours any more: somebody has freed it by hand. The watch may lag.
+    /// Whether it is time to look once more for what the watch had not told of.
+    pub(super) fn is_to_be_rechecked(&mut self, now: Instant) -> bool {
+        self.recheck.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Drops what the store does not have as ours any more: somebody has freed it by hand. A block that the watch tells of as
+    /// it was before the claim says nothing; one that it does not tell of may be new.
     pub(super) fn drop_lost(&mut self, local: &Local, lag: Duration, now: Instant) {
-        let held = |(number, claim): (&usize, &Claim)| match claim {
-            Claim::Held(held) if held.since + lag <= now => {
-                Some((HandleId::ahead(&self.node, *number).ok()?, held.addresses.clone()))
+        let (mut lost, mut young) = (Vec::new(), None);
+        for (number, held) in self.held() {
+            let Some(handle) = self.handle(number) else { continue };
+            let is_lost = |given: &Given| match local.has(given, &handle) {
+                Some(has) => !has,
+                None if held.since + lag <= now => true,
+                None => {
+                    young = young.into_iter().chain([held.since + lag]).min();
+                    false
+                }
+            };
+            if held.given.iter().any(is_lost) {
+                lost.push((number, handle));
             }
-            _ => None,
-        };
-        let held: BTreeMap<_, _> = self.claims.iter().filter_map(held).collect();
-        for (handle, addresses) in local.lacking(held.iter()) {
-            tracing::warn!(op = "claim addresses ahead", subject = %handle, ?addresses, "somebody has released what was claimed ahead");
-            let number = handle.ahead_of(&self.node);
-            self.claims.retain(|of, _| Some(*of) != number);
+        }
+        self.recheck = young;
+        for (number, handle) in lost {
+            tracing::warn!(op = "claim addresses ahead", subject = %handle, "somebody has released what was claimed ahead");
+            self.claims.remove(&number);
         }
     }
 
     /// Gives a pod what it wants, if it is there.
-    fn pass(&mut self, wants: &[Want], pod: &HandleId) -> Option<Vec<IpAddr>> {
-        if wants != self.wants {
-            return None;
+    fn pass(&mut self, ground: &Ground, wants: &[Want], pod: &HandleId) -> Option<Vec<IpAddr>> {
+        let fits = |claim: &&mut Claim| match claim {
+            Claim::Held(held) => fits(ground, wants, &held.given),
+            _ => false,
+        };
+        let claim = self.claims.values_mut().find(fits)?;
+        let before = std::mem::replace(claim, Claim::Passing(pod.clone()));
+        let Claim::Held(Held { given, .. }) = before else { return None };
+        // In the order in which they are wanted.
+        let of = |want: &Want| given.iter().find(|given| Family::of(given.addr) == want.family);
+        Some(wants.iter().filter_map(of).map(|given| given.addr).collect())
+    }
+
+    /// Takes out of what is held what somebody is given by name.
+    pub(super) fn named(&mut self, addr: IpAddr, by: &HandleId) {
+        let has = |held: &Held| held.given.iter().any(|given| given.addr == addr);
+        let of = self.held().find(|(_, held)| has(held)).map(|(number, _)| number);
+        if let Some(number) = of {
+            self.claims.insert(number, Claim::Passing(by.clone()));
         }
-        self.claims.values_mut().find_map(|claim| {
-            let Claim::Held(held) = claim else { return None };
-            let addresses = std::mem::take(&mut held.addresses);
-            *claim = Claim::Passing(pod.clone());
-            Some(addresses)
-        })
     }
 
     /// The claim that a pod has, while it is not known to be passed on.
@@ -146,11 +198,19 @@ impl Ahead {
         self.passing_to(pod).is_some()
     }
 
+    /// Who has been given something that the store does not know as theirs.
+    pub(super) fn passing(&self) -> impl Iterator<Item = &HandleId> {
+        self.claims.values().filter_map(|claim| match claim {
+            Claim::Passing(to) => Some(to),
+            _ => None,
+        })
+    }
+
     /// How many there should be where so many addresses are left, as those that are there say.
     fn wanted(&self, left: usize) -> Wanted {
         let here = self.claims.values();
         let here = here.filter(|claim| matches!(claim, Claim::Held(_) | Claim::Asked)).count();
-        let all = left + self.held();
+        let all = left + self.held().count();
         if here < self.most && (here + 1) * ONE_OF <= all {
             Wanted::More
         } else if here > self.most || here * FEW_OF > all {
@@ -158,12 +218,6 @@ impl Ahead {
         } else {
             Wanted::Same
         }
-    }
-
-    /// A number that nothing has, for one more.
-    fn vacant(&self) -> Option<usize> {
-        // As many again may be on their way to pods, or back.
-        (0..self.most * 2).find(|number| !self.claims.contains_key(number))
     }
 }
 
@@ -176,38 +230,61 @@ enum Wanted {
 
 impl Desk {
     /// Gives pods what is claimed ahead.
-    pub(super) fn give_ahead(&mut self, ground: &Ground, now: Now) {
+    pub(super) fn give_ahead(&mut self, ground: &Ground, local: &Local, now: Instant) {
         if self.gives.is_empty() || self.ahead.most == 0 {
             return;
         }
         for give in std::mem::take(&mut self.gives) {
-            // Asked again before it is passed on: the same.
-            let same = self.recorded.as_ref().and_then(|all| all.get(&give.handle));
-            if let Some(addresses) = same.filter(|_| self.ahead.is_passing(&give.handle)) {
-                self.tell(give.ticket, What::Given(addresses.clone()));
-                continue;
-            }
-            let plain = give.wish.ips.is_empty()
-                && give.wish.pools_v4.is_empty()
-                && give.wish.pools_v6.is_empty();
-            if plain && self.ahead.usual != give.wish {
-                self.ahead.usual = give.wish.clone();
-            }
-            // Who asked before may have something in the store, which is what he gets.
-            let is_new = self.recorded.as_ref().is_some_and(|all| !all.contains_key(&give.handle))
-                && !self.is_spoken_for(&give.handle);
-            let wants = ground.wants(&give.wish).ok().filter(|_| plain && is_new);
-            match wants.and_then(|wants| self.ahead.pass(&wants, &give.handle)) {
-                Some(addresses) => {
-                    if let Some(recorded) = &mut self.recorded {
-                        recorded.insert(give.handle.clone(), addresses.clone());
-                    }
-                    self.losses.passed(give.handle, addresses.clone(), give.pod, now.mono);
-                    self.tell(give.ticket, What::Given(addresses));
-                }
+            match self.find_ahead(ground, local, &give, now) {
+                Some(addresses) => self.tell(give.ticket, What::Given(addresses)),
                 None => self.gives.push(give),
             }
         }
+    }
+
+    fn find_ahead(
+        &mut self,
+        ground: &Ground,
+        local: &Local,
+        give: &Give,
+        now: Instant,
+    ) -> Option<Vec<IpAddr>> {
+        let at_once = self.ahead.claims.is_empty();
+        self.ahead.usual.asked(&give.wish, at_once);
+        let recorded = self.recorded.as_ref()?.get(&give.handle);
+        if let Some(addresses) = recorded {
+            // Asked again before it is passed on: the same. Else what he has in the store is his.
+            return self.ahead.is_passing(&give.handle).then(|| addresses.clone());
+        }
+        // Who asked before and was told that it takes too long may have something, too.
+        let is_new = !self.is_spoken_for(&give.handle) && !local.knows(&give.handle);
+        if !give.wish.ips.is_empty() || !is_new {
+            return None;
+        }
+        let wants = ground.wants(&give.wish).ok()?;
+        let addresses = self.ahead.pass(ground, &wants, &give.handle)?;
+        if let Some(recorded) = &mut self.recorded {
+            recorded.insert(give.handle.clone(), addresses.clone());
+        }
+        self.losses.passed(give.handle.clone(), addresses.clone(), give.pod.clone(), now);
+        Some(addresses)
+    }
+
+    /// Who has what is asked for by name, though the store may not know it as theirs yet. What nobody has is taken out of what
+    /// is claimed ahead.
+    pub(super) fn claim_named(&mut self, wants: &[Want], by: &HandleId) -> Result<(), TakeError> {
+        for addr in wants.iter().filter_map(|want| want.wished) {
+            let recorded = self.recorded.as_ref();
+            let has = |pod: &&HandleId| {
+                recorded.and_then(|all| all.get(*pod)).is_some_and(|all| all.contains(&addr))
+            };
+            let pod = self.ahead.passing().filter(|pod| *pod != by).find(has).cloned();
+            if pod.is_some() {
+                return Err(TakeError::Taken { addr, by: pod });
+            }
+            self.ahead.named(addr, by);
+        }
+        Ok(())
     }
 
     /// Claims what is missing, and gives back what is too much. Pods that wait come first.
@@ -221,22 +298,22 @@ impl Desk {
         if self.ahead.most == 0 || self.recorded.is_none() {
             return;
         }
-        self.look_for_passing(local);
-        self.settle_passing();
-        let wants = match ground.wants(&self.ahead.usual) {
+        self.ahead.wants = match ground.wants(&self.ahead.usual.wish) {
             Ok(wants) if ground.beside == Beside::Nobody => wants,
             _ => Vec::new(),
         };
-        if self.ahead.wants != wants {
-            self.ahead.wants = wants;
-            self.free_unfit(now.mono);
-        }
+        self.look_at_earlier(ground, local);
+        self.settle_passing();
+        self.free_unfit(ground);
         if self.are_pods_waiting() {
             return;
         }
         let left = machine.left_for(&self.ahead.wants, now);
         if self.ahead.wanted(left) == Wanted::Fewer {
-            self.free_one(now.mono);
+            let last = self.ahead.held().last().map(|(number, _)| number);
+            if let Some(number) = last {
+                self.free_claim(number);
+            }
         }
         let is_early = self.ahead.again.is_some_and(|at| at > now.mono);
         if self.ahead.wants.is_empty() || is_early {
@@ -252,10 +329,7 @@ impl Desk {
     }
 
     fn claim(&mut self, asks: &mut Vec<(u64, machine::Ask)>, now: Now) {
-        let vacant = self.ahead.vacant();
-        let Some((number, handle)) = vacant.and_then(|n| Some((n, self.ahead.handle(n)?))) else {
-            return;
-        };
+        let Some((number, handle)) = self.vacant() else { return };
         let mut secondary = self.attributes(now);
         secondary.insert(TYPE.to_owned(), KIND.to_owned());
         let who = Claimant { handle, secondary };
@@ -264,16 +338,27 @@ impl Desk {
         self.ask(Purpose::Ahead(number), machine::Ask::Allocate { who, wants }, asks);
     }
 
-    pub(super) fn claimed(&mut self, number: usize, addresses: Vec<IpAddr>, now: Instant) {
-        // An earlier life has given it to a pod.
+    /// A number that nothing has, for one more.
+    fn vacant(&self) -> Option<(usize, HandleId)> {
+        // As many again may be on their way to pods, or back.
+        let mut numbers = (0..self.ahead.most * 2).filter(|n| !self.ahead.claims.contains_key(n));
+        numbers.find_map(|number| {
+            let handle = self.ahead.handle(number)?;
+            (!self.is_freeing(&handle)).then_some((number, handle))
+        })
+    }
+
+    pub(super) fn claimed(&mut self, number: usize, given: Vec<Given>, now: Instant) {
+        // An earlier life has given it to a pod, or somebody has named it meanwhile.
         let of = self.recorded.iter().flatten();
-        let pod = of.filter(|(_, all)| all.iter().any(|addr| addresses.contains(addr)));
-        let claim = match pod.map(|(pod, _)| pod.clone()).next() {
+        let has = |all: &Vec<IpAddr>| given.iter().any(|given| all.contains(&given.addr));
+        let pod = of.filter(|(_, all)| has(all)).map(|(pod, _)| pod.clone()).next();
+        let pod = pod.or_else(|| given.iter().find_map(|given| self.named_by(given.addr)));
+        let claim = match pod {
             Some(pod) => Claim::Passing(pod),
-            None => Claim::Held(Held { addresses, since: now }),
+            None => Claim::Held(Held { given, since: now }),
         };
         self.ahead.claims.insert(number, claim);
-        self.free_unfit(now);
     }
 
     /// A claim was refused. There may be something of it all the same, which is a leak.
@@ -282,16 +367,25 @@ impl Desk {
         self.ahead.again = Some(now + RETRY);
     }
 
-    /// What an earlier life gave to pods and did not pass on: it is known as theirs, so that it is released with them.
-    fn look_for_passing(&mut self, local: &Local) {
+    /// What an earlier life has left: what it gave to pods and did not pass on is known as theirs, so that it is released
+    /// with them; what is not what pods ask for goes. The rest is claimed again.
+    fn look_at_earlier(&mut self, ground: &Ground, local: &Local) {
         if std::mem::replace(&mut self.ahead.looked, true) {
             return;
         }
-        let node = self.ahead.node.clone();
-        for (addr, by) in local.held() {
-            let of = self.recorded.iter().flatten().find(|(_, all)| all.contains(&addr));
-            if let (Some(number), Some((pod, _))) = (by.ahead_of(&node), of) {
+        let mut earlier: BTreeMap<usize, Vec<Given>> = BTreeMap::new();
+        for (given, by) in local.held() {
+            if let Some(number) = by.ahead_of(&self.ahead.node) {
+                earlier.entry(number).or_default().push(given);
+            }
+        }
+        for (number, given) in earlier {
+            let has = |all: &Vec<IpAddr>| given.iter().any(|given| all.contains(&given.addr));
+            let pod = self.recorded.iter().flatten().find(|(_, all)| has(all));
+            if let Some((pod, _)) = pod {
                 self.ahead.claims.insert(number, Claim::Passing(pod.clone()));
+            } else if !fits(ground, &self.ahead.wants, &given) {
+                self.free_claim(number);
             }
         }
     }
@@ -312,7 +406,7 @@ impl Desk {
     pub(super) fn free_passing(&mut self, pod: &HandleId, tickets: Vec<u64>) -> Option<Vec<u64>> {
         let Some(number) = self.ahead.passing_to(pod) else { return Some(tickets) };
         let Some(handle) = self.ahead.handle(number) else { return Some(tickets) };
-        self.ahead.claims.insert(number, Claim::Going);
+        self.free_claim(number);
         self.frees.entry(handle).or_default().tickets.extend(tickets);
         None
     }
@@ -324,43 +418,38 @@ impl Desk {
         }
     }
 
-    /// Gives back what is not what pods ask for any more.
-    fn free_unfit(&mut self, now: Instant) {
-        let wants = &self.ahead.wants;
-        let fits = |addresses: &[IpAddr]| {
-            addresses.len() == wants.len()
-                && wants.iter().all(|want| {
-                    addresses.iter().any(|addr| want.pools.iter().any(|pool| pool.contains(*addr)))
-                })
-        };
-        let unfit = self.ahead.claims.iter().filter_map(|(number, claim)| match claim {
-            Claim::Held(held) if !fits(&held.addresses) => Some(*number),
-            _ => None,
-        });
-        for number in unfit.collect::<Vec<_>>() {
-            self.free_claim(number, now);
+    /// Gives back what is not what pods ask for any more, or is kept from all of them.
+    fn free_unfit(&mut self, ground: &Ground) {
+        let is_unfit = |held: &Held| !fits(ground, &self.ahead.wants, &held.given);
+        let unfit = self.ahead.held().filter(|(_, held)| is_unfit(held));
+        for number in unfit.map(|(number, _)| number).collect::<Vec<_>>() {
+            self.free_claim(number);
         }
     }
 
-    fn free_one(&mut self, now: Instant) {
-        let mut held = self.ahead.claims.iter();
-        let last = held.rfind(|(_, claim)| matches!(claim, Claim::Held(_)));
-        if let Some(number) = last.map(|(number, _)| *number) {
-            self.free_claim(number, now);
-        }
-    }
-
-    fn free_claim(&mut self, number: usize, now: Instant) {
+    fn free_claim(&mut self, number: usize) {
         if let Some(handle) = self.ahead.handle(number) {
             self.ahead.claims.insert(number, Claim::Going);
-            self.take(Ask::Free { ticket: None, handle }, now);
+            self.frees.entry(handle).or_default();
         }
     }
+}
+
+/// Whether the addresses are one for each want, out of its pools, and may be given.
+fn fits(ground: &Ground, wants: &[Want], given: &[Given]) -> bool {
+    let is_of = |want: &Want, addr: IpAddr| {
+        Family::of(addr) == want.family && want.pools.iter().any(|pool| pool.contains(addr))
+    };
+    given.len() == wants.len()
+        && wants.iter().all(|want| given.iter().any(|given| is_of(want, given.addr)))
+        && !given.iter().any(|given| ground.is_reserved(given.addr))
 }
 
 /// One of so many that are left is claimed ahead, and no more stay so than one of those few.
 const ONE_OF: usize = 8;
 const FEW_OF: usize = 4;
+/// How many pods in a row ask for something else before that is what is claimed.
+const ENOUGH: u8 = 3;
 /// How soon a claim that was refused is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 /// As the attribute `type` has it.

@@ -32,9 +32,14 @@ pub(super) enum Purpose {
         ticket: u64,
         handle: HandleId,
         until: Instant,
+        /// The addresses that are asked for by name.
+        named: Vec<IpAddr>,
     },
-    /// He was told that it takes too long; an address that comes yet is his when he asks again.
-    Lapsed(HandleId),
+    /// He was told that it takes too long; an address that comes yet is his in the store, when he asks again.
+    Lapsed {
+        handle: HandleId,
+        named: Vec<IpAddr>,
+    },
     Free(HandleId),
     Tunnel(Tunnel),
     /// What the store has lost of a handle.
@@ -219,7 +224,7 @@ impl Desk {
         now: Now,
     ) -> Vec<(u64, machine::Ask)> {
         if matches!(gate, Gate::Open | Gate::Away(_)) {
-            self.give_ahead(ground, now);
+            self.give_ahead(ground, blocks.1, now.mono);
         }
         self.lapse(gate, trouble, now.mono);
         let Gate::Open = gate else { return Vec::new() };
@@ -251,11 +256,12 @@ impl Desk {
             });
         }
         for purpose in self.waiting.values_mut() {
-            let Purpose::Give { ticket, until, handle } = purpose else { continue };
+            let Purpose::Give { ticket, until, handle, named } = purpose else { continue };
             if *until <= now {
                 let late = || Deny::Late(trouble.map(str::to_owned));
                 denied.push((*ticket, why.clone().unwrap_or_else(late)));
-                *purpose = Purpose::Lapsed(handle.clone());
+                let (handle, named) = (handle.clone(), std::mem::take(named));
+                *purpose = Purpose::Lapsed { handle, named };
             } else if why.is_some() {
                 *until = (*until).min(now + AWAY_PATIENCE);
             }
@@ -290,11 +296,17 @@ impl Desk {
             match ground.wants(&wish) {
                 Err(err) => self.tell(ticket, What::Denied(err.into())),
                 Ok(wants) => {
+                    if let Err(taken) = self.claim_named(&wants, &handle) {
+                        let (refusal, fill) = (taken.into(), Vec::new());
+                        self.tell(ticket, What::Denied(Deny::Refused { refusal, fill }));
+                        continue;
+                    }
                     let mut secondary = self.attributes(now);
                     secondary.extend(named(pod));
                     let who = Claimant { handle: handle.clone(), secondary };
                     let until = since + PATIENCE;
-                    let purpose = Purpose::Give { ticket, handle, until };
+                    let named = wants.iter().filter_map(|want| want.wished).collect();
+                    let purpose = Purpose::Give { ticket, handle, until, named };
                     self.ask(purpose, machine::Ask::Allocate { who, wants }, asks);
                 }
             }
@@ -346,11 +358,22 @@ impl Desk {
         self.frees.contains_key(handle)
             || self.gives.iter().any(|give| give.handle == *handle)
             || waiting.any(|purpose| match purpose {
-                Purpose::Give { handle: of, .. } | Purpose::Again(of) | Purpose::Lapsed(of) => {
-                    of == handle
-                }
+                Purpose::Give { handle: of, .. }
+                | Purpose::Lapsed { handle: of, .. }
+                | Purpose::Again(of) => of == handle,
                 _ => false,
             })
+    }
+
+    /// Who has asked for an address by name, and has not been answered.
+    pub(super) fn named_by(&self, addr: IpAddr) -> Option<HandleId> {
+        let waiting = self.waiting.values().find_map(|purpose| match purpose {
+            Purpose::Give { handle, named, .. } | Purpose::Lapsed { handle, named } => {
+                named.contains(&addr).then(|| handle.clone())
+            }
+            _ => None,
+        });
+        waiting.or_else(|| self.losses.of(addr))
     }
 
     /// Whether a pod has been passed on to the machine and has no answer.
@@ -443,8 +466,7 @@ impl Desk {
                 }
             }
             (Some(Purpose::Ahead(number)), Ok(Answer::Given(given))) => {
-                let addresses = given.into_iter().map(|given| given.addr).collect();
-                self.claimed(number, addresses, now.mono);
+                self.claimed(number, given, now.mono);
             }
             (Some(Purpose::Ahead(number)), _) => self.not_claimed(number, now.mono),
             (Some(Purpose::Again(handle)), Ok(_)) => self.taken_again(&handle),

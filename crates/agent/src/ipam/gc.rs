@@ -16,6 +16,7 @@ use russet_api::calico::Stored;
 use russet_core::{
     addressing::blocks::{
         AffinityState, Block, Collector, Handle, HandleId, Key, StoreOp, Value, Versioned,
+        block::Given,
         gc::{Living, Picture, Report, Rules},
         machine::{BlockConfig, Now},
     },
@@ -116,9 +117,25 @@ impl Local {
     }
 
     /// Every address of this node's blocks that a handle has.
-    pub(super) fn held(&self) -> impl Iterator<Item = (IpAddr, &HandleId)> {
+    pub(super) fn held(&self) -> impl Iterator<Item = (Given, &HandleId)> {
         let held = self.own.values().flat_map(|(_, stored)| stored.value().held());
-        held.filter_map(|(given, by)| Some((given.addr, by?)))
+        held.filter_map(|(given, by)| Some((given, by?)))
+    }
+
+    /// Whether a handle has something, as far as has been told.
+    pub(super) fn knows(&self, handle: &HandleId) -> bool {
+        let mut own = self.own.values();
+        own.any(|(_, stored)| stored.value().has(handle)) || self.lent().any(|(_, by)| by == handle)
+    }
+
+    /// Whether a handle has what it was given; `None` while nothing is told of the block since.
+    pub(super) fn has(&self, given: &Given, handle: &HandleId) -> Option<bool> {
+        let (cidr, (_, stored)) = self.own.range(..=Prefix::host(given.addr)).next_back()?;
+        let block = stored.value();
+        if !cidr.contains(given.addr) || block.sequence() <= given.sequence {
+            return None;
+        }
+        Some(block.held().any(|(held, by)| held.addr == given.addr && by == Some(handle)))
     }
 
     /// What is recorded and in no block.
@@ -126,7 +143,7 @@ impl Local {
         &self,
         recorded: impl Iterator<Item = (&'a HandleId, &'a Vec<IpAddr>)>,
     ) -> Recorded {
-        let own = self.held().map(|(addr, by)| (by, addr));
+        let own = self.held().map(|(given, by)| (by, given.addr));
         let known: BTreeSet<_> = own.chain(self.lent().map(|(addr, by)| (by, addr))).collect();
         let lacks = |(handle, all): (&HandleId, &Vec<IpAddr>)| {
             let lost = all.iter().copied().filter(|addr| !known.contains(&(handle, *addr)));

@@ -25,6 +25,9 @@ impl<S: Shelf> Ipam<S> {
 
     /// Whether the store has what the records say, after something of this node's blocks has changed.
     pub(super) fn look_for_losses(&mut self, now: Instant) {
+        if self.desk.ahead.is_to_be_rechecked(now) {
+            self.looks_for_losses.get_or_insert(super::again::LAG);
+        }
         let (true, Some(recorded)) = (self.is_open(), &self.desk.recorded) else { return };
         if let Some(patience) = self.looks_for_losses.take() {
             let tunnels = self.desk.tunnels_for_sure();

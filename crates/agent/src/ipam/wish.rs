@@ -194,6 +194,12 @@ impl Ground {
         }
     }
 
+    /// Whether an address is kept from all pods.
+    pub fn is_reserved(&self, addr: IpAddr) -> bool {
+        let mut reserved = self.reservations.values().flat_map(|one| &one.cidrs);
+        reserved.any(|cidr| cidr.contains(addr))
+    }
+
     /// The addresses of a pod: which families, from which pools.
     ///
     /// # Errors

@@ -20,11 +20,18 @@ async fn a_pod_is_given_what_is_claimed_ahead_and_the_store_has_it_as_its_own_af
     let block = shelf.text(&shelf.keys("/calico/ipam/v2/assignment/")[0]).unwrap();
     assert!(block.contains(r#""handle_id":"net.c1","secondary":{"namespace":"default","node":"n1","pod":"web","timestamp":""#), "{block}");
     eventually(|| counted(&shelf)).await;
-    // What a pod names it is given, though it was claimed ahead.
+    // What a pod names it is given, though it was claimed ahead, and nobody else is.
     let named = *claimed(&shelf).keys().next().unwrap();
-    let wish = Wish { ips: vec![named], ..Wish::default() };
-    assert_eq!(node.give("net.named", wish).await.unwrap(), [named]);
+    let wish = |addr| Wish { ips: vec![addr], ..Wish::default() };
+    assert_eq!(node.give("net.named", wish(named)).await.unwrap(), [named]);
     assert_eq!(held(&shelf)[&named], "net.named");
+    for n in 0..3 {
+        let plain = node.give(&format!("net.p{n}"), Wish::default()).await.unwrap();
+        assert_ne!(plain, [named]);
+        // Nor is what a pod has by now given to who names it, be it passed on or not.
+        let taken = node.give(&format!("net.n{n}"), wish(plain[0])).await.unwrap_err();
+        assert!(taken.to_string().ends_with(&format!("is taken by net.p{n}")), "{taken}");
+    }
     node.free("net.c1").await;
     eventually(|| shelf.text("/calico/ipam/v2/handle/net.c1").is_none()).await;
 }
@@ -83,7 +90,7 @@ async fn an_agent_that_starts_anew_gives_nobody_what_a_pod_was_given() {
 
 #[tokio::test]
 async fn nothing_is_claimed_where_blocks_are_full_nor_beside_a_calico() {
-    // Eight addresses for two nodes: what is claimed by the one is missing at the other.
+    // A block for two nodes: what is claimed by the one is missing at the other.
     let shelf = FakeShelf::default();
     for name in ["n1", "n2"] {
         node_object(&shelf, name);
@@ -114,20 +121,37 @@ async fn nothing_is_claimed_where_blocks_are_full_nor_beside_a_calico() {
 async fn what_somebody_released_by_hand_is_given_to_no_pod() {
     let shelf = cluster();
     let mut node = claiming(&shelf, 1).await;
-    // A claim is believed before the watch has told it, and not for long.
-    node.pass_on().await;
-    tokio::time::sleep(again::LAG).await;
     let lost = *claimed(&shelf).keys().next().unwrap();
     let block = shelf.keys("/calico/ipam/v2/assignment/").remove(0);
-    let text = shelf.text(&block).unwrap();
-    let theirs =
-        text.replace("ahead-addr-n1-0", "net.theirs").replace(r#""node":"n1""#, r#""node":"n2""#);
-    shelf.put(&block, &theirs);
+    let mut text: serde_json::Value = serde_json::from_str(&shelf.text(&block).unwrap()).unwrap();
+    text["sequenceNumber"] = (text["sequenceNumber"].as_u64().unwrap() + 1).into();
+    let theirs = text.to_string().replace("ahead-addr-n1-0", "net.theirs");
+    shelf.put(&block, &theirs.replace(r#""node":"n1""#, r#""node":"n2""#));
     node.pass_on().await;
     let given = node.give("net.c1", Wish::default()).await.unwrap();
     assert_ne!(given, [lost]);
-    eventually(|| claimed(&shelf).len() == 1).await;
     assert_eq!(held(&shelf)[&lost], "net.theirs");
+    eventually(|| claimed(&shelf).len() == 1).await;
+}
+
+#[test]
+fn what_a_pod_was_given_is_asked_for_in_nobody_else_s_name() {
+    let (tell, mut told) = mpsc::channel(8);
+    let (hold, _held) = watch::channel(BTreeMap::new());
+    let mut desk = Desk::new("n1".parse().unwrap(), tell, hold).claiming_ahead(1);
+    let addr: IpAddr = [10, 1, 0, 9].into();
+    desk.recorded = Some(BTreeMap::from([("net.p".parse().unwrap(), vec![addr])]));
+    let given = russet_core::addressing::blocks::block::Given { addr, sequence: 1 };
+    desk.claimed(0, vec![given], Instant::now());
+    let (handle, wish) = ("net.n".parse().unwrap(), Wish { ips: vec![addr], ..Wish::default() });
+    desk.take(Ask::Give { ticket: 1, handle, pod: None, wish }, Instant::now());
+    let (machine, local) = (BlockMachine::new("n1".parse().unwrap(), 1), Local::default());
+    let asks = desk.turn(&Gate::Open, &Ground::default(), (&machine, &local), None, now());
+    assert!(asks.is_empty(), "{asks:?}");
+    let Told { ticket: 1, what: What::Denied(why) } = told.try_recv().unwrap() else {
+        panic!("not denied");
+    };
+    assert!(why.to_string().ends_with("is taken by net.p"), "{why}");
 }
 
 #[tokio::test]
@@ -155,10 +179,56 @@ async fn what_does_not_fit_what_pods_ask_for_is_given_back() {
     eventually(|| claimed(&shelf).len() == 4 && counted(&shelf)).await;
     let families = claimed(&shelf).keys().filter(|addr| addr.is_ipv6()).count();
     assert_eq!(families, 2);
-    // Pods that want one family have that claimed from then on.
+    // Pods that want one family have that claimed, as soon as they are the usual ones.
     let one = Wish { v6: Some(false), ..Wish::default() };
-    node.give("net.one", one).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = claimed(&shelf);
+    node.give("net.one", one.clone()).await.unwrap();
+    node.pass_on().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(claimed(&shelf), before);
+    for n in 1..4 {
+        node.give(&format!("net.one{n}"), one.clone()).await.unwrap();
+    }
     eventually(|| claimed(&shelf).len() == 2 && counted(&shelf)).await;
+    assert!(claimed(&shelf).keys().all(IpAddr::is_ipv4), "{:?}", claimed(&shelf));
+}
+
+#[tokio::test]
+async fn a_pod_that_names_pools_is_given_what_is_of_them_and_none_what_is_reserved() {
+    let shelf = cluster();
+    pool(&shelf, "b", "10.2.0.0/16", r#","nodeSelector":"!all()""#);
+    let mut node = claiming(&shelf, 3).await;
+    let all = claimed(&shelf);
+    let reserved = *all.keys().next().unwrap();
+    let text = format!(
+        r#"{{"kind":"IPReservation","apiVersion":"projectcalico.org/v3","metadata":{{"name":"r"}},"spec":{{"reservedCIDRs":["{reserved}/32"]}}}}"#
+    );
+    shelf.put("/calico/resources/v3/projectcalico.org/ipreservations/r", &text);
+    eventually(|| claimed(&shelf).len() == 3 && !claimed(&shelf).contains_key(&reserved)).await;
+    node.pass_on().await;
+    shelf.go_away(true);
+    node.tell(News::Away("nobody answers".into())).await;
+    let of = |pool: &str| Wish { pools_v4: vec![pool.to_owned()], ..Wish::default() };
+    node.give("net.b", of("b")).await.unwrap_err();
+    for n in 0..3 {
+        let given = node.give(&format!("net.a{n}"), of("a")).await.unwrap();
+        assert_ne!(given, [reserved]);
+    }
+}
+
+#[tokio::test]
+async fn half_of_what_an_earlier_life_claimed_is_held_by_nobody() {
+    let shelf = cluster();
+    let six = "/calico/resources/v3/projectcalico.org/ippools/six";
+    pool(&shelf, "six", "fd00::/64", r#","blockSize":122"#);
+    let mut node = ahead(&shelf, 1, BTreeMap::new());
+    node.give("net.first", Wish::default()).await.unwrap();
+    eventually(|| claimed(&shelf).len() == 2).await;
+    drop(node);
+    shelf.delete(six);
+    let _node = ahead(&shelf, 1, BTreeMap::new());
+    eventually(|| claimed(&shelf).len() == 1 && counted(&shelf)).await;
     assert!(claimed(&shelf).keys().all(IpAddr::is_ipv4), "{:?}", claimed(&shelf));
 }
 
