@@ -43,6 +43,18 @@ impl FileDisk {
     }
 }
 
+/// Takes the file for this process alone. A program that ends, or one that a thread of ours is just about to start, has it
+/// for a moment still: that is waited for.
+fn lock(file: &File) -> io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            locked => return Ok(locked?),
+        }
+    }
+    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
+}
+
 impl Disk for FileDisk {
     type File = File;
 
@@ -58,7 +70,7 @@ impl Disk for FileDisk {
             if !file.metadata()?.is_file() {
                 return Err(io::Error::other("not a regular file"));
             }
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            lock(&file)?;
             if self.is_named(&file)? {
                 return Ok(file);
             }
@@ -72,7 +84,7 @@ impl Disk for FileDisk {
 
     fn create_beside(&self) -> io::Result<File> {
         let file = options().create(true).truncate(false).open(&self.beside)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        lock(&file)?;
         file.set_len(0)?;
         Ok(file)
     }
@@ -157,5 +169,8 @@ fn options() -> OpenOptions {
 }
 
 const BLOCK: u64 = 256 << 10;
+/// How long a file that somebody else has is waited for.
+const LOCK_TRIES: usize = 50;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 /// How often a file may be replaced while we open it.
 const TRIES: usize = 8;

@@ -214,6 +214,20 @@ fn a_rewrite_that_the_disk_has_no_room_for_leaves_the_old_file_in_use() {
 }
 
 #[test]
+fn a_file_that_somebody_has_for_a_moment_still_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FileDisk::new(&dir.path().join("store.db"));
+    let journal = Journal::create(disk.clone(), 1, [b"base".to_vec()].into_iter()).unwrap();
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| Journal::open(disk.clone(), &mut |_| Ok(())).map(drop));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!opened.is_finished());
+        journal.close().unwrap();
+        opened.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn the_real_file_is_one_processs_alone_and_survives_a_rewrite() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
