@@ -1,4 +1,5 @@
 mod ahead;
+mod ground;
 mod history;
 mod leaks;
 mod put_back;

@@ -185,6 +185,20 @@ fn one_address_has_one_session_by_the_most_specific_object() {
 }
 
 #[test]
+fn an_internal_peer_is_told_this_node_as_next_hop_where_its_object_says_so() {
+    for (mode, rule) in [
+        (json!({}), NextHopRule::Keep),
+        (json!({"nextHopMode": "Auto"}), NextHopRule::Keep),
+        (json!({"nextHopMode": "Self"}), NextHopRule::Ours),
+    ] {
+        let mut spec = json!({"peerIP": "10.0.0.254", "asNumber": 64_512});
+        spec.as_object_mut().unwrap().extend(mode.as_object().unwrap().clone());
+        let wished = of("a", &[node("a", 1, &json!({})), object("BGPPeer", "rack", &spec)]);
+        assert_eq!(peer(&wished, "10.0.0.254").settings.next_hop, rule, "{mode}");
+    }
+}
+
+#[test]
 fn a_peer_has_all_that_its_object_says() {
     let wished = of(
         "a",
