@@ -256,10 +256,32 @@ fn bgp_s_objects_say_what_they_mean() {
 }
 
 #[test]
+fn what_felix_says_of_tunnels_is_read() {
+    let spec = r#"{"ipipEnabled":true,"ipipMTU":1400,"vxlanEnabled":false,"vxlanMTU":1401,"vxlanMTUV6":1402,"vxlanPort":4790,
+        "vxlanVNI":77,"wireguardEnabled":false,"wireguardEnabledV6":true,"wireguardMTU":1403,"wireguardMTUV6":1404,
+        "wireguardListeningPort":5000,"wireguardListeningPortV6":5001}"#;
+    let text = format!(
+        r#"{{"kind":"FelixConfiguration","apiVersion":"projectcalico.org/v3","metadata":{{"name":"default"}},"spec":{spec}}}"#
+    );
+    let felix = Stored::<FelixConfiguration>::read(text.as_bytes(), Layout::Resource).unwrap();
+    let value = felix.value();
+    let mtus = [value.ipip_mtu, value.vxlan_mtu, value.vxlan_mtu_v6];
+    assert_eq!(mtus.map(|mtu| mtu.unwrap().get()), [1_400, 1_401, 1_402]);
+    let mtus = [value.wireguard_mtu, value.wireguard_mtu_v6].map(|mtu| mtu.unwrap().get());
+    assert_eq!(mtus, [1_403, 1_404]);
+    let on = [value.ipip, value.vxlan, value.wireguard, value.wireguard_v6];
+    assert_eq!(on.map(|flag| flag.unwrap().is_on()), [true, false, false, true]);
+    let ports = [value.vxlan_port, value.wireguard_port, value.wireguard_port_v6];
+    assert_eq!(ports.map(|port| port.unwrap().get()), [4_790, 5_000, 5_001]);
+    assert_eq!(value.vxlan_vni().get(), 77);
+    assert!(felix.unused().is_empty(), "{:?}", felix.unused());
+}
+
+#[test]
 fn what_felix_alone_knows_is_kept_and_told() {
     let felix = resource::<FelixConfiguration>("felixconfigurations/default");
     let value = felix.value();
-    assert_eq!(value.vxlan_mtu, None);
+    assert_eq!((value.vxlan_mtu, value.vxlan_mtu_v6, value.ipip_mtu), (None, None, None));
     assert_eq!(value.vxlan_vni().get(), 4_096);
     assert!(!value.wireguard.unwrap().is_on());
     assert_eq!(

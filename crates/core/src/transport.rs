@@ -515,7 +515,7 @@ impl Footing {
             self.carriers.get(pool.transport()).map_or(0, |it| it.transport().overhead(family));
         room(
             self.underlay.link,
-            self.outer_mtu_of(self.config.transport_of(pool)),
+            self.outer_mtu_of(self.config.transport_of(pool), family),
             overhead,
             family,
         )
@@ -523,12 +523,14 @@ impl Footing {
 
     /// The largest packet that is sent over the underlay.
     pub fn outer_mtu(&self) -> Mtu {
-        self.outer_mtu_of(self.config.transport())
+        let family = self.config.pools().next().map_or(Family::V4, Pool::family);
+        self.outer_mtu_of(self.config.transport(), family)
     }
 
-    fn outer_mtu_of(&self, transport: &TransportConfig) -> Mtu {
+    fn outer_mtu_of(&self, transport: &TransportConfig, family: Family) -> Mtu {
         match transport {
-            TransportConfig::Vxlan(vxlan) => vxlan.mtu.unwrap_or(self.underlay.mtu),
+            TransportConfig::Vxlan(vxlan) => vxlan.mtu_of(family).unwrap_or(self.underlay.mtu),
+            TransportConfig::Ipip(ipip) => ipip.mtu.unwrap_or(self.underlay.mtu),
             TransportConfig::Wireguard(wireguard) => wireguard.mtu.unwrap_or(self.underlay.mtu),
             _ => self.underlay.mtu,
         }

@@ -9,8 +9,8 @@ use common::{
 use russet_core::{
     Calc, Change, Fact, FactId,
     model::{
-        Backend, Lease, NetworkConfig, Preset, Settings, TransportConfig, Vtep, VxlanConfig,
-        WireguardEnd,
+        Backend, IpipConfig, Lease, NetworkConfig, Preset, Settings, TransportConfig, Vtep,
+        VxlanConfig, WireguardEnd,
     },
 };
 use russet_desired::{Flag, LinkKind};
@@ -219,6 +219,10 @@ fn a_configured_mtu_is_the_underlay_s() {
     let vxlan = VxlanConfig { mtu: Some(mtu(9_000)), ..VxlanConfig::default() };
     let calc = ready(vxlan_config(vxlan));
     assert_eq!(calc.tables().links[&name("flannel.1")].mtu, mtu(8_950));
+    let ipip = IpipConfig { direct_routing: Flag::Off, mtu: Some(mtu(9_000)) };
+    let calc = ready(of(TransportConfig::Ipip(ipip)));
+    assert_eq!(calc.tables().links[&name("flannel.ipip")].mtu, mtu(8_980));
+    assert_eq!(calc.pod_network().unwrap().mtu, mtu(8_980));
 }
 
 #[test]
@@ -267,6 +271,9 @@ fn our_own_preset_has_names_of_its_own() {
 }
 
 fn vxlan_config(vxlan: VxlanConfig) -> NetworkConfig {
-    let pool = config(0).pool(Family::V4);
-    NetworkConfig::new(pool, None, TransportConfig::Vxlan(vxlan)).unwrap()
+    of(TransportConfig::Vxlan(vxlan))
+}
+
+fn of(transport: TransportConfig) -> NetworkConfig {
+    NetworkConfig::new(config(0).pool(Family::V4), None, transport).unwrap()
 }

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use russet_core::model::{Flag, calico::FelixConfiguration};
-use russet_net::{IfName, Mtu, OutOfRange};
+use russet_net::{IfName, OutOfRange};
 
 use super::{
     at::At,
@@ -52,8 +52,10 @@ impl Form for FelixConfiguration {
         let mtu = |key| spec.at(key).above_zero();
         Some(Self {
             ipip: on("ipipEnabled"),
+            ipip_mtu: mtu("ipipMTU"),
             vxlan: on("vxlanEnabled"),
             vxlan_mtu: mtu("vxlanMTU"),
+            vxlan_mtu_v6: mtu("vxlanMTUV6"),
             vxlan_port: spec.at("vxlanPort").ranged(),
             vxlan_vni: spec.at("vxlanVNI").ranged(),
             wireguard: on("wireguardEnabled"),
@@ -68,9 +70,6 @@ impl Form for FelixConfiguration {
 
 /// Checks the form of what has no effect here.
 fn check_idle(spec: &At<'_>) {
-    for key in ["ipipMTU", "vxlanMTUV6"] {
-        spec.idle(key).above_zero::<Mtu>();
-    }
     for key in ["wireguardInterfaceName", "wireguardInterfaceNameV6"] {
         spec.idle(key).parsed::<IfName>();
     }

@@ -338,7 +338,7 @@ mod tests {
     fn ipip_is_read_and_ipv6_beside_it_is_refused_by_name() {
         let ipip = r#""Backend":{"Type":"ipip","directrouting":true}"#;
         let config = read(&format!(r#"{{"Network":"10.50.0.0/16",{ipip}}}"#)).unwrap();
-        let wanted = IpipConfig { direct_routing: Flag::On };
+        let wanted = IpipConfig { direct_routing: Flag::On, mtu: None };
         assert_eq!(config.transport(), &TransportConfig::Ipip(wanted));
         let both = format!(
             r#"{{"Network":"10.50.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:50::/48",{ipip}}}"#

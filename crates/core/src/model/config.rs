@@ -194,6 +194,8 @@ impl Default for WireguardConfig {
 pub struct IpipConfig {
     /// Whether a peer on a shared link is reached without encapsulation (`cross-subnet`).
     pub direct_routing: Flag,
+    /// The underlay's MTU; `None` takes the underlay link's.
+    pub mtu: Option<Mtu>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,10 +216,22 @@ pub struct VxlanConfig {
     pub port: Port,
     /// The *underlay's* MTU, as flannel has it; `None` takes the underlay link's.
     pub mtu: Option<Mtu>,
+    /// The same for IPv6.
+    pub mtu_v6: Option<Mtu>,
     pub gbp: Flag,
     pub learning: Flag,
     /// Whether a peer on a shared link is reached without encapsulation (`cross-subnet`).
     pub direct_routing: Flag,
+}
+
+impl VxlanConfig {
+    /// The underlay's MTU for packets of a family.
+    pub const fn mtu_of(&self, family: Family) -> Option<Mtu> {
+        match family {
+            Family::V4 => self.mtu,
+            Family::V6 => self.mtu_v6,
+        }
+    }
 }
 
 impl Default for VxlanConfig {
@@ -227,6 +241,7 @@ impl Default for VxlanConfig {
             vni: Vni::try_from(1).unwrap_or(Vni::MAX),
             port: Port::VXLAN_LINUX,
             mtu: None,
+            mtu_v6: None,
             gbp: Flag::Off,
             learning: Flag::Off,
             direct_routing: Flag::Off,

@@ -43,7 +43,8 @@ impl Ipip {
         let family = Family::V4;
         let missing = Fault::NoUnderlayAddress { link: underlay.link, family };
         let local = underlay.v4.ok_or(missing)?;
-        let mtu = super::room(underlay.link, underlay.mtu, OVERHEAD, family)?;
+        let outer = config.mtu.unwrap_or(underlay.mtu);
+        let mtu = super::room(underlay.link, outer, OVERHEAD, family)?;
         let link = link_name(settings.preset, ["flannel.ipip", "rst.ipip0", "tunl0"]);
         let is_kernels = settings.preset == Preset::Calico;
         let local = (!is_kernels).then_some(local);

@@ -59,7 +59,7 @@ impl Vxlan {
                 Preset::Calico => calico::vtep_mac(&settings.node, family),
                 Preset::Flannel | Preset::Russet => vtep_mac(&settings.node, config, family),
             });
-            let outer = config.mtu.unwrap_or(underlay.mtu);
+            let outer = config.mtu_of(family).unwrap_or(underlay.mtu);
             let mtu = super::room(underlay.link, outer, overhead(family), family)?;
             Ok(Some(End { link, mac, mtu }))
         };

@@ -35,7 +35,7 @@ pub fn vxlan() -> TransportConfig {
 }
 
 pub const fn ipip() -> TransportConfig {
-    TransportConfig::Ipip(IpipConfig { direct_routing: Flag::Off })
+    TransportConfig::Ipip(IpipConfig { direct_routing: Flag::Off, mtu: None })
 }
 
 pub fn wireguard() -> TransportConfig {

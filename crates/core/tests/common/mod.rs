@@ -30,7 +30,9 @@ pub fn config(i: usize) -> NetworkConfig {
     let transport = match i {
         2 => TransportConfig::Direct,
         5 | 6 => TransportConfig::Udp(UdpConfig::default()),
-        12 | 13 => TransportConfig::Ipip(IpipConfig { direct_routing: Flag::from(i == 13) }),
+        12 | 13 => {
+            TransportConfig::Ipip(IpipConfig { direct_routing: Flag::from(i == 13), mtu: None })
+        }
         14 => TransportConfig::Unmanaged,
         15 => TransportConfig::Extension(extension()),
         7..=11 => TransportConfig::Wireguard(WireguardConfig {

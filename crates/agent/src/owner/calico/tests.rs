@@ -24,6 +24,21 @@ fn pools_and_settings_make_one_configuration_and_it_is_told_when_it_is_another()
     assert_eq!(it.put(felix, value), 1);
     assert_ne!(it.calc.world().config().unwrap(), config);
     assert_eq!(it.put(felix, value), 0, "it is as it was");
+    // What is said of this node goes before it, and what is said of another is nothing to it.
+    let vni = |it: &It| match it.calc.world().config().unwrap().transport() {
+        TransportConfig::Vxlan(vxlan) => (vxlan.vni.get(), vxlan.port.get()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(vni(&it), (7, 4_789));
+    let of = |node: &str| felix.replace("/default", &format!("/node.{node}"));
+    let said = |node: &str, spec: &str| {
+        let named = value.replace(r#""name":"default""#, &format!(r#""name":"node.{node}""#));
+        named.replace(r#"{"vxlanVNI":7}"#, spec)
+    };
+    assert_eq!(it.put(&of("n2"), &said("n2", r#"{"vxlanVNI":9}"#)), 0);
+    assert_eq!(it.put(&of("n0"), &said("n0", r#"{"vxlanPort":4790}"#)), 1);
+    assert_eq!(vni(&it), (7, 4_790));
+    it.gone(&of("n0"));
     it.gone(felix);
     assert_eq!(it.calc.world().config().unwrap(), config);
 }

@@ -123,17 +123,20 @@ fn udp(backend: &mut Reader) -> UdpConfig {
 }
 
 fn ipip(backend: &mut Reader) -> IpipConfig {
-    IpipConfig { direct_routing: Flag::from(backend.flag("DirectRouting").unwrap_or(false)) }
+    let direct_routing = Flag::from(backend.flag("DirectRouting").unwrap_or(false));
+    IpipConfig { direct_routing, mtu: None }
 }
 
 fn vxlan(backend: &mut Reader) -> VxlanConfig {
     let usual = VxlanConfig::default();
     let flag = |on: Option<bool>| Flag::from(on.unwrap_or(false));
+    let mtu = backend.above_zero("MTU", Mtu::MAX.get(), Mtu::try_from);
     VxlanConfig {
         vni: backend.ranged("VNI", Vni::MAX.get(), Vni::try_from).unwrap_or(usual.vni),
         // Zero is Go's way to say nothing.
         port: backend.above_zero("Port", u16::MAX.into(), Port::try_from).unwrap_or(usual.port),
-        mtu: backend.above_zero("MTU", Mtu::MAX.get(), Mtu::try_from),
+        mtu,
+        mtu_v6: mtu,
         gbp: flag(backend.flag("GBP")),
         learning: flag(backend.flag("Learning")),
         direct_routing: flag(backend.flag("DirectRouting")),

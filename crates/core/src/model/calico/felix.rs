@@ -11,8 +11,11 @@ use russet_net::{Mtu, Port, Vni};
 pub struct FelixConfiguration {
     /// Whether the device is made; where it is not said, the pools decide.
     pub ipip: Option<Flag>,
+    /// A device's MTU, as all of them here.
+    pub ipip_mtu: Option<Mtu>,
     pub vxlan: Option<Flag>,
     pub vxlan_mtu: Option<Mtu>,
+    pub vxlan_mtu_v6: Option<Mtu>,
     pub vxlan_port: Option<Port>,
     pub vxlan_vni: Option<Vni>,
     pub wireguard: Option<Flag>,
@@ -33,8 +36,10 @@ impl FelixConfiguration {
     pub fn over(self, cluster: Self) -> Self {
         Self {
             ipip: self.ipip.or(cluster.ipip),
+            ipip_mtu: self.ipip_mtu.or(cluster.ipip_mtu),
             vxlan: self.vxlan.or(cluster.vxlan),
             vxlan_mtu: self.vxlan_mtu.or(cluster.vxlan_mtu),
+            vxlan_mtu_v6: self.vxlan_mtu_v6.or(cluster.vxlan_mtu_v6),
             vxlan_port: self.vxlan_port.or(cluster.vxlan_port),
             vxlan_vni: self.vxlan_vni.or(cluster.vxlan_vni),
             wireguard: self.wireguard.or(cluster.wireguard),

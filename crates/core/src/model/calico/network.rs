@@ -67,12 +67,14 @@ fn transport(
             TransportConfig::Vxlan(VxlanConfig {
                 vni: felix.vxlan_vni(),
                 port: felix.vxlan_port(),
-                mtu: felix.vxlan_mtu.and_then(outer),
+                mtu: felix.vxlan_mtu.and_then(|inner| outer(inner, VXLAN_OVERHEAD)),
+                mtu_v6: felix.vxlan_mtu_v6.and_then(|inner| outer(inner, VXLAN_OVERHEAD_V6)),
                 ..VxlanConfig::default()
             })
         }
         Encapsulation::Ipip(_) if felix.ipip != Some(Flag::Off) => {
-            TransportConfig::Ipip(IpipConfig { direct_routing: Flag::Off })
+            let mtu = felix.ipip_mtu.and_then(|inner| outer(inner, IPIP_OVERHEAD));
+            TransportConfig::Ipip(IpipConfig { direct_routing: Flag::Off, mtu })
         }
         Encapsulation::None | Encapsulation::Vxlan(_) | Encapsulation::Ipip(_) => {
             match distribution {
@@ -97,16 +99,18 @@ fn wireguard(felix: &FelixConfiguration) -> WireguardConfig {
         port_v6: felix.wireguard_port_v6.unwrap_or(Port::FLANNEL_WIREGUARD_V6),
         psk: None,
         keepalive: 0,
-        mtu: mtu.and_then(|mtu| Mtu::try_from(mtu.get() + WIREGUARD_OVERHEAD).ok()),
+        mtu: mtu.and_then(|inner| outer(inner, WIREGUARD_OVERHEAD)),
     }
 }
 
 /// Felix names the tunnel's MTU; ours is the underlay's.
-fn outer(inner: Mtu) -> Option<Mtu> {
-    Mtu::try_from(inner.get() + VXLAN_OVERHEAD).ok()
+fn outer(inner: Mtu, overhead: u32) -> Option<Mtu> {
+    Mtu::try_from(inner.get() + overhead).ok()
 }
 
 const VXLAN_OVERHEAD: u32 = 50;
+const VXLAN_OVERHEAD_V6: u32 = 70;
+const IPIP_OVERHEAD: u32 = 20;
 const WIREGUARD_OVERHEAD: u32 = 80;
 
 /// How a node is reached, and where its tunnels end.
@@ -161,6 +165,8 @@ pub fn vtep_mac(node: &str, family: Family) -> Mac {
 
 #[cfg(test)]
 mod tests {
+    use russet_net::Vni;
+
     use super::*;
 
     #[test]
@@ -190,6 +196,49 @@ mod tests {
         let pools = pools(&[("10.3.0.0/16", Encapsulation::Ipip(When::Always))]);
         let config = network(&pools, &felix, Distribution::Bgp);
         assert_eq!(*config.transport(), TransportConfig::Unmanaged);
+    }
+
+    #[test]
+    fn what_felix_says_of_a_tunnel_is_said_of_it() {
+        let (mtu, port) = (|mtu| Mtu::try_from(mtu).ok(), |port: u32| Port::try_from(port).ok());
+        let felix = FelixConfiguration {
+            ipip_mtu: mtu(1_400),
+            vxlan_mtu: mtu(1_401),
+            vxlan_mtu_v6: mtu(1_402),
+            vxlan_port: port(4_790),
+            vxlan_vni: Vni::try_from(77).ok(),
+            wireguard_port: port(5_000),
+            wireguard_port_v6: port(5_001),
+            ..FelixConfiguration::default()
+        };
+        let of = |felix: &FelixConfiguration, encapsulation| {
+            let cidr =
+                if encapsulation == Encapsulation::None { "fd00::/64" } else { "10.3.0.0/16" };
+            let pools = pools(&[(cidr, encapsulation)]);
+            network(&pools, felix, Distribution::Store).transport().clone()
+        };
+        let TransportConfig::Vxlan(vxlan) = of(&felix, Encapsulation::Vxlan(When::Always)) else {
+            panic!("no VXLAN")
+        };
+        assert_eq!((vxlan.vni.get(), vxlan.port.get()), (77, 4_790));
+        let outer = [Family::V4, Family::V6].map(|family| vxlan.mtu_of(family).map(Mtu::get));
+        assert_eq!(outer, [Some(1_451), Some(1_472)]);
+        let TransportConfig::Ipip(ipip) = of(&felix, Encapsulation::Ipip(When::Always)) else {
+            panic!("no IPIP")
+        };
+        assert_eq!(ipip.mtu.map(Mtu::get), Some(1_420));
+        // Each family is sealed by its own word.
+        assert_eq!(of(&felix, Encapsulation::None), TransportConfig::Direct);
+        let v4 = FelixConfiguration { wireguard: Some(Flag::On), ..felix.clone() };
+        assert_eq!(of(&v4, Encapsulation::None), TransportConfig::Direct);
+        let v6 = FelixConfiguration { wireguard_v6: Some(Flag::On), ..felix };
+        let TransportConfig::Wireguard(sealed) = of(&v6, Encapsulation::None) else {
+            panic!("not sealed")
+        };
+        assert_eq!((sealed.port.get(), sealed.port_v6.get()), (5_000, 5_001));
+        assert!(matches!(of(&v6, Encapsulation::Vxlan(When::Always)), TransportConfig::Vxlan(_)));
+        let off = FelixConfiguration { vxlan: Some(Flag::Off), ..v6 };
+        assert_eq!(of(&off, Encapsulation::Vxlan(When::Always)), TransportConfig::Direct);
     }
 
     #[test]
