@@ -27,6 +27,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 struct Args {
     #[command(subcommand)]
     command: Command,
+    /// Taken because calicoctl has it, and without effect: no versions are compared
+    #[arg(long, global = true)]
+    allow_version_mismatch: bool,
 }
 
 #[derive(Subcommand)]
