@@ -399,7 +399,7 @@ fn a_patch_changes_its_fields_and_nothing_that_nobody_knows() {
             "patch",
             "ipp",
             "default-ipv4-ippool",
-            "--type",
+            "-t",
             "json",
             "-p",
             r#"[{"op":"add","path":"/spec/natOutgoing","value":true}]"#,
@@ -420,6 +420,7 @@ fn a_patch_changes_its_fields_and_nothing_that_nobody_knows() {
             (r#"{"metadata":{"name":"other"}}"#, "does not change kind, namespace or name"),
             (r#"{"kind":"Node"}"#, "kind: \"Node\" is not IPPool"),
             ("[1]", "the patch is no object"),
+            (r#"{"spec":{"$patch":"replace"}}"#, "the patch has $patch, an order"),
             ("{", "the patch, line 1"),
         ] {
             let said = lab.refuses(&["patch", "ipp", "default-ipv4-ippool", "-p", patch], "", 1);

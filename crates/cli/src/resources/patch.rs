@@ -35,7 +35,7 @@ pub struct PatchArgs {
     #[arg(short, long, value_name = "PATCH")]
     patch: String,
     /// How the change is meant
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t)]
     r#type: PatchType,
     #[command(flatten)]
     namespace: NamespaceArgs,
@@ -45,10 +45,10 @@ pub struct PatchArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum PatchType {
-    /// calicoctl's; of Calico's objects it is the same as merge, lists are replaced whole
+    /// calicoctl's; of what Calico's objects have it is the same as merge, lists are replaced whole
     #[default]
     Strategic,
-    /// Fields are set, null takes one away (RFC 7386)
+    /// Fields are set, null takes one away (RFC 7396)
     Merge,
     /// A list of operations (RFC 6902)
     Json,
@@ -91,6 +91,9 @@ impl Change {
                     value.is_object(),
                     "the patch is no object, such as '{{\"spec\": {{\"natOutgoing\": true}}}}'"
                 );
+                if kind == PatchType::Strategic {
+                    refuse_directives(&value)?;
+                }
                 Ok(Self::Merge(value))
             }
         }
@@ -102,6 +105,23 @@ impl Change {
             Self::Operations(operations) => json_patch::patch(object, operations)?,
         }
         Ok(())
+    }
+}
+
+/// A strategic patch may have orders among its fields, which nobody means to have written into the object:
+/// `$patch`, `$retainKeys`, `$deleteFromPrimitiveList/…`, `$setElementOrder/…`. No name of Calico's begins so.
+fn refuse_directives(value: &Value) -> Result<()> {
+    match value {
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
+            ensure!(
+                !name.starts_with('$'),
+                "the patch has {}, an order that is not followed here; --type json says what to take away",
+                clean(&name.chars().take(60).collect::<String>())
+            );
+            refuse_directives(value)
+        }),
+        Value::Array(items) => items.iter().try_for_each(refuse_directives),
+        _ => Ok(()),
     }
 }
 
@@ -161,3 +181,51 @@ async fn check_pool(store: &Datastore, after: &Resource) -> Result<Seen> {
 }
 
 const TRIES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What becomes of an object by a change that is read as one of this type.
+    fn changed(kind: PatchType, text: &str) -> Result<Value> {
+        let mut object = json!({"spec": {"a": {"b": 1, "c": 2}, "list": [1, 2], "gone": true}});
+        Change::read(kind, text)?.apply(&mut object)?;
+        Ok(object["spec"].take())
+    }
+
+    #[test]
+    fn strategic_is_merge_fields_are_set_null_takes_away_and_lists_are_replaced() {
+        for kind in [PatchType::Merge, PatchType::Strategic] {
+            let spec = changed(kind, "spec: {a: {b: 3}, list: [4], gone: null, new: {x: null}}");
+            assert_eq!(spec.unwrap(), json!({"a": {"b": 3, "c": 2}, "list": [4], "new": {}}));
+            assert!(changed(kind, "[]").is_err());
+        }
+    }
+
+    #[test]
+    fn an_order_of_a_strategic_patch_is_refused_and_not_written_as_a_field() {
+        for text in ["spec: {$patch: replace, b: 1}", "metadata: {list: [{$patch: delete}]}"] {
+            let err = changed(PatchType::Strategic, text).unwrap_err().to_string();
+            assert!(err.contains("$patch") && err.contains("--type json"), "{err}");
+        }
+        assert!(changed(PatchType::Merge, "spec: {$patch: replace}").is_ok());
+    }
+
+    #[test]
+    fn operations_are_done_in_order_and_all_or_none() {
+        let text = r#"[{"op":"test","path":"/spec/a/b","value":1},{"op":"add","path":"/spec/list/-","value":3},
+                       {"op":"remove","path":"/spec/gone"},{"op":"move","from":"/spec/a/c","path":"/spec/d"}]"#;
+        let spec = changed(PatchType::Json, text).unwrap();
+        assert_eq!(spec, json!({"a": {"b": 1}, "list": [1, 2, 3], "d": 2}));
+        for bad in [
+            "{}",
+            r#"[{"op":"jump","path":"/spec"}]"#,
+            r#"[{"op":"remove","path":"/spec/nothing"}]"#,
+            r#"[{"op":"remove","path":"/spec/a"},{"op":"test","path":"/spec/list/0","value":9}]"#,
+        ] {
+            assert!(changed(PatchType::Json, bad).is_err(), "{bad}");
+        }
+    }
+}
