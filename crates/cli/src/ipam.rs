@@ -53,7 +53,7 @@ struct At {
 
 impl At {
     fn datastore(&self) -> Result<Datastore> {
-        Ok(self.store.open()?)
+        self.store.open()
     }
 }
 

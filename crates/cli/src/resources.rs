@@ -6,12 +6,13 @@
 //!   datastore ─▶ get ─▶ columns (a table) or YAML and JSON that can be applied again
 //! ```
 //!
-//! `at` says which store is meant, `born` gives new objects what they are born with, `patch` changes one that is
-//! there, `blocks` has what a pool's addresses say to a change of it.
+//! `at` says which store is meant, `calicoctl` what that program was told of it, `born` gives new objects what they
+//! are born with, `patch` changes one that is there, `blocks` has what a pool's addresses say to a change of it.
 
 mod at;
 mod blocks;
 mod born;
+mod calicoctl;
 mod columns;
 mod datastore;
 pub mod get;

@@ -111,7 +111,7 @@ impl Named {
         let away = err.is_unavailable();
         let err = anyhow::Error::new(err);
         if self == Self::Nowhere && away {
-            let how = "name one with --endpoint, RUSSET_ENDPOINTS or ETCD_ENDPOINTS";
+            let how = "name one with --endpoint, --config, RUSSET_ENDPOINTS or ETCD_ENDPOINTS";
             return err.context(format!("no store was named, and none answers at {USUAL}; {how}"));
         }
         err
@@ -202,9 +202,7 @@ mod tests {
         };
         let told = Named::Nowhere.told(away());
         let text = format!("{told:#}");
-        assert!(
-            text.contains("at http://127.0.0.1:2379; name one with --endpoint, RUSSET_ENDPOINTS")
-        );
+        assert!(text.contains("at http://127.0.0.1:2379; name one with --endpoint, --config, "));
         assert!(text.ends_with("no answer within 1000 ms") && told.is::<StoreError>(), "{text}");
         assert!(!format!("{:#}", Named::Somewhere.told(away())).contains("named"));
         let odd = StoreError::UnexpectedReply { op: "get", subject: "/k".into(), what: "x" };

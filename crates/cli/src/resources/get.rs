@@ -72,6 +72,7 @@ impl SelectArgs {
             (self.namespace.is_some(), "--namespace"),
             (self.all_namespaces, "--all-namespaces"),
             (self.export, "--export"),
+            (self.store.names_a_file(), "--config"),
         ];
         said.into_iter().filter_map(|(is_said, word)| is_said.then_some(word))
     }

@@ -110,7 +110,8 @@ fn folder(folder_: &Path, depth: usize, sources: &mut Vec<Source>) -> Result<()>
     Ok(())
 }
 
-fn one(path: &Path) -> Result<Source> {
+/// Reads one file.
+pub fn one(path: &Path) -> Result<Source> {
     let octets = File::open(path).and_then(bounded);
     let octets = octets.with_context(|| format!("read {}", path.display()))?;
     Ok(Source { name: path.display().to_string(), octets })

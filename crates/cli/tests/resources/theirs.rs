@@ -1,6 +1,6 @@
 //! Calico's own calicoctl beside ours, upon one store: what they write of one manifest is the same.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
 use super::{Lab, RESOURCES, etcdctl, on_both};
 
@@ -97,6 +97,67 @@ fn a_node_that_is_deleted_takes_its_pods_endpoints_with_it_by_either_tool() {
     });
 }
 
+#[test]
+fn a_patch_of_calicoctl_s_does_the_same_by_russet() {
+    on_both(|lab| {
+        for (kind, place, objects, patch) in PATCHES {
+            let key = format!("{RESOURCES}{place}");
+            let name = place.rsplit('/').next().unwrap();
+            lab.apply(&format!("apiVersion: projectcalico.org/v3\n{objects}"));
+            let before = lab.value(&key);
+            calicoctl(lab, &["patch", kind, name, "-p", patch]);
+            let theirs = lab.value(&key);
+            assert_ne!(theirs, before, "{patch}");
+            for way in ["strategic", "merge"] {
+                lab.put(&key, &before);
+                lab.says(&["patch", kind, name, "-t", way, "-p", patch]);
+                assert_eq!(comparable(&lab.value(&key)), comparable(&theirs), "{way}: {patch}");
+            }
+        }
+    });
+}
+
+/// Kind, place, object and a change of it: fields that are set, are new and go, and lists.
+const PATCHES: [(&str, &str, &str, &str); 2] = [
+    (
+        "ippool",
+        "ippools/p",
+        "kind: IPPool\nmetadata: {name: p}\nspec: {cidr: 10.99.0.0/16, natOutgoing: true}\n",
+        r#"{"metadata":{"labels":{"a":"b"}},"spec":{"natOutgoing":null,"disabled":true,"allowedUses":["Tunnel"]}}"#,
+    ),
+    (
+        "bgpconfig",
+        "bgpconfigurations/default",
+        "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {asNumber: 64512, serviceClusterIPs: [{cidr: 10.96.0.0/12}, {cidr: 10.112.0.0/12}]}\n",
+        r#"{"spec":{"serviceClusterIPs":[{"cidr":"10.200.0.0/16"}],"listenPort":1790}}"#,
+    ),
+];
+
+#[test]
+fn both_tools_ask_the_store_of_the_file_and_not_that_of_the_variables() {
+    on_both(|lab| {
+        lab.apply("apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n1}\nspec: {}\n");
+        lab.file(
+            "c.cfg",
+            &format!(
+                "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata:\nspec:\n  etcdEndpoints: {}\n",
+                lab.url
+            ),
+        );
+        for program in [THEIRS, env!("CARGO_BIN_EXE_russet")] {
+            let out = Command::new(program)
+                .args(["get", "nodes", "-o", "yaml", "-c", "c.cfg", "--allow-version-mismatch"])
+                .env_remove("RUSSET_ENDPOINTS")
+                .env("ETCD_ENDPOINTS", "http://127.0.0.1:1")
+                .current_dir(lab.home.path())
+                .output()
+                .unwrap_or_else(|err| panic!("{program}: {err}; cargo xtask setup builds it"));
+            let said = String::from_utf8_lossy(&out.stdout);
+            assert!(said.contains("name: n1"), "{program}: {said}{}", crate::errors(&out));
+        }
+    });
+}
+
 /// Without what one is born with, and what came after v3.28.
 fn comparable(text: &str) -> String {
     let text = text.replace(r#","assignmentMode":"Automatic""#, "");
@@ -107,16 +168,17 @@ fn comparable(text: &str) -> String {
 
 /// What calicoctl prints; it must work.
 fn calicoctl(lab: &Lab, words: &[&str]) -> String {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/calico/calicoctl");
-    let out = Command::new(&program)
+    let out = Command::new(THEIRS)
         .args(words)
         .arg("--allow-version-mismatch")
         .env("DATASTORE_TYPE", "etcdv3")
         .env("ETCD_ENDPOINTS", &lab.url)
         .current_dir(lab.home.path())
         .output()
-        .unwrap_or_else(|err| panic!("{}: {err}; cargo xtask setup builds it", program.display()));
+        .unwrap_or_else(|err| panic!("{THEIRS}: {err}; cargo xtask setup builds it"));
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{words:?}: {}{said}", String::from_utf8_lossy(&out.stdout));
     String::from_utf8(out.stdout).unwrap()
 }
+
+const THEIRS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/calico/calicoctl");
