@@ -116,6 +116,7 @@ topologies! {
         alone reflectors_that_are_no_nodes_stand_for_the_mesh "calico-foreign-reflectors.yaml",
         both a_mesh_turns_to_reflectors_and_back_without_loss "calico-reflectors.yaml",
         both a_datastore_of_calico_s_that_is_away_costs_no_packet "calico-store-away.yaml",
+        both pods_have_the_addresses_that_they_name_and_no_other_s "calico-wished.yaml",
         both addresses_claimed_ahead_serve_pods_while_the_datastore_is_away "calico-ahead.yaml",
         both a_datastore_of_calico_s_that_was_emptied_is_not_believed "calico-store-emptied.yaml",
         both a_store_that_is_accepted_node_by_node_costs_no_packet "calico-store-accepted.yaml",

@@ -17,7 +17,7 @@ use node::{Answer, NET, Node, eventually, ip};
 use russet_agent::{
     cni::{Core, Server, ServerSettings, fake::FakeAddresses},
     disk::Files,
-    ipam::Deny,
+    ipam::{Deny, Wish},
 };
 use russet_api::{
     cni::{
@@ -137,6 +137,33 @@ fn a_del_that_goes_on_after_a_restart_knows_whose_endpoint_it_is_though_another_
     site.addresses.keep_endpoints(false);
     eventually("it is not listed", || site.addresses.listed().is_empty());
     eventually("the note is gone", || notes(&site.node) == 0);
+}
+
+#[test]
+fn what_a_pod_asks_of_its_addresses_is_asked_in_its_name() {
+    let site = Site::new();
+    let own = Path::new(env!("CARGO_BIN_EXE_russet-cni"));
+    let asked = |container: &str, args: &str, more: &Value| {
+        let (pod, conf) = (Namespace::create().unwrap(), with(&site.node.conf(), more));
+        let what = format!("ADD {container}");
+        site.node.call_with(own, &what, args, Some(&pod.path()), &conf).good();
+        site.addresses.wish().unwrap()
+    };
+    let plain = asked("c1", "IgnoreUnknown=1", &json!({}));
+    assert_eq!(plain, Wish::default());
+    let by_args = asked("c2", "IgnoreUnknown=1;IP=10.9.7.7", &json!({}));
+    assert_eq!(by_args.ips, [addr("10.9.7.7")]);
+    // The configuration goes before the arguments, as with host-local.
+    let of_runtime = json!({"runtimeConfig": {"ips": ["10.9.8.8/32", "fd00::8/128"]}});
+    let by_both = asked("c3", "IgnoreUnknown=1;IP=10.9.7.7", &of_runtime);
+    assert_eq!(by_both.ips, [addr("10.9.8.8"), addr("fd00::8")]);
+    let pools = json!({"args": {"cni": {
+        "cni.projectcalico.org/ipv4pools": r#"["four"]"#,
+        "cni.projectcalico.org/ipv6pools": r#"["fd00:9::/64", "six"]"#,
+    }}});
+    let of_pools = asked("c4", "IgnoreUnknown=1", &pools);
+    assert_eq!(of_pools.pools_v4, ["four"]);
+    assert_eq!(of_pools.pools_v6, ["fd00:9::/64", "six"]);
 }
 
 #[test]

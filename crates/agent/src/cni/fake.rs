@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::{Core, Line, NotReady};
 use crate::{
     endpoints::Say,
-    ipam::{Ask, Deny, MOST_ASKS, Told, What},
+    ipam::{Ask, Deny, MOST_ASKS, Told, What, Wish},
 };
 
 /// Stands in for the agent.
@@ -85,6 +85,8 @@ pub struct FakeAddresses(Arc<Mutex<Given>>);
 struct Given {
     held: BTreeMap<HandleId, IpAddr>,
     recorded: BTreeSet<HandleId>,
+    /// What the last one asked for.
+    wish: Option<Wish>,
     /// Each pod's endpoint, by namespace and name.
     listed: BTreeMap<(String, String), Workload>,
     deny: Option<Deny>,
@@ -167,6 +169,11 @@ impl FakeAddresses {
         held(&self.0).silent = silent;
     }
 
+    /// What the last pod that was to be given addresses asked of them.
+    pub fn wish(&self) -> Option<Wish> {
+        held(&self.0).wish.clone()
+    }
+
     /// Who has which address.
     pub fn held(&self) -> BTreeMap<String, IpAddr> {
         held(&self.0).held.iter().map(|(handle, addr)| (handle.to_string(), *addr)).collect()
@@ -187,7 +194,8 @@ impl Given {
                 self.recorded = recorded.into_keys().collect();
                 None
             }
-            Ask::Give { ticket, handle, .. } => {
+            Ask::Give { ticket, handle, wish, .. } => {
+                self.wish = Some(wish);
                 let what = if let Some(deny) = &self.deny {
                     What::Denied(deny.clone())
                 } else {

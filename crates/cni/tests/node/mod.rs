@@ -155,6 +155,18 @@ impl Node {
         netns: Option<&Path>,
         conf: &Value,
     ) -> Answer {
+        self.call_with(name, what, K8S, netns, conf)
+    }
+
+    /// The same with other `CNI_ARGS`.
+    pub(crate) fn call_with(
+        &self,
+        name: &Path,
+        what: &str,
+        args: &str,
+        netns: Option<&Path>,
+        conf: &Value,
+    ) -> Answer {
         let mut what = what.split(' ');
         let mut word = |usual: &str| what.next().unwrap_or(usual).to_owned();
         let mut env = vec![
@@ -162,7 +174,7 @@ impl Node {
             ("CNI_CONTAINERID", word("c0ffee")),
             ("CNI_IFNAME", word("eth0")),
             ("CNI_PATH", "/usr/lib/cni".to_owned()),
-            ("CNI_ARGS", K8S.to_owned()),
+            ("CNI_ARGS", args.to_owned()),
             ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
         ];
         env.extend(netns.map(|path| ("CNI_NETNS", path.display().to_string())));
