@@ -105,6 +105,12 @@ impl Ahead {
         }
     }
 
+    /// A pod asks for this.
+    pub(super) fn asked(&mut self, wish: &Wish) {
+        let at_once = self.claims.is_empty();
+        self.usual.asked(wish, at_once);
+    }
+
     fn handle(&self, number: usize) -> Option<HandleId> {
         HandleId::ahead(&self.node, number).ok()
     }
@@ -249,8 +255,6 @@ impl Desk {
         give: &Give,
         now: Instant,
     ) -> Option<Vec<IpAddr>> {
-        let at_once = self.ahead.claims.is_empty();
-        self.ahead.usual.asked(&give.wish, at_once);
         let recorded = self.recorded.as_ref()?.get(&give.handle);
         if let Some(addresses) = recorded {
             // Asked again before it is passed on: the same. Else what he has in the store is his.

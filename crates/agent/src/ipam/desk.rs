@@ -128,6 +128,7 @@ impl Desk {
             }
             Ask::Give { ticket, .. } if self.gives.len() >= MOST_GIVES => self.refuse(ticket),
             Ask::Give { ticket, handle, pod, wish } => {
+                self.ahead.asked(&wish);
                 self.gives.push(Give { ticket, handle, pod, wish, since: now });
             }
             Ask::Free { ticket, handle } if !self.takes_free(&handle, ticket) => {
