@@ -109,6 +109,7 @@ topologies! {
         both a_node_that_cannot_have_the_tunnel_is_not_sent_to_by_it "calico-switch-hindered.yaml",
         alone pools_of_several_modes_go_side_by_side "calico-pools.yaml",
         alone nodes_without_ipv4_have_pods_by_vxlan "calico-ipv6.yaml",
+        both nodes_without_ipv4_teach_each_other_by_bgp "calico-ipv6-bgp.yaml",
         both a_borrowed_address_is_reached_and_strict_affinity_refuses "calico-borrow.yaml",
         alone pods_leave_with_their_node_s_address_where_the_pool_says_so "calico-nat.yaml",
         both a_turn_that_large_pods_hinder_comes_when_the_last_is_gone "calico-mtu.yaml",
@@ -167,6 +168,7 @@ mod by_backend {
         a_rebooted_node_is_heard_by_udp "reboot.yaml" ["name=udp", "type=udp"];
         an_agent_that_is_dead_while_a_pool_turns_to_routers_loses_nothing
             "calico-switch-late.yaml" ["distribution=bgp"];
+        nodes_without_ipv4_have_pods_by_vxlan_beside_bgp "calico-ipv6.yaml" ["distribution=bgp"];
         a_store_that_is_accepted_node_by_node_costs_routers_no_packet
             "calico-store-accepted.yaml" ["distribution=bgp"];
     }
