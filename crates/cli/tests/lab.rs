@@ -169,6 +169,8 @@ mod by_backend {
         an_agent_that_is_dead_while_a_pool_turns_to_routers_loses_nothing
             "calico-switch-late.yaml" ["distribution=bgp"];
         nodes_without_ipv4_have_pods_by_vxlan_beside_bgp "calico-ipv6.yaml" ["distribution=bgp"];
+        calico_s_nodes_seal_what_routers_lead_and_stop_it_again
+            "calico-wireguard.yaml" ["distribution=bgp", "vxlan=Never", "link=eth0", "mtu=1500"];
         a_store_that_is_accepted_node_by_node_costs_routers_no_packet
             "calico-store-accepted.yaml" ["distribution=bgp"];
     }
