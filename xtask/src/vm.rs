@@ -154,6 +154,8 @@ const TOPOLOGIES: &[&str] = &[
     "crates/cli/tests/topologies/masquerade.yaml",
     "crates/cli/tests/topologies/tampered.yaml",
     "crates/cli/tests/topologies/vm/calico-ipip.yaml",
+    "crates/cli/tests/topologies/vm/calico-modes.yaml",
+    "crates/cli/tests/topologies/vm/calico-modes-bgp.yaml",
     "crates/cli/tests/topologies/vm/calico-switch-ipip.yaml",
     "crates/cli/tests/topologies/vm/calico-walk.yaml",
     "crates/cli/tests/topologies/vm/ipip.yaml",
