@@ -171,9 +171,55 @@ mod by_backend {
         nodes_without_ipv4_have_pods_by_vxlan_beside_bgp "calico-ipv6.yaml" ["distribution=bgp"];
         calico_s_nodes_seal_what_routers_lead_and_stop_it_again
             "calico-wireguard.yaml" ["distribution=bgp", "vxlan=Never", "link=eth0", "mtu=1500"];
+        pools_of_both_families_go_through_their_modes_across_subnets
+            "vm/calico-modes.yaml" ["distribution=store"];
+        pools_of_both_families_go_through_their_modes_across_subnets_beside_bgp
+            "vm/calico-modes.yaml" ["distribution=bgp"];
         a_store_that_is_accepted_node_by_node_costs_routers_no_packet
             "calico-store-accepted.yaml" ["distribution=bgp"];
     }
+}
+
+/// `docs/calico.md` promises a scenario for each valid row of mode, distribution and family.
+#[test]
+fn each_scenario_that_the_table_of_calico_s_rows_names_is_played() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).expect("a file of ours");
+    let (guide, ours, vm) =
+        (read("docs/calico.md"), read("crates/cli/tests/lab.rs"), read("xtask/src/vm.rs"));
+    let begin = guide.find("## Which scenario shows which row").expect("the table's heading");
+    let lines = guide[begin..].lines().skip(1).take_while(|line| !line.starts_with("## "));
+    let rows: Vec<_> = lines.filter(|line| line.starts_with("| ")).skip(1).map(cells).collect();
+    // From either source five modes with IPv4, and three with IPv6, which IPIP lacks.
+    assert_eq!(rows.len(), 2 * (5 + 3));
+    for row in &rows {
+        let [mode, .., lab, machine] = row.as_slice() else { panic!("a row's cells: {row:?}") };
+        let (played, in_machine) = (scenarios(lab), scenarios(machine));
+        assert!(
+            !in_machine.is_empty() && (!played.is_empty() || mode.starts_with("IPIP")),
+            "{row:?}"
+        );
+        for name in played {
+            assert!(ours.contains(&format!("\"{name}\"")), "{name} is not played in the lab");
+        }
+        for name in in_machine {
+            let path = format!("\"crates/cli/tests/topologies/{name}\"");
+            assert!(vm.contains(&path), "{name} is not played in the VM");
+        }
+        for word in lab.split('`').filter(|word| word.contains('=')) {
+            assert!(ours.contains(&format!("\"{word}\"")), "nobody sets {word}");
+        }
+    }
+}
+
+/// What lies between a table's bars.
+fn cells(line: &str) -> Vec<&str> {
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// The topologies that a cell links to, as they are called below their folder.
+fn scenarios(cell: &str) -> Vec<&str> {
+    let links = cell.split("](../crates/cli/tests/topologies/").skip(1);
+    links.filter_map(|rest| rest.split(')').next()).collect()
 }
 
 fn holds(file: &Path, store: &str) {
