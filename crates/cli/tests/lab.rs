@@ -113,7 +113,7 @@ topologies! {
         both a_borrowed_address_is_reached_and_strict_affinity_refuses "calico-borrow.yaml",
         alone pods_leave_with_their_node_s_address_where_the_pool_says_so "calico-nat.yaml",
         both a_turn_that_large_pods_hinder_comes_when_the_last_is_gone "calico-mtu.yaml",
-        alone routers_at_the_tops_of_two_racks_lead_to_their_pods "calico-tor.yaml",
+        alone routers_at_the_tops_of_three_racks_lead_to_their_pods "calico-tor.yaml",
         alone reflectors_that_are_no_nodes_stand_for_the_mesh "calico-foreign-reflectors.yaml",
         both a_mesh_turns_to_reflectors_and_back_without_loss "calico-reflectors.yaml",
         both a_datastore_of_calico_s_that_is_away_costs_no_packet "calico-store-away.yaml",
