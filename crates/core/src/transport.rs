@@ -40,7 +40,7 @@ mod wireguard;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
 };
 
 use russet_desired::{
@@ -577,12 +577,25 @@ fn whole_address(link: IfName, addr: IpAddr) -> Item {
 
 /// The route to a peer's subnet, through a device that finds the peer by the packet's own address.
 fn into_device(link: IfName, subnet: Prefix, out: &mut Emit) {
-    let via = NextHopKey { via: subnet.addr(), link };
+    let via = NextHopKey { via: into(subnet), link };
     out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
     out.push(Item::Route(
         RouteKey::main(subnet),
         RouteSpec { via: via.into(), inherits: Flag::Off },
     ));
+}
+
+/// The gateway of a subnet behind a device that heeds none. In IPv6 it is link-local: the kernel takes no other onlink to
+/// which another device leads, and until the route to the subnet leads here, another's may. One for each subnet, both halves
+/// of its address in one.
+pub(crate) fn into(subnet: Prefix) -> IpAddr {
+    match subnet.addr() {
+        addr @ IpAddr::V4(_) => addr,
+        IpAddr::V6(addr) => {
+            let (bits, fe80) = (addr.to_bits(), 0xfe80_u128 << 112);
+            Ipv6Addr::from_bits(fe80 | (bits >> 64) ^ (bits & u128::from(u64::MAX))).into()
+        }
+    }
 }
 
 /// A tunnel is no place to learn a default route from.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{config, keys, lease_key, public_key, ready_with, settings, vxlan_lease};
+use common::{config, keys, lease_key, public_key, ready_with, routes, settings, vxlan_lease};
 use russet_core::{
     Change, Fact, FactId,
     model::{Backend, Lease, Sealer, Settings, WireguardEnd},
@@ -27,6 +27,21 @@ fn the_kernel_seals_by_a_device_for_each_family_or_by_one_for_both() {
         let of_v6 =
             tables.addresses.keys().find(|key| key.len == 128).map(|key| key.link.to_string());
         assert_eq!(of_v6.as_deref(), links.last().copied(), "{i}");
+    }
+}
+
+#[test]
+fn the_way_into_the_device_waits_for_no_other_way_to_the_subnet() {
+    for (sealer, links) in
+        [(Sealer::Kernel, ["flannel-wg", "flannel-wg-v6"]), (Sealer::Engine, ["flannel-wg"; 2])]
+    {
+        let [v4, v6] = links;
+        let wanted = [
+            format!("10.50.2.0/24 via 10.50.2.0 dev {v4} onlink"),
+            // fd00:50:0:2 of the prefix.
+            format!("fd00:50:0:2::/64 via fe80::fd00:50:0:2 dev {v6} onlink"),
+        ];
+        assert_eq!(routes(&sealed_by(sealer, 8)), wanted);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     distribution::store::{Candidate, Claim, Claimant, Claims, End, Reaches, lost_to},
     error::Fault,
     model::LeaseKey,
-    transport::Me,
+    transport::{self, Me},
     world::Holding,
 };
 
@@ -157,7 +157,15 @@ impl Peers {
         let of_claim = |claim| {
             self.claims.same(claim).flat_map(move |claimant| self.spoken_for(claim, claimant.key))
         };
-        claims.into_iter().flat_map(of_claim).find(is_placed)
+        claims.into_iter().flat_map(of_claim).find(is_placed).or_else(|| self.led_to_by(key))
+    }
+
+    /// Whose subnet a next hop leads to through a device, where nothing of it but the subnet's own name tells.
+    fn led_to_by(&self, key: &Key) -> Option<LeaseKey> {
+        let Key::NextHop(hop) = key else { return None };
+        let placed = self.candidates.iter().filter(|(_, placed)| placed.place == Place::Placed);
+        let is_led_to = |subnet| transport::into(subnet) == hop.via;
+        placed.map(|(key, _)| *key).find(|key| key.subnets().any(is_led_to))
     }
 
     fn candidate(&self, key: LeaseKey) -> Option<Candidate> {
