@@ -74,6 +74,7 @@ topologies! {
         alone a_node_of_calico_s_own_programs_stands_beside_ours "felix.yaml",
         alone a_node_changes_over_from_calico_s_own_programs_and_back "felix-out.yaml",
         both calico_s_nodes_seal_by_wireguard_and_stop_it_again "calico-wireguard.yaml",
+        alone calico_s_nodes_seal_one_family_after_the_other "calico-wireguard-dual.yaml",
         both routed_pods_need_no_bridge_and_cannot_speak_for_each_other "routed.yaml",
         both udp_and_vxlan_go_side_by_side "udp-mixed.yaml",
         both what_others_carry_is_left_to_them "alloc.yaml",
@@ -171,6 +172,8 @@ mod by_backend {
         nodes_without_ipv4_have_pods_by_vxlan_beside_bgp "calico-ipv6.yaml" ["distribution=bgp"];
         calico_s_nodes_seal_what_routers_lead_and_stop_it_again
             "calico-wireguard.yaml" ["distribution=bgp", "vxlan=Never", "link=eth0", "mtu=1500"];
+        calico_s_nodes_seal_one_family_after_the_other_of_what_routers_lead
+            "calico-wireguard-dual.yaml" ["distribution=bgp", "vxlan=Never", "four=eth0", "six=eth0"];
         pools_of_both_families_go_through_their_modes_across_subnets
             "vm/calico-modes.yaml" ["distribution=store"];
         pools_of_both_families_go_through_their_modes_across_subnets_beside_bgp
