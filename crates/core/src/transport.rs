@@ -29,6 +29,7 @@
 //! by, until no peer's lease says so any more: the others send into the tunnel until they have seen our new lease.
 //! One that is left to routers from then on is reached by its old tunnel until a router teaches the way.
 
+mod device;
 mod direct;
 mod extension;
 mod ipip;
@@ -40,15 +41,14 @@ mod wireguard;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
 };
 
-use russet_desired::{
-    AddressKey, AddressScope, AddressSpec, Emit, Flag, Item, NextHopKey, NextHopSpec, RouteKey,
-    RouteSpec, SysctlKey, SysctlSpec,
-};
+use russet_desired::Emit;
 use russet_net::{At, Dst, Family, Form, IfName, Mac, Mtu, Prefix, Reach};
 
+pub(crate) use self::device::into;
+use self::device::{into_device, no_router_advertisements, whole_address};
 pub use self::{
     direct::Direct, extension::Extension, ipip::Ipip, udp::Udp, unmanaged::Unmanaged, vxlan::Vxlan,
     wireguard::Wireguard,
@@ -567,42 +567,4 @@ fn room(link: IfName, outer: Mtu, overhead: u16, family: Family) -> Result<Mtu, 
         family,
         fault,
     })
-}
-
-/// The base of the subnet alone, so that the peers' route to us has a gateway that is ours.
-fn whole_address(link: IfName, addr: IpAddr) -> Item {
-    let key = AddressKey { link, addr, len: Family::of(addr).bits() };
-    Item::Address(key, AddressSpec { scope: AddressScope::Global })
-}
-
-/// The route to a peer's subnet, through a device that finds the peer by the packet's own address.
-fn into_device(link: IfName, subnet: Prefix, out: &mut Emit) {
-    let via = NextHopKey { via: into(subnet), link };
-    out.push(Item::NextHop(via, NextHopSpec { onlink: Flag::On }));
-    out.push(Item::Route(
-        RouteKey::main(subnet),
-        RouteSpec { via: via.into(), inherits: Flag::Off },
-    ));
-}
-
-/// The gateway of a subnet behind a device that heeds none. In IPv6 it is link-local: the kernel takes no other onlink to
-/// which another device leads, and until the route to the subnet leads here, another's may. One for each subnet, both halves
-/// of its address in one.
-pub(crate) fn into(subnet: Prefix) -> IpAddr {
-    match subnet.addr() {
-        addr @ IpAddr::V4(_) => addr,
-        IpAddr::V6(addr) => {
-            let (bits, fe80) = (addr.to_bits(), 0xfe80_u128 << 112);
-            Ipv6Addr::from_bits(fe80 | (bits >> 64) ^ (bits & u128::from(u64::MAX))).into()
-        }
-    }
-}
-
-/// A tunnel is no place to learn a default route from.
-fn no_router_advertisements(link: IfName) -> Item {
-    let key = SysctlKey {
-        rank: crate::attachment::RANK_DEVICE,
-        path: format!("net/ipv6/conf/{link}/accept_ra"),
-    };
-    Item::Sysctl(key, SysctlSpec { value: "0", optional: Flag::On })
 }
