@@ -1,5 +1,5 @@
 //! `russet`: one command. Each subcommand has a file; what they share is `output` (tables, JSON, YAML),
-//! `client` (the agent's admin socket) and `exit` (what an exit code means).
+//! `client` (the agent's admin socket), `pipe` (a reader that has had enough) and `exit` (what an exit code means).
 
 mod agent;
 mod bgp;
@@ -14,6 +14,7 @@ mod migrate;
 mod node;
 mod output;
 mod path;
+mod pipe;
 mod resources;
 mod status;
 mod store;
@@ -85,6 +86,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    pipe::end_with_the_reader();
     let result = match flanneld::called_as_it() {
         Some(flags) => flanneld::run(flags),
         None => dispatch(Args::parse().command),
