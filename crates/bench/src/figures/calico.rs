@@ -104,22 +104,30 @@ impl Started {
     }
 }
 
-/// How many routes to blocks through something there are.
-fn block_routes(rtnl: &mut Rtnl) -> Result<usize> {
+/// How many routes to blocks through something there are, by a link where one is told.
+fn block_routes(rtnl: &mut Rtnl, by: Option<u32>) -> Result<usize> {
     let mut fixed = [0; 12];
     fixed[0] = AF_INET;
     let routes = rtnl.list(RTM_GETROUTE, &fixed, |message| {
-        (message.u8(1) == 26 && message.attrs(12).find(5).is_some()).then_some(())
+        let attrs = message.attrs(12);
+        let link = attrs.clone().find(RTA_OIF).map(|link| link.u32());
+        let is_its = by.is_none_or(|by| link == Some(by));
+        (message.u8(1) == 26 && attrs.find(RTA_GATEWAY).is_some() && is_its).then_some(())
     })?;
     Ok(routes.len())
 }
 
 /// Waits until there are so many.
 pub(super) fn until_block_routes(rtnl: &mut Rtnl, wanted: usize) -> Result<()> {
+    until_block_routes_by(rtnl, wanted, None)
+}
+
+/// The same by a link: until a node says where its tunnel ends, others reach it without.
+pub(super) fn until_block_routes_by(rtnl: &mut Rtnl, wanted: usize, by: Option<u32>) -> Result<()> {
     let began = Instant::now();
     // Every look at a full table takes the kernel a while, so there are few.
-    while block_routes(rtnl)? < wanted {
-        ensure!(began.elapsed() < PATIENCE, "{} of {wanted} routes", block_routes(rtnl)?);
+    while block_routes(rtnl, by)? < wanted {
+        ensure!(began.elapsed() < PATIENCE, "{} of {wanted} routes", block_routes(rtnl, by)?);
         thread::sleep(LOOK);
     }
     Ok(())
@@ -175,7 +183,9 @@ pub(super) fn idle(agent: &Agent, window: Duration) -> Result<f64> {
     Ok(used.as_secs_f64() / window.as_secs_f64())
 }
 
-const VTEP: &str = "vxlan.calico";
+pub(super) const VTEP: &str = "vxlan.calico";
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
 /// Of each node.
 const BLOCKS: u16 = 4;
 const SETTLE: Duration = Duration::from_secs(3);
@@ -190,6 +200,6 @@ mod tests {
     fn the_fewest_messages_are_all_accepted() {
         let mut site = Site::new(1).unwrap();
         assert!(cheapest(&mut site.nodes[0], 50).unwrap() > 0.0);
-        assert_eq!(block_routes(&mut site.nodes[0].rtnl).unwrap(), 200);
+        assert_eq!(block_routes(&mut site.nodes[0].rtnl, None).unwrap(), 200);
     }
 }

@@ -155,7 +155,11 @@ impl Ours {
         }
         let server = server.context("two pods")?;
         for node in &mut site.nodes {
-            calico::until_block_routes(&mut node.rtnl, 1)?;
+            let by = match mode {
+                Mode::Direct => None,
+                Mode::Vxlan => Some(node.rtnl.index(calico::VTEP)?),
+            };
+            calico::until_block_routes_by(&mut node.rtnl, 1, by)?;
         }
         Ok(Self { site, pods, server, _agents: agents, _cluster: cluster })
     }

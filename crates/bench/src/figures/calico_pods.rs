@@ -41,7 +41,11 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
     let debian = Plugin::bridge(records.path(), "10.61.1.0/24", POD_MTU);
     let pods = Container::many("burst", BURST)?;
 
-    let [single, claimed] = in_a_row(setup, &site, [&agent, &ahead], &debian, &pods)?;
+    // Each by itself: what is claimed anew behind one ADD would fall upon the next, which is another's.
+    let lanes = |n: usize, agent: &Agent| [(n, agent.plugin.clone()), (2, debian.clone())];
+    let single = in_a_row(setup, &site, "CNI ADD, one by one", &lanes(0, &agent), &pods)?;
+    let claimed = format!("the same with {AHEAD} addresses claimed ahead");
+    let claimed = in_a_row(setup, &site, &claimed, &lanes(3, &ahead), &pods)?;
     drop(ahead);
     // Ours, bare, bare again, Debian's.
     let mut last: [Vec<f64>; 4] = Default::default();
@@ -66,37 +70,27 @@ pub fn measure(setup: &Setup) -> Result<Figure> {
     Ok(Figure { name: "calico-pods", rows: vec![burst, single, claimed], notes: Vec::new() })
 }
 
-/// Pods one by one, in turn with Debian's plugins.
+/// Pods one by one, in turn with Debian's plugins: each lane is a node's number and a plugin, ours first.
 fn in_a_row(
     setup: &Setup,
     site: &Site,
-    [agent, ahead]: [&Agent; 2],
-    debian: &Plugin,
+    what: &str,
+    lanes: &[(usize, Plugin); 2],
     pods: &[Container],
-) -> Result<[Row; 2]> {
-    let mut took: [Vec<f64>; 3] = Default::default();
-    let lanes = [
-        (&site.nodes[0], &agent.plugin),
-        (&site.nodes[3], &ahead.plugin),
-        (&site.nodes[2], debian),
-    ];
+) -> Result<Row> {
+    let mut took: [Vec<f64>; 2] = Default::default();
     for (round, pod) in pods.iter().take(setup.effort.choose(20, BURST)).enumerate() {
         for n in rotation(round, lanes.len()) {
-            let (node, plugin) = lanes[n];
+            let (node, plugin) = (&site.nodes[lanes[n].0], &lanes[n].1);
             let done = node.namespace.run(|| plugin.add(pod))?;
             took[n].push(done.took.as_secs_f64());
             node.namespace.run(|| plugin.del(pod))?;
             pod.until_gone()?;
         }
     }
-    let [ours, ahead, bridge] = &took;
-    let row = |what: &str, ours: &[f64]| {
-        let row =
-            Row::of(what, Unit::Seconds, ours)?.versus("bridge + host-local", ours, bridge)?;
-        Ok::<_, anyhow::Error>(row.must(Bound::RatioAtMost(0.5)))
-    };
-    let claimed = format!("the same with {AHEAD} addresses claimed ahead");
-    Ok([row("CNI ADD, one by one", ours)?, row(&claimed, ahead)?])
+    let [ours, bridge] = &took;
+    let row = Row::of(what, Unit::Seconds, ours)?;
+    Ok(row.versus("bridge + host-local", ours, bridge)?.must(Bound::RatioAtMost(0.5)))
 }
 
 fn bare_burst(node: &mut Node, pods: &[Container]) -> Result<Vec<f64>> {
