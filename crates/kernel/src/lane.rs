@@ -41,7 +41,7 @@ pub use self::{
 };
 use self::{
     mailbox::{Complete, Mailbox, Resync, Stop},
-    schedule::{Due, Outcome, Schedule},
+    schedule::{Due, Lull, Outcome, Schedule},
 };
 use crate::{
     KernelError,
@@ -142,6 +142,7 @@ struct Lane {
     schedule: Schedule,
     /// Kernel events wait in their socket until then, and are read together: the last ones were nothing to us.
     listen_at: Option<Instant>,
+    lull: Lull,
     generation: Generation,
     counters: Counters,
     report: Box<dyn FnMut(Report) + Send>,
@@ -179,6 +180,7 @@ impl Lane {
             authors: Authors::default(),
             schedule: Schedule::new(settings.sweep_every, Instant::now()),
             listen_at: None,
+            lull: Lull::new(),
             generation: Generation::default(),
             counters: Counters::default(),
             report,
@@ -253,8 +255,8 @@ impl Lane {
         if pending {
             self.schedule.event(now);
         }
-        let heard = self.counters.events != before;
-        self.listen_at = (heard && !pending).then(|| now + LULL);
+        let was_nothing = self.counters.events != before && !pending;
+        self.listen_at = self.lull.after(was_nothing.into()).map(|lull| now + lull);
     }
 
     fn act(&mut self) {
@@ -338,6 +340,4 @@ fn keep_few_repairs(news: &mut Vec<News<russet_desired::Key>>) {
     });
 }
 
-/// How long events wait behind some that were nothing to us: others may change their routes a thousand times a second.
-const LULL: Duration = Duration::from_millis(10);
 const POLL_FAILED_PAUSE: Duration = Duration::from_secs(1);

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use russet_desired::Flag;
+
 /// The lane's deadlines.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
@@ -95,6 +97,28 @@ impl Schedule {
     }
 }
 
+/// How long events wait in their socket behind some that were nothing to us: others may change their routes a thousand times
+/// a second. It is longer each time that goes on, so that what is ours waits hardly at all behind a few.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lull(Duration);
+
+impl Lull {
+    pub(super) const fn new() -> Self {
+        Self(LULL_MIN)
+    }
+
+    /// After events were read: none waits where there were none, or some that leave something to do.
+    pub(super) fn after(&mut self, were_nothing: Flag) -> Option<Duration> {
+        if !were_nothing.is_on() {
+            self.0 = LULL_MIN;
+            return None;
+        }
+        let lull = self.0;
+        self.0 = (lull * 2).min(LULL_MAX);
+        Some(lull)
+    }
+}
+
 /// Whether something is left to be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -104,6 +128,8 @@ pub(super) enum Outcome {
 
 const QUIET: Duration = Duration::from_millis(3);
 const BURST: Duration = Duration::from_millis(50);
+const LULL_MIN: Duration = Duration::from_millis(1);
+const LULL_MAX: Duration = Duration::from_millis(10);
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -136,6 +162,15 @@ mod tests {
             schedule.due(start + MS * *n) == Due::Apply
         });
         assert_eq!(due_after, Some(50));
+    }
+
+    #[test]
+    fn events_wait_ever_longer_while_they_are_nothing_to_us_and_not_at_all_when_they_are() {
+        let mut lull = Lull::new();
+        let mut waits = |n| (0..n).map(|_| lull.after(Flag::On).unwrap()).collect::<Vec<_>>();
+        assert_eq!(waits(6), [MS, MS * 2, MS * 4, MS * 8, MS * 10, MS * 10]);
+        assert_eq!(lull.after(Flag::Off), None);
+        assert_eq!(lull.after(Flag::On), Some(MS));
     }
 
     #[test]
