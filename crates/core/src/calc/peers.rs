@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use russet_desired::{Emit, Item, Key, Patches, Tables};
+use russet_desired::{Emit, Item, Key, NextHopKey, Patches, Tables};
 use russet_net::{At, Family, Form, Mac, Prefix, packed};
 
 use super::{Standing, seats::Seats};
@@ -160,9 +160,14 @@ impl Peers {
         claims.into_iter().flat_map(of_claim).find(is_placed).or_else(|| self.led_to_by(key))
     }
 
-    /// Whose subnet a next hop leads to through a device, where nothing of it but the subnet's own name tells.
+    /// Whose subnet a next hop leads to through a device by a link-local gateway: of that nothing can be looked up.
     fn led_to_by(&self, key: &Key) -> Option<LeaseKey> {
-        let Key::NextHop(hop) = key else { return None };
+        let is_link_local =
+            |hop: &&NextHopKey| matches!(hop.via, IpAddr::V6(via) if via.is_unicast_link_local());
+        let hop = match key {
+            Key::NextHop(hop) => Some(hop).filter(is_link_local)?,
+            _ => return None,
+        };
         let placed = self.candidates.iter().filter(|(_, placed)| placed.place == Place::Placed);
         let is_led_to = |subnet| transport::into(subnet) == hop.via;
         placed.map(|(key, _)| *key).find(|key| key.subnets().any(is_led_to))
