@@ -13,7 +13,8 @@
 //!
 //! `wish` chooses pools, `shelf` is the store, `documents` what is kept of objects so that unknown fields
 //! survive, `ask` what is asked and answered, `desk` who waits, `hear` takes the news,
-//! `ahead` is what is claimed before a pod asks, `again` takes what the store has lost of them, `put_back` what one has lost that is not believed yet,
+//! `ahead` is what is claimed before a pod asks, `again` takes what the store has lost of them, `put_back` what one has
+//! lost that is not believed yet,
 //! `look` and `gc` look after this node's own blocks, `cluster` after those of nodes that are
 //! gone, `live` is what the kernel knows of pods.
 

@@ -18,7 +18,7 @@ use russet_core::addressing::blocks::{
 };
 use russet_net::Family;
 
-use super::desk::{Desk, Purpose, named};
+use super::desk::{Desk, Purpose, names_of};
 
 /// What the records say that handles have.
 pub(super) type Recorded = BTreeMap<HandleId, Vec<IpAddr>>;
@@ -99,7 +99,7 @@ impl Desk {
                 self.ahead.named(addr, &handle);
             }
             let mut secondary = self.attributes(now);
-            secondary.extend(named(pod));
+            secondary.extend(names_of(pod));
             if let Some(tunnel) = self.tunnel_of(&handle) {
                 secondary.insert(TYPE.to_owned(), tunnel.kind().to_owned());
             }

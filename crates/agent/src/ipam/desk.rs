@@ -303,7 +303,7 @@ impl Desk {
                         continue;
                     }
                     let mut secondary = self.attributes(now);
-                    secondary.extend(named(pod));
+                    secondary.extend(names_of(pod));
                     let who = Claimant { handle: handle.clone(), secondary };
                     let until = since + PATIENCE;
                     let named = wants.iter().filter_map(|want| want.wished).collect();
@@ -505,7 +505,7 @@ impl Tunnel {
 }
 
 /// What is recorded of a pod's names.
-pub(super) fn named(pod: Option<(String, String)>) -> impl Iterator<Item = (String, String)> {
+pub(super) fn names_of(pod: Option<(String, String)>) -> impl Iterator<Item = (String, String)> {
     let pairs = pod.into_iter().flat_map(|(namespace, pod)| [(NAMESPACE, namespace), (POD, pod)]);
     pairs.map(|(name, value)| (name.to_owned(), value))
 }

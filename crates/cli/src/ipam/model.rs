@@ -116,7 +116,7 @@ pub fn facts_of(block: &IpamBlock) -> BlockFacts {
     }
 }
 
-/// Who has an address by what was noted when it was given: agents write no workload for a pod.
+/// Who has an address by what was noted when it was given, where no workload says it.
 pub fn holder(taken: &TakenFacts) -> String {
     let noted = |name| taken.attributes.get(name).filter(|text| !text.is_empty());
     let node = noted("node").map(|node| format!("node {node}"));
@@ -124,8 +124,10 @@ pub fn holder(taken: &TakenFacts) -> String {
         Some(namespace) => format!("pod {namespace}/{pod}"),
         None => format!("pod {pod}"),
     });
-    if let (Some("claimedAhead"), Some(node)) = (noted("type").map(String::as_str), &node) {
-        return format!("nobody yet; claimed ahead by {node}");
+    let of = noted("node").and_then(|node| node.parse().ok());
+    let ahead = of.filter(|of| taken.handle.as_ref().is_some_and(|by| by.ahead_of(of).is_some()));
+    if let Some(of) = ahead {
+        return format!("nobody yet; claimed ahead by node {of}");
     }
     match (pod, node, &taken.handle) {
         (Some(pod), Some(node), _) => format!("{pod} on {node}"),

@@ -46,13 +46,14 @@ impl FileDisk {
 /// Takes the file for this process alone. A program that ends, or one that a thread of ours is just about to start, has it
 /// for a moment still: that is waited for.
 fn lock(file: &File) -> io::Result<()> {
-    for _ in 0..LOCK_TRIES {
+    let mut left = LOCK_TRIES;
+    loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) if left > 0 => std::thread::sleep(LOCK_PAUSE),
             locked => return Ok(locked?),
         }
+        left -= 1;
     }
-    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 
 impl Disk for FileDisk {
